@@ -1,0 +1,1 @@
+"""The program around the library: data, training and evaluation as one workflow."""

@@ -1,0 +1,1 @@
+"""RepTok: one continuous token per image."""
