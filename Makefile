@@ -1,0 +1,59 @@
+# The two commands a newcomer needs are `make demo` and `make test`; `make help` lists the rest.
+# Every target creates or refreshes .venv by itself; nothing is done when nothing has changed.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+UV     := $(VENV)/bin/uv
+UV_VERSION := 0.13.9
+ARGS   ?=
+# Python 3.11 or 3.12: img2dataset does not import on 3.13.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo plan test test-all lint ui submit bench lock
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "installing into $(VENV) ..."
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(UV) pip sync --quiet --python $(PY) --allow-empty-requirements requirements.lock
+	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
+	@touch $@
+
+demo: $(VENV)/.ready  ## run the whole workflow on real photographs, on the CPU (ARGS="key=value ..." overrides)
+	@$(PY) pipelines/run_all.py $(ARGS)
+
+plan: $(VENV)/.ready  ## print what `make demo` would run, and why
+	@$(PY) pipelines/plan.py $(ARGS)
+
+test: $(VENV)/.ready  ## the tests (ARGS="-k name" selects)
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.ready  ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+ui: $(VENV)/.ready  ## MLflow's pages over the runs of this folder, on http://127.0.0.1:5000
+	@$(VENV)/bin/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///runs/mlflow.db --default-artifact-root runs/mlartifacts $(ARGS)
+
+submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (address and token prepared)
+	@$(PY) infra/ray/submit.py $(ARGS)
+
+bench: $(VENV)/.ready  ## measure what PERFORMANCE in the README claims
+	@$(PY) -m pipelines.bench $(ARGS)
+
+lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
