@@ -1,0 +1,1 @@
+"""The embedded default: a corpus of real photographs that needs no network."""
