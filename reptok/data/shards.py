@@ -1,0 +1,114 @@
+"""Dataset shards: WebDataset tars of `{key}.jpg`, `{key}.txt`, `{key}.json`, keys ascending.
+
+Any WebDataset reader opens them. Ours decodes the three extensions by name and nothing else, and refuses
+what a hostile or damaged archive may hold (see `tar`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, BinaryIO
+
+from reptok.data.tar import Source, TarWriter, iterate_members, opened
+
+EXTENSIONS = ("jpg", "txt", "json")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its caption and facts.
+
+    Attributes:
+        key: Unique in the dataset, of [A-Za-z0-9_-].
+        jpg: The JPEG file's bytes.
+        caption: Text, possibly empty.
+        info: JSON-able facts: label, subject, width, height, url, ... where known.
+    """
+
+    key: str
+    jpg: bytes
+    caption: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_samples(file: BinaryIO, samples: Iterable[Sample]) -> int:
+    """Write samples as a tar; the same samples give the same bytes.
+
+    Args:
+        file: Binary file object open for writing.
+        samples: Samples with strictly ascending keys.
+
+    Returns:
+        The number of samples written.
+
+    Raises:
+        ValueError: A key is doubled, out of order or has forbidden characters.
+    """
+    tar, previous, count = TarWriter(file), "", 0
+    for sample in samples:
+        if sample.key <= previous:
+            raise ValueError(
+                f"key {sample.key!r} does not come after {previous!r}; keys must be unique and ascending"
+            )
+        tar.add(f"{sample.key}.jpg", sample.jpg)
+        tar.add(f"{sample.key}.txt", sample.caption.encode())
+        tar.add(
+            f"{sample.key}.json", json.dumps(dict(sample.info), sort_keys=True, ensure_ascii=False).encode()
+        )
+        previous, count = sample.key, count + 1
+    tar.close()
+    return count
+
+
+def read_samples(source: Source) -> Iterator[Sample]:
+    """Stream the samples of a tar written by `write_samples`.
+
+    Raises:
+        ValueError: The archive is damaged, or holds a doubled key, an unknown extension, a folder, a link, an
+            absolute path or a sample that is not complete.
+    """
+    with opened(source) as (file, name):
+        seen: set[str] = set()
+        parts: dict[str, bytes] = {}
+        current = ""
+        for member, data in iterate_members(file, name):
+            if member.key != current:
+                if current:
+                    yield _sample(current, parts, name)
+                if member.key in seen:
+                    raise ValueError(f"{name}: key {member.key!r} comes twice")
+                seen.add(member.key)
+                current, parts = member.key, {}
+            if member.extension not in EXTENSIONS or member.extension in parts:
+                raise ValueError(
+                    f"{name}: unexpected member {member.name!r}; a sample has one each of {EXTENSIONS}"
+                )
+            parts[member.extension] = data
+        if current:
+            yield _sample(current, parts, name)
+
+
+def split_of(key: str, val_fraction: float) -> str:
+    """Assign a key to "train" or "val" by its hash alone, so that a sample never changes sides.
+
+    Args:
+        key: The sample's key.
+        val_fraction: Expected share of "val", in [0, 1).
+    """
+    position = int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
+    return "val" if position < val_fraction else "train"
+
+
+def _sample(key: str, parts: Mapping[str, bytes], name: str) -> Sample:
+    missing = [extension for extension in EXTENSIONS if extension not in parts]
+    if missing:
+        raise ValueError(
+            f"{name}: sample {key!r} has no {', '.join(missing)} member; the archive is incomplete"
+        )
+    try:
+        return Sample(key, parts["jpg"], parts["txt"].decode(), json.loads(parts["json"]))
+    except ValueError as error:
+        raise ValueError(f"{name}: sample {key!r} has an undecodable caption or JSON: {error}") from error

@@ -1,0 +1,86 @@
+"""From JPEG bytes to what a network takes, and back.
+
+Tables and files hold `uint8 (H, W, 3)`; networks take `float (B, 3, H, W)` in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+MAX_PIXELS = 64_000_000
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image file to RGB uint8 (H, W, 3); transparency goes on white.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: Refuse larger images before their pixels are decoded.
+
+    Raises:
+        ValueError: Not an image, truncated, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"image of {image.width} x {image.height} has more than {max_pixels} pixels")
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot decode image: {error}") from error
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode uint8 (H, W, 3) as JPEG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize the shorter side to `size` and keep the central square.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: Side of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3); the image itself when it has that size already.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
+    )
+    return np.array(square)
+
+
+def to_float(image: np.ndarray) -> Tensor:
+    """Map uint8 (..., H, W, 3) in [0, 255] to float32 (..., 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(image).movedim(-1, -3).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Map float (..., 3, H, W) in [-1, 1], clamped, to uint8 (..., H, W, 3)."""
+    pixels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+    return pixels.round().to(torch.uint8).movedim(-3, -1).cpu().contiguous().numpy()
+
+
+def load_image(data: bytes, size: int) -> Tensor:
+    """Decode to a centre-cropped float32 (3, size, size) in [-1, 1]; errors as in `decode_image`."""
+    return to_float(centre_crop(decode_image(data), size))
+
+
+def flip(images: Tensor) -> Tensor:
+    """Mirror (..., H, W) images left to right."""
+    return images.flip(-1)
