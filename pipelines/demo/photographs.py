@@ -1,8 +1,8 @@
 """Crops of real photographs, split so that validation shares no pixel with training.
 
-Each photograph's frame is scaled to whole blocks of `BLOCK` pixels. Some squares of 2 x 2 blocks, spread over the
-frame (`Subject.validation`), are for validation only: a validation crop lies within one of them, a training crop
-touches none.
+Each photograph's frame is scaled to whole blocks of `BLOCK` pixels. Some squares of 2 x 2 blocks, spread over
+the frame (`Subject.validation`), are for validation only: a validation crop lies within one of them, a
+training crop touches none.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def photograph_path(subject: Subject) -> Path:
 
 @lru_cache(maxsize=len(SUBJECTS))
 def photograph(subject: Subject) -> np.ndarray:
-    """The scaled frame, read-only uint8 (rows * BLOCK, columns * BLOCK, 3); grey becomes three equal channels."""
+    """The scaled frame, read-only uint8 (rows * BLOCK, columns * BLOCK, 3); grey has three equal channels."""
     rows, columns = grid(subject)
     with Image.open(photograph_path(subject)) as image:
         frame = image.convert("RGB").crop(subject.frame)
