@@ -1,0 +1,59 @@
+"""CLIP score (Hessel et al., 2021): how well an image fits the text that asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import center_crop, normalize, resize
+
+
+class ClipScore:
+    """100 * max(cos(image, text), 0) per pair, with an open_clip model."""
+
+    def __init__(self, model: Any, tokenize: Callable[[list[str]], Tensor], image_size: int,
+                 mean: Sequence[float], std: Sequence[float], device: str = "cpu"):  # fmt: skip
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenize = tokenize
+        self.image_size, self.mean, self.std, self.device = image_size, list(mean), list(std), device
+
+    @classmethod
+    def from_weights(
+        cls, weights: str | Path, architecture: str = "ViT-B-16", device: str = "cpu"
+    ) -> ClipScore:
+        """Load an open_clip architecture with weights from a file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+        """
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"no CLIP weights at {weights}: download them once, then give their path")
+        import open_clip
+
+        model = open_clip.create_model(architecture, pretrained=str(weights))
+        size = model.visual.image_size
+        size = size[0] if isinstance(size, (tuple, list)) else size
+        tokenizer = open_clip.get_tokenizer(architecture)
+        return cls(model, tokenizer, size, model.visual.image_mean, model.visual.image_std, device)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+        """Scores (B,) in [0, 100] of images (B, 3, H, W) in [-1, 1] with one text each.
+
+        Raises:
+            ValueError: if the numbers of images and texts differ.
+        """
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images but {len(texts)} texts")
+        x = (images.clamp(-1, 1).to(self.device) + 1) / 2
+        x = resize(x, [self.image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+        x = center_crop(x, [self.image_size])
+        image = F.normalize(self.model.encode_image(normalize(x, self.mean, self.std)).float(), dim=-1)
+        text = F.normalize(self.model.encode_text(self.tokenize(texts).to(self.device)).float(), dim=-1)
+        cosine: Tensor = (image * text).sum(-1)
+        return 100 * cosine.clamp(min=0)
