@@ -166,7 +166,7 @@ def write_table(
         ],
         write_statistics=[field.name for field in table.schema if not pa.types.is_binary(field.type)],
     )
-    return table.num_rows
+    return int(table.num_rows)
 
 
 def read_table(
@@ -198,7 +198,7 @@ def iterate_rows(
 
 def count_rows(file: Source) -> int:
     """Return the number of rows from the file's footer."""
-    return pq.ParquetFile(file).metadata.num_rows
+    return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def _open(file: Source, schema: pa.Schema, name: str, columns: Sequence[str] | None) -> pq.ParquetFile:

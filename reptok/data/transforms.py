@@ -26,13 +26,15 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: Not an image, truncated, or too large.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(f"image of {image.width} x {image.height} has more than {max_pixels} pixels")
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
+        with Image.open(io.BytesIO(data)) as file:
+            if file.width * file.height > max_pixels:
+                raise ValueError(f"image of {file.width} x {file.height} has more than {max_pixels} pixels")
+            if file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info:
+                image = file.convert("RGBA")
+                return np.array(
+                    Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+                )
+            return np.array(file.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot decode image: {error}") from error
 
