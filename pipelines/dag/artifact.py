@@ -1,0 +1,138 @@
+"""An artifact: an immutable folder whose manifest, written last, lists every file with size and SHA-256.
+
+{root}/{kind}/{fingerprint}/manifest.json   a folder without it is unfinished and nobody reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.storage import Folder, LocalFolder, open_folder
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published artifact; small and picklable, so that it may travel to workers.
+
+    Attributes:
+        kind: what it is ("dataset"), the `output` of the stage that made it.
+        fingerprint: 16 hex digits.
+        url: its folder.
+    """
+
+    kind: str
+    fingerprint: str
+    url: str
+
+    @cached_property
+    def folder(self) -> Folder:
+        return open_folder(self.url)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Keys: stage, version, config, inputs {kind: fingerprint}, input_digests, stats, files {name: {size, sha256}},
+        digest, git_commit, run_id, created, seconds.
+        """
+        try:
+            return cast(dict[str, Any], json.loads(self.folder.read_bytes(MANIFEST)))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.url} holds no published {self.kind}: it has no {MANIFEST}"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"kind": self.kind, "fingerprint": self.fingerprint, "url": self.url}
+
+    @property
+    def digest(self) -> str:
+        """Digest of the files' names and contents: two artifacts with the same digest hold the same bytes."""
+        return cast(str, self.manifest["digest"])
+
+    def files(self, pattern: str = "*") -> list[str]:
+        """Relative names of the files that match a shell pattern (`*` matches slashes too), sorted."""
+        return sorted(name for name in self.manifest["files"] if fnmatch(name, pattern))
+
+    def url_of(self, name: str = "") -> str:
+        return self.folder.url_of(name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file of the manifest for reading."""
+        self._listed(name)
+        return self.folder.open(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def local_path(self, name: str = "") -> Path:
+        """Path of a file, or of a folder with all below it; a remote one is first copied to a cache.
+
+        The cache lies under `REPTOK_CACHE` (default `~/.cache/reptok`). A copy whose size or SHA-256 is wrong is an
+        OSError.
+        """
+        if isinstance(self.folder, LocalFolder):
+            return self.folder.path(name)
+        cache = LocalFolder(str(cache_root() / "artifacts" / self.kind / self.fingerprint))
+        prefix = f"{name}/" if name else ""
+        for file in [name] if name in self.manifest["files"] else self.files():
+            if file == name or file.startswith(prefix):
+                self._copy(file, cache)
+        return cache.path(name)
+
+    def _copy(self, name: str, cache: LocalFolder) -> None:
+        entry = self.manifest["files"][name]
+        if cache.size(name) == entry["size"]:
+            return
+        with self.folder.open(name) as source, cache.create(name) as target:
+            shutil.copyfileobj(cast(io.BufferedIOBase, source), target, 1 << 20)
+            if target.sha256 != entry["sha256"]:
+                raise OSError(f"{self.url_of(name)} is damaged: its SHA-256 is not the one of its manifest")
+
+    def _listed(self, name: str) -> None:
+        if name not in self.manifest["files"]:
+            raise FileNotFoundError(f"{self.kind} {self.fingerprint} has no file {name!r} ({self.url})")
+
+
+def faults(artifact: Artifact) -> list[str]:
+    """Compare a published artifact with its manifest, byte by byte; one line per fault, none if it is sound."""
+    try:
+        listed = artifact.manifest["files"]
+        if digest_of(listed) != artifact.digest:
+            return [f"{artifact.url_of(MANIFEST)}: the manifest was changed after it was written"]
+    except (ValueError, KeyError, TypeError):
+        return [f"{artifact.url_of(MANIFEST)}: not a readable manifest"]
+    found = []
+    for name, entry in sorted(listed.items()):
+        size = artifact.folder.size(name)
+        if size is None:
+            found.append(f"{artifact.url_of(name)}: missing")
+        elif size != entry["size"]:
+            found.append(f"{artifact.url_of(name)}: {size} bytes where the manifest says {entry['size']}")
+        elif artifact.folder.sha256(name) != entry["sha256"]:
+            found.append(f"{artifact.url_of(name)}: its SHA-256 is not the manifest's")
+    return found
+
+
+def digest_of(files: dict[str, Any]) -> str:
+    """Digest of a manifest's table of files."""
+    return hashlib.sha256(canonical_json(files)).hexdigest()
+
+
+def cache_root() -> Path:
+    """Where copies of remote files and local scratch of remote workspaces lie."""
+    return Path(os.environ.get("REPTOK_CACHE") or Path.home() / ".cache" / "reptok")

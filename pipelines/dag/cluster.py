@@ -1,0 +1,115 @@
+"""The Ray cluster: joined if there is one to join, else started on this machine when first needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where stages run.
+
+    Attributes:
+        address: of a running Ray cluster; None joins `RAY_ADDRESS` if that is set, else starts a local Ray.
+        num_cpus: CPUs of the local Ray, or share of the joined cluster that stages may fill; None means all.
+        num_gpus: GPUs, likewise.
+        object_store_bytes: shared memory of the local Ray; blocks hold descriptors, so little is needed.
+    """
+
+    address: str | None = None
+    num_cpus: float | None = None
+    num_gpus: float = 0.0
+    object_store_bytes: int = 256 * 2**20
+
+    @property
+    def joins(self) -> str | None:
+        """Address of the cluster that would be joined, None if a local one would be started."""
+        return self.address or os.environ.get("RAY_ADDRESS") or None
+
+    def capacity(self) -> tuple[float, float]:
+        """CPUs and GPUs that stages may occupy together."""
+        everything = float("inf") if self.joins else float(os.cpu_count() or 1)
+        cpus = everything if self.num_cpus is None else self.num_cpus
+        return cpus, (float("inf") if self.joins and not self.num_gpus else self.num_gpus)
+
+
+_config = ClusterConfig()
+_lock = threading.Lock()
+_started = False
+
+
+def configure(config: ClusterConfig) -> None:
+    """Say which cluster `ensure` joins or starts."""
+    global _config
+    _config = config
+
+
+def ensure() -> None:
+    """Connect this process to Ray, once; later calls return at once."""
+    global _started
+    with _lock:
+        if _started:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+        import ray
+
+        if not ray.is_initialized():
+            _init()
+        _quieten()
+        _started = True
+
+
+def shutdown() -> None:
+    """Leave the cluster; a local one ends with all its processes."""
+    global _started
+    with _lock:
+        if _started:
+            import ray
+
+            ray.shutdown()
+            _started = False
+
+
+def _init() -> None:
+    import ray
+
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    common = {
+        "logging_level": logging.WARNING,
+        "log_to_driver": False,
+        "runtime_env": None if submitted else {"env_vars": {"PYTHONPATH": path}},
+    }
+    address = _config.joins
+    if address:
+        print(f"joining the Ray cluster at {address}", flush=True)
+        ray.init(address=address, **common)
+        return
+    print("starting a local Ray", flush=True)
+    ray.init(
+        address="local",
+        num_cpus=None if _config.num_cpus is None else int(_config.num_cpus),
+        num_gpus=int(_config.num_gpus),
+        object_store_memory=_config.object_store_bytes,
+        include_dashboard=False,
+        **common,
+    )
+
+
+def _quieten() -> None:
+    """Ray Data draws bars and logs of its own; ours say what a user wants to know."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,68 @@
+"""What identifies an artifact: the digest of everything that can change its bytes, and of nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+FINGERPRINT_LENGTH = 16
+
+
+def insignificant(default: Any = dataclasses.MISSING, *, factory: Callable[[], Any] | None = None) -> Any:
+    """A dataclass field that cannot change the bytes of an artifact (worker counts, log frequency, ...)."""
+    metadata = {"significant": False}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def plain(value: Any, *, significant_only: bool = False) -> Any:
+    """A config as JSON values: dataclasses become dicts, tuples lists; `significant_only` drops the other fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name), significant_only=significant_only)
+            for field in dataclasses.fields(value)
+            if not significant_only or field.metadata.get("significant", True)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, significant_only=significant_only) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, significant_only=significant_only) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a config value must be finite, not {value}")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a config holds plain values and dataclasses, not {type(value).__name__}: {value!r}")
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def fingerprint(name: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
+    """16 hex digits that stand for a stage with its significant config and the fingerprints of its inputs.
+
+    Args:
+        name: the stage's name.
+        version: the stage's version.
+        config: its config dataclass; fields made with `insignificant` are left out.
+        inputs: fingerprint of each input artifact by kind.
+    """
+    identity = {
+        "name": name,
+        "version": version,
+        "config": plain(config, significant_only=True),
+        "inputs": dict(inputs),
+    }
+    return hashlib.sha256(canonical_json(identity)).hexdigest()[:FINGERPRINT_LENGTH]

@@ -1,0 +1,231 @@
+"""The one adapter that knows Ray Data: a job over shards, in which the row is the shard's description.
+
+Pixels never travel between tasks; an actor gets a description, reads its input and writes its output itself. The plan
+is written before the first shard and a done record after each one, so that a killed job goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.dag import cluster
+from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.workspace import SCRATCH, Workspace
+
+PLAN = f"{SCRATCH}/shards/plan.json"
+DONE = f"{SCRATCH}/shards/done"
+ATTEMPTS = 3
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work and of resume.
+
+    Attributes:
+        index: position, unique within the job.
+        name: what a message calls it ("urls-00003").
+        rows: rows that it reads.
+        payload: what the job needs to find its input; JSON values, and nothing that may differ between two runs of
+            the same artifact (ports, worker counts): the plan of a resumed job must be the plan it began with.
+    """
+
+    index: int
+    name: str
+    rows: int
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerResources:
+    """How many actors work on the shards, and what each occupies."""
+
+    workers: int = 2
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class ShardJob(ABC):
+    """A frozen dataclass of settings, sent to every actor.
+
+    Whatever `setup` loads is set with `object.__setattr__` or kept in a field excluded from the settings.
+    """
+
+    def setup(self) -> None:
+        """Load weights, open clients: once per actor."""
+
+    @abstractmethod
+    def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
+        """Do one shard: write its files with `out.create(...)` and return additive stats.
+
+        The stats hold `rows_in`, `rows_out` and a `dropped_<reason>` for every reason; anything else additive may
+        stand beside them. A row that fails is counted with its reason; an exception fails the shard.
+        """
+
+
+class ShardError(RuntimeError):
+    """Some shards failed; the others are done and kept."""
+
+
+def map_shards(
+    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources | None = None
+) -> dict[str, float]:
+    """Run a job over all shards that are not done yet and return the summed stats of all of them.
+
+    The files and stats do not depend on the number of workers or on interruptions. Ray is started only if a shard is
+    left to do.
+
+    Args:
+        shards: all shards of the artifact, in order.
+        job: what to do with each.
+        out: the stage's workspace.
+        resources: actors and what each occupies; 2 actors with one CPU each by default.
+
+    Raises:
+        ValueError: the plan differs from the one this workspace was begun with.
+        ShardError: shards failed three times; names each with its cause.
+    """
+    resources = resources or WorkerResources()
+    write_plan(shards, out)
+    done = read_done(shards, out)
+    missing = [shard for shard in shards if shard.index not in done]
+    total, rows = (
+        sum(shard.rows for shard in shards),
+        sum(shard.rows for shard in shards if shard.index in done),
+    )
+    if done and missing:
+        print(f"  {len(done)} of {len(shards)} shards are done already", flush=True)
+    failures: dict[int, str] = {}
+    if missing:
+        out.log.progress(rows, total)
+        for index, record, failure in _stream(missing, job, out, resources):
+            if failure:
+                failures[index] = failure
+            else:
+                done[index] = record
+                rows += record["rows"]
+                out.log.progress(rows, total)
+    lost = [shard for shard in shards if shard.index not in done]
+    if lost:
+        lines = [f"{s.name}: {failures.get(s.index, 'its worker process died')}" for s in lost]
+        shown = "\n  ".join(lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else []))
+        raise ShardError(f"{len(lost)} of {len(shards)} shards failed, the others are kept:\n  {shown}")
+    stats: dict[str, float] = {}
+    for index in sorted(done):
+        out.digests.update(done[index]["files"])
+        for key, value in done[index]["stats"].items():
+            stats[key] = stats.get(key, 0.0) + value
+    return stats
+
+
+def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
+    """Record the plan; refuse another plan than the recorded one."""
+    if len({shard.index for shard in shards}) != len(shards):
+        raise ValueError("two shards have the same index")
+    plan = canonical_json([asdict(shard) for shard in shards])
+    if not out.folder.exists(PLAN):
+        out.folder.write_bytes(PLAN, plan)
+    elif out.folder.read_bytes(PLAN) != plan:
+        raise ValueError(
+            f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what changes the "
+            "plan must be a significant config field. Remove that folder to begin anew."
+        )
+
+
+def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, dict[str, Any]]:
+    """Done records by shard index; those whose files are not all there at their size do not count."""
+    sizes = out.folder.sizes()
+    done = {}
+    for shard in shards:
+        name = _record_name(shard.index)
+        if name in sizes:
+            record = json.loads(out.folder.read_bytes(name))
+            if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
+                done[shard.index] = record
+    return done
+
+
+def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
+    """The stats of a shard, proven to account for every row.
+
+    Raises:
+        ValueError: a row is missing or doubled.
+    """
+    counted = {key: float(value) for key, value in stats.items()}
+    absent = {"rows_in", "rows_out"} - counted.keys()
+    if absent:
+        raise ValueError(f"the job returned no {' and no '.join(sorted(absent))}")
+    if counted["rows_in"] != shard.rows:
+        raise ValueError(f"the job read {counted['rows_in']:.0f} rows where the plan says {shard.rows}")
+    dropped = sum(value for key, value in counted.items() if key.startswith("dropped_"))
+    if counted["rows_in"] != counted["rows_out"] + dropped:
+        raise ValueError(
+            f"{counted['rows_in']:.0f} rows in are not {counted['rows_out']:.0f} rows out and {dropped:.0f} dropped"
+        )
+    return counted
+
+
+class ShardActor:
+    """Lives in a Ray actor and does one shard after another."""
+
+    def __init__(self, job: ShardJob, out: Workspace) -> None:
+        job.setup()
+        self._job, self._out = job, out
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard = Shard(**json.loads(row["shard"]))
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return {"index": shard.index, "record": json.dumps(self._do(shard)), "failure": ""}
+            except Exception as error:
+                failure = f"{type(error).__name__}: {error} ({_place(error)})"
+                if attempt < ATTEMPTS:
+                    time.sleep(RETRY_SECONDS * attempt)
+        return {"index": shard.index, "record": "", "failure": failure}
+
+    def _do(self, shard: Shard) -> dict[str, Any]:
+        out = Workspace(self._out.url, self._out.fingerprint)
+        stats = checked_stats(shard, self._job(shard, out))
+        record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
+        out.folder.write_bytes(_record_name(shard.index), canonical_json(record))
+        return record
+
+
+def _stream(
+    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
+) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Run the shards in Ray and yield (index, done record, failure) as they come."""
+    cluster.ensure()
+    import ray.data
+
+    rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
+    workers = min(resources.workers, len(shards))
+    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        ShardActor,
+        fn_constructor_args=(job, out),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        max_restarts=ATTEMPTS * len(shards),
+        max_task_retries=ATTEMPTS - 1,
+    )
+    for row in results.iter_rows():
+        yield row["index"], json.loads(row["record"] or "{}"), row["failure"]
+
+
+def _record_name(index: int) -> str:
+    return f"{DONE}/{index:06d}.json"
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost frame, for the message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "?"

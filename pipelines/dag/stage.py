@@ -1,0 +1,69 @@
+"""A stage: published artifacts in, one new artifact out. The runner owns everything else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.workspace import Workspace
+
+__all__ = ["Artifact", "Resources", "Stage", "StageResult", "Workspace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a stage occupies while it runs, for the runner to decide which stages may overlap."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class Stage(ABC):
+    """A node of the workflow, constructed with one frozen config dataclass.
+
+    Class attributes (an instance may set its own `inputs` and `resources` in `__init__`):
+        name: verb_noun ("encode_tokens").
+        inputs: kinds of the artifacts it reads.
+        output: kind of the artifact it makes.
+        version: raised when the meaning of the output changes.
+        resources: what it occupies.
+        needs_cluster: False for a stage that runs in the driver and needs no Ray.
+    """
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    output: str
+    version: int = 1
+    resources: Resources = Resources()
+    needs_cluster: ClassVar[bool] = True
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        """Write the artifact under `out` and return flat scalar stats; must be safe to call again after a crash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What became of a stage in one invocation.
+
+    Attributes:
+        name: the stage.
+        action: "skip" (was published), "run", "resume", "failed" or "blocked" (something before it failed).
+        seconds: how long it ran.
+        stats: its stats, from the manifest if it was skipped.
+        artifact: what it published, None if it failed or was blocked.
+        error: one line, for "failed" and "blocked".
+    """
+
+    name: str
+    action: str
+    seconds: float = 0.0
+    stats: Mapping[str, float]
+    artifact: Artifact | None = None
+    error: str = ""

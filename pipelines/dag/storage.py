@@ -1,0 +1,302 @@
+"""Folders on a local disk or an object store behind one interface, addressed by URL (fsspec).
+
+A file appears under its name whole or not at all: locally it is written beside its place, synced and renamed; on an
+object store it is spooled locally and put in one piece. Credentials come from the environment, never from a config.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+TEMPORARY_SUFFIX = ".part"
+_CAUSES = {
+    errno.ENOSPC: "no space is left on the disk; free some, or choose another place with root=...",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another place with root=...",
+    errno.EROFS: "the file system is read-only; choose another place with root=...",
+    errno.EACCES: "this user may not write there; change its permissions or choose another place with root=...",
+    errno.EPERM: "this user may not write there; change its permissions or choose another place with root=...",
+}
+
+
+class StorageError(OSError):
+    """A place cannot be written; the message names it and says what to do."""
+
+
+class DigestingWriter(io.BufferedIOBase):
+    """A sequential binary file that knows the size and SHA-256 of what was written into it."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        self._raw.write(view)
+        self._sha256.update(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        if not self.closed:
+            self._raw.flush()
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """Turn the errors a user can cure into one line that says how."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
+        message = (
+            f"cannot write {place}: {_CAUSES[error.errno]}. What is finished is kept: run again afterwards."
+        )
+        raise StorageError(error.errno, message) from error
+
+
+class Folder(ABC):
+    """A folder of files named by relative paths with forward slashes."""
+
+    url: str
+
+    def url_of(self, name: str) -> str:
+        return f"{self.url}/{checked_name(name)}" if name else self.url
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading; FileNotFoundError if there is none."""
+
+    @abstractmethod
+    def create(self, name: str) -> Any:
+        """Context manager that yields a `DigestingWriter`; the file appears, whole, when the block ends well."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Size in bytes, or None if there is no such file."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Every finished file below this folder with its size, sorted by name."""
+
+    @abstractmethod
+    def children(self) -> list[str]:
+        """Names of the direct sub-folders, sorted."""
+
+    @abstractmethod
+    def modified(self, name: str) -> float:
+        """Time of a file's last change, in seconds since the epoch."""
+
+    @abstractmethod
+    def remove(self, name: str = "") -> None:
+        """Remove a file or a folder with all below it; nothing happens if there is none."""
+
+    @abstractmethod
+    def move_to(self, other: Folder) -> None:
+        """Move this folder to a place that does not exist yet (`other` lies on the same storage)."""
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.create(name) as file:
+            file.write(data)
+
+    def exists(self, name: str) -> bool:
+        return self.size(name) is not None
+
+    def sha256(self, name: str) -> str:
+        with self.open(name) as file:
+            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class LocalFolder(Folder):
+    """A folder of the local (or a network) file system; `url` is its absolute path."""
+
+    url: str
+
+    def path(self, name: str = "") -> Path:
+        return Path(self.url, checked_name(name)) if name else Path(self.url)
+
+    def open(self, name: str) -> BinaryIO:
+        return open(self.path(name), "rb")
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[DigestingWriter]:
+        target = self.path(name)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
+        try:
+            with _explained(str(target)):
+                os.makedirs(target.parent, exist_ok=True)
+                with open(temporary, "xb") as raw:
+                    yield DigestingWriter(raw)
+                    raw.flush()
+                    os.fsync(raw.fileno())
+                os.replace(temporary, target)
+                _sync_directory(target.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def size(self, name: str) -> int | None:
+        path = self.path(name)
+        return path.stat().st_size if path.is_file() else None
+
+    def sizes(self) -> dict[str, int]:
+        found = {}
+        for directory, _, names in os.walk(self.url):
+            for name in names:
+                path = Path(directory, name)
+                if not name.endswith(TEMPORARY_SUFFIX):
+                    found[path.relative_to(self.url).as_posix()] = path.stat().st_size
+        return dict(sorted(found.items()))
+
+    def children(self) -> list[str]:
+        path = Path(self.url)
+        return sorted(child.name for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+    def modified(self, name: str) -> float:
+        return self.path(name).stat().st_mtime
+
+    def remove(self, name: str = "") -> None:
+        path = self.path(name)
+        with _explained(str(path)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def move_to(self, other: Folder) -> None:
+        with _explained(other.url):
+            os.makedirs(Path(other.url).parent, exist_ok=True)
+            os.rename(self.url, other.url)
+            _sync_directory(Path(self.url).parent)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed writer left beside its file; only for the holder of the folder's lock."""
+        for directory, _, names in os.walk(self.url):
+            for name in names:
+                if name.endswith(TEMPORARY_SUFFIX):
+                    Path(directory, name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ObjectFolder(Folder):
+    """A prefix of an object store, where a put is atomic (any fsspec file system but the local one)."""
+
+    url: str
+
+    @cached_property
+    def _fs(self) -> Any:
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}
+
+    def _key(self, name: str = "") -> str:
+        return cast(str, self._fs._strip_protocol(self.url_of(name)))
+
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self._fs.open(self._key(name), "rb"))
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[DigestingWriter]:
+        with tempfile.TemporaryDirectory(prefix="reptok-") as spool:
+            path = Path(spool, "object")
+            with _explained(str(path)), open(path, "xb") as raw:
+                yield DigestingWriter(raw)
+            with _explained(self.url_of(name)):
+                self._fs.put_file(str(path), self._key(name))
+
+    def size(self, name: str) -> int | None:
+        self._fs.invalidate_cache()
+        try:
+            info = self._fs.info(self._key(name))
+        except FileNotFoundError:
+            return None
+        return int(info["size"]) if info["type"] == "file" else None
+
+    def sizes(self) -> dict[str, int]:
+        self._fs.invalidate_cache()
+        prefix = self._key().rstrip("/") + "/"
+        found = self._fs.find(self._key(), detail=True)
+        return dict(sorted((key.removeprefix(prefix), int(info["size"])) for key, info in found.items()))
+
+    def children(self) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            entries = self._fs.ls(self._key(), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+    def modified(self, name: str) -> float:
+        return float(self._fs.modified(self._key(name)).timestamp())
+
+    def remove(self, name: str = "") -> None:
+        self._fs.invalidate_cache()
+        if self._fs.exists(self._key(name)):
+            self._fs.rm(self._key(name), recursive=True)
+
+    def move_to(self, other: Folder) -> None:
+        names = list(self.sizes())
+        for name in names:
+            self._fs.copy(self._key(name), self._fs._strip_protocol(other.url_of(name)))
+        for name in sorted(names, key=lambda name: name != "manifest.json"):
+            self._fs.rm_file(self._key(name))
+
+
+def open_folder(url: str) -> Folder:
+    """The folder at a URL: `runs/demo`, `file:///data/runs`, `s3://bucket/runs`, ..."""
+    if not url:
+        raise ValueError("a storage URL must not be empty (for example root=runs/demo)")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme in ("file", "local"):
+        return LocalFolder(os.path.abspath(os.path.expanduser(rest if separator else url)))
+    return ObjectFolder(url.rstrip("/"))
+
+
+def checked_name(name: str) -> str:
+    """A relative name that stays inside its folder, or ValueError."""
+    if not name or name.startswith("/") or "\\" in name or any(p in ("", ".", "..") for p in name.split("/")):
+        raise ValueError(f"{name!r} is not a relative file name with forward slashes")
+    return name
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,256 @@
+"""The record in MLflow: one parent run per invocation, one nested run per stage that runs."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
+from pipelines.dag.progress import Progress
+from pipelines.dag.storage import LocalFolder, open_folder
+
+PARAM_LIMIT, PARAMS_PER_CALL = 500, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs are recorded.
+
+    Attributes:
+        uri: MLflow tracking URI; None means `MLFLOW_TRACKING_URI`, else `sqlite:///{root}/mlflow.db`.
+        experiment: MLflow experiment.
+        enabled: False records nothing.
+    """
+
+    uri: str | None = None
+    experiment: str = "reptok"
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """What a worker process needs to write into a stage's run."""
+
+    uri: str
+    run_id: str
+
+
+class StageLog:
+    """A stage's MLflow run; without one (tracking off or away) every call is accepted and does nothing."""
+
+    def __init__(
+        self, stage: str = "stage", writer: MlflowWriter | None = None, run: Run | None = None
+    ) -> None:
+        self._writer = writer
+        self._run = run or Run()
+        self._progress = Progress(stage)
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record scalars; non-finite ones are recorded as they are."""
+        if self._writer and values:
+            now = int(time.time() * 1000)
+            entries = [(_key(k), float(v), now, step or 0) for k, v in values.items()]
+            self._writer.put(Metrics(self._run, entries))
+
+    def picture(self, name: str, image: Any, step: int | None = None) -> None:
+        """Record a PIL image, with a step as one of a series."""
+        name = re.sub(r"[^\w./-]", "_", name)
+        if step is None:
+            self._put(lambda client, run: client.log_image(run, image, artifact_file=f"{name}.png"))
+        else:
+            key = name.replace("/", "_")
+            self._put(lambda client, run: client.log_image(run, image, key=key, step=step))
+
+    def file(self, path: str | os.PathLike[str], folder: str = "") -> None:
+        """Record a small file; it must stay until the stage ends."""
+        self._put(lambda client, run: client.log_artifact(run, str(path), folder or None))
+
+    def text(self, name: str, text: str) -> None:
+        """Record a text under a file name."""
+        self._put(lambda client, run: client.log_text(run, text, name))
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        for key, value in tags.items():
+            self._put(lambda client, run, key=key, value=value: client.set_tag(run, key, str(value)))
+
+    def model(self, name: str, url: str, alias: str = "latest_published") -> None:
+        """Register a published folder as a new version of a model and give it an alias."""
+
+        def register(client: Any, run: str) -> None:
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            known = [v for v in client.search_model_versions(f"name = '{name}'") if v.source == url]
+            version = known[0] if known else client.create_model_version(name, url, run)
+            client.set_registered_model_alias(name, alias, version.version)
+
+        self._put(register)
+
+    def progress(self, done: float, total: float, unit: str = "rows") -> None:
+        """Print rows, rate and time left, now and then."""
+        self._progress.update(done, total, unit)
+
+    def handle(self, wait_seconds: float = 60.0) -> RunHandle | None:
+        """What `attach` needs in another process; None when tracking is off or away."""
+        if self._writer is None:
+            return None
+        self._put(lambda client, run: None)
+        end = time.monotonic() + wait_seconds
+        while not self._run.ready.wait(0.05):
+            if self._writer.away or time.monotonic() > end:
+                return None
+        return RunHandle(self._writer.uri, self._run.id or "")
+
+    @staticmethod
+    def attach(handle: RunHandle | None, stage: str = "stage") -> StageLog:
+        """Continue a stage's run in another process (a training worker of rank 0)."""
+        if handle is None:
+            return StageLog(stage)
+        run = Run(id=handle.run_id)
+        run.ready.set()
+        return StageLog(stage, MlflowWriter(handle.uri), run)
+
+    def flush(self, seconds: float = 20.0) -> None:
+        """Wait until everything is written; a worker calls it before it ends."""
+        if self._writer:
+            self._writer.flush(seconds)
+
+    @property
+    def run_id(self) -> str | None:
+        return self._run.id
+
+    def _put(self, job: Callable[[Any, str], Any]) -> None:
+        if self._writer:
+            run = self._run
+            self._writer.put(lambda client: job(client, run.ensure(client)) and None)
+
+
+class Tracker:
+    """The parent run of one invocation and the runs of its stages."""
+
+    def __init__(self, config: TrackingConfig, root: str, tags: Mapping[str, str]) -> None:
+        self._config = config
+        self._root = root
+        self._writer = MlflowWriter(tracking_uri(config, root)) if config.enabled else None
+        self._experiment = ""
+        self._parent = Run(create=lambda client: self._create(client, "workflow", dict(tags)))
+        self._log = StageLog("workflow", self._writer, self._parent)
+
+    def stage(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        run_id: str | None,
+        created: Callable[[str], None],
+        inputs: Mapping[str, tuple[str, str]],
+    ) -> StageLog:
+        """The log of a stage that runs now; `run_id` continues an interrupted run.
+
+        Args:
+            name: the stage.
+            tags: stage, fingerprint, ...
+            params: flat resolved config.
+            run_id: the run of the interrupted attempt, if there is one.
+            created: told the id of the run.
+            inputs: kind -> (url, digest) of the input artifacts.
+        """
+
+        def create(client: Any) -> str:
+            parent = self._parent.ensure(client)
+            if run_id and _reopen(client, run_id):
+                return run_id
+            new = self._create(client, name, {**tags, "mlflow.parentRunId": parent})
+            _log_params(client, new, params)
+            _log_inputs(client, new, inputs)
+            return new
+
+        log = StageLog(name, self._writer, Run(create=create, created=created))
+        log.tags({"last_invocation": time.strftime("%Y-%m-%d %H:%M:%S")})
+        return log
+
+    def finish_stage(
+        self, log: StageLog, stats: Mapping[str, float], manifest: str | None, status: str
+    ) -> None:
+        """Record stats and manifest (its JSON) and end the stage's run."""
+        log.metrics({key: value for key, value in stats.items() if math.isfinite(value)})
+        if manifest:
+            log.text("manifest.json", manifest)
+        log._put(lambda client, run: client.set_terminated(run, status))
+        log.flush()
+
+    def link(self, stage: str, action: str, run_id: str | None) -> None:
+        """Tell in the parent run what became of a stage and which run made its artifact."""
+        self._log.tags({f"stage.{stage}": f"{action} {run_id or ''}".strip()})
+
+    def close(self, status: str) -> None:
+        self._log._put(lambda client, run: client.set_terminated(run, status))
+        self._log.flush()
+
+    def _create(self, client: Any, name: str, tags: dict[str, str]) -> str:
+        if not self._experiment:
+            self._experiment = _experiment(client, self._config.experiment, self._root)
+        return str(client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
+
+
+def tracking_uri(config: TrackingConfig, root: str) -> str:
+    """The URI that `config` means for an artifact store at `root`."""
+    chosen = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if chosen:
+        return chosen.replace("{root}", root)
+    folder = open_folder(root)
+    place = folder.path() if isinstance(folder, LocalFolder) else Path.cwd()
+    place.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{place}/mlflow.db"
+
+
+def _experiment(client: Any, name: str, root: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    folder = open_folder(root)
+    local = isinstance(folder, LocalFolder) and str(client.tracking_uri).startswith("sqlite")
+    return str(
+        client.create_experiment(name, artifact_location=folder.url_of("mlartifacts") if local else None)
+    )
+
+
+def _reopen(client: Any, run_id: str) -> bool:
+    """Whether an interrupted run still exists; it is running again then."""
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except Exception as error:
+        if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", "")):
+            return False
+        raise
+    return True
+
+
+def _log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entries = [Param(_key(key), str(value)[:PARAM_LIMIT]) for key, value in params.items()]
+    for begin in range(0, len(entries), PARAMS_PER_CALL):
+        client.log_batch(run_id, params=entries[begin : begin + PARAMS_PER_CALL])
+
+
+def _log_inputs(client: Any, run_id: str, inputs: Mapping[str, tuple[str, str]]) -> None:
+    from mlflow.entities import Dataset, DatasetInput
+
+    datasets = [
+        DatasetInput(Dataset(kind, digest[:36], "artifact", f'{{"uri": "{url}"}}'))
+        for kind, (url, digest) in inputs.items()
+    ]
+    if datasets:
+        client.log_inputs(run_id, datasets)
+
+
+def _key(name: str) -> str:
+    """A name that MLflow accepts as a key."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]

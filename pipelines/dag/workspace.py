@@ -1,0 +1,133 @@
+"""The folder in which a stage writes its artifact. Nobody reads it before the runner has published it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from pipelines.dag.artifact import MANIFEST, cache_root, digest_of
+from pipelines.dag.storage import DigestingWriter, Folder, LocalFolder, open_folder
+from pipelines.dag.tracking import StageLog
+
+SCRATCH = "_scratch"
+
+
+class Workspace:
+    """Where a stage writes; picklable (without its log), so that workers write in it too.
+
+    Attributes:
+        url: the folder, which becomes the artifact.
+        fingerprint: the artifact's fingerprint.
+        log: the stage's MLflow run, or something that swallows every call.
+        digests: size and SHA-256 of the files written through this object.
+    """
+
+    def __init__(self, url: str, fingerprint: str = "", log: StageLog | None = None) -> None:
+        self.folder: Folder = open_folder(url)
+        self.url = self.folder.url
+        self.fingerprint = fingerprint
+        self.log = log or StageLog()
+        self.digests: dict[str, dict[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["url"], state["fingerprint"])  # type: ignore[misc]
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[DigestingWriter]:
+        """Write a file sequentially; it appears under its name, whole and synced, when the block ends well."""
+        if name == MANIFEST:
+            raise ValueError(f"{MANIFEST} is written by the runner alone")
+        with self.folder.create(name) as file:
+            yield file
+        self.digests[name] = {"size": file.size, "sha256": file.sha256}
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.create(name) as file:
+            file.write(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write JSON with sorted keys, so that equal values are equal bytes."""
+        self.write_bytes(
+            name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        )
+
+    def exists(self, name: str) -> bool:
+        return self.folder.exists(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        return self.folder.read_bytes(name)
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def files(self) -> list[str]:
+        """Names of the finished files that would be published, sorted."""
+        return [name for name in self.folder.sizes() if published(name)]
+
+    def url_of(self, name: str = "") -> str:
+        return self.folder.url_of(name)
+
+    def local_path(self, name: str = "") -> Path:
+        """A local path of this workspace; for a remote one, a place under `scratch` (see `publish_folder`)."""
+        if isinstance(self.folder, LocalFolder):
+            return self.folder.path(name)
+        return self.scratch / "local" / name
+
+    @property
+    def scratch(self) -> Path:
+        """A local folder that survives a kill and is never published (checkpoints); it goes with the publishing.
+
+        For remote storage it lies in this machine's cache: what several machines must see goes to `scratch_url`.
+        """
+        if isinstance(self.folder, LocalFolder):
+            path = self.folder.path(SCRATCH)
+        else:
+            path = cache_root() / "scratch" / self.fingerprint
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def scratch_url(self) -> str:
+        """Unpublished folder on the same storage as the workspace (names under it start with `_scratch/`)."""
+        return self.folder.url_of(SCRATCH)
+
+    def publish_folder(self, local_folder: str | os.PathLike[str], name: str = "") -> None:
+        """Copy the files of a local folder into this workspace under `name/`, each one atomically."""
+        source = Path(local_folder)
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                relative = path.relative_to(source).as_posix()
+                with (
+                    path.open("rb") as file,
+                    self.create(f"{name}/{relative}" if name else relative) as target,
+                ):
+                    shutil.copyfileobj(file, cast(Any, target), 1 << 20)
+
+    def remove_scratch(self) -> None:
+        self.folder.remove(SCRATCH)
+        if not isinstance(self.folder, LocalFolder):
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def publish(self, description: dict[str, Any]) -> None:
+        """Write the manifest: `description` (stage, config, ...) and the table of all files. The last write of all."""
+        table = {}
+        for name, size in self.folder.sizes().items():
+            if published(name):
+                known = self.digests.get(name)
+                sha256 = known["sha256"] if known and known["size"] == size else self.folder.sha256(name)
+                table[name] = {"size": size, "sha256": sha256}
+        manifest = {**description, "files": table, "digest": digest_of(table)}
+        self.folder.write_bytes(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+
+
+def published(name: str) -> bool:
+    """Whether a file of a workspace belongs to the artifact."""
+    return name != MANIFEST and not name.startswith(f"{SCRATCH}/")
