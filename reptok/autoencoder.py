@@ -1,0 +1,173 @@
+"""The frozen VAE between images and latents; the only place that knows the latents' scale and shift (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reptok.weights import save_weights
+
+LOGVAR_RANGE = (-30.0, 20.0)
+SD_VAE = {  # stabilityai/sd-vae-ft-mse
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "act_fn": "silu",
+    "sample_size": 256,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Which VAE and how its latents are scaled.
+
+    Attributes:
+        path: Local diffusers AutoencoderKL folder, or a hub id.
+        scale: Multiplies (posterior - shift), so that latents have about unit variance.
+        shift: Subtracted from the posterior before scaling.
+        sample: Whether training draws from the posterior; otherwise it takes the mean.
+    """
+
+    path: str = "stabilityai/sd-vae-ft-mse"
+    scale: float = 0.18215
+    shift: float = 0.0
+    sample: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpec:
+    """What a stored latent means. Travels with latents and with every model trained on them.
+
+    ``vae`` is a name for people; the digest decides. ``image_size`` 0 stands for any.
+    """
+
+    vae: str
+    vae_digest: str
+    scale: float
+    shift: float
+    channels: int
+    downsample: int
+    image_size: int = 0
+
+    def check(self, other: LatentSpec) -> None:
+        """Refuse to mix latents of two kinds.
+
+        Raises:
+            ValueError: Names each difference and what to rerun.
+        """
+        differences = [
+            f"{f.name} {getattr(self, f.name)!r} is not {getattr(other, f.name)!r}"
+            for f in fields(self)
+            if f.name != "vae"
+            and getattr(self, f.name) != getattr(other, f.name)
+            and not (f.name == "image_size" and 0 in (self.image_size, other.image_size))
+        ]
+        if differences:
+            raise ValueError(
+                f"the latents of {self.vae} do not fit those of {other.vae}: {'; '.join(differences)}. Rerun "
+                "encode_latents and train_tokenizer with one VAE, or point both configurations at the same one."
+            )
+
+
+class Autoencoder(nn.Module):
+    """Frozen diffusers AutoencoderKL: images (B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) and back."""
+
+    def __init__(self, config: AutoencoderConfig, vae: nn.Module | None = None) -> None:
+        """Load the VAE that ``config`` names, or wrap a given one.
+
+        Raises:
+            OSError: Neither a local folder nor a reachable hub id.
+        """
+        super().__init__()
+        self.config = config
+        self.vae: Any = (vae if vae is not None else _load(config.path)).float().eval().requires_grad_(False)
+        self.channels: int = self.vae.config.latent_channels
+        self.downsample: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def train(self, mode: bool = True) -> Autoencoder:
+        """Stays in evaluation mode: the VAE is frozen."""
+        return super().train(False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the float32 weights, independent of the file they came from."""
+        sha = hashlib.sha256()
+        for key, value in sorted(self.vae.state_dict().items()):
+            sha.update(key.encode())
+            sha.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    @property
+    def spec(self) -> LatentSpec:
+        """What this VAE's latents mean."""
+        return LatentSpec(
+            vae=Path(self.config.path).name,
+            vae_digest=self.digest,
+            scale=self.config.scale,
+            shift=self.config.shift,
+            channels=self.channels,
+            downsample=self.downsample,
+        )
+
+    @torch.no_grad()
+    def encode_moments(self, images: Tensor) -> Tensor:
+        """Posterior moments concat(mean, logvar) (B, 2C, h, w), unscaled, of images in [-1, 1]."""
+        if images.shape[-1] % self.downsample or images.shape[-2] % self.downsample:
+            raise ValueError(
+                f"images of {tuple(images.shape[-2:])} must have sides that are multiples of {self.downsample}"
+            )
+        moments: Tensor = self.vae.encode(images).latent_dist.parameters
+        return moments
+
+    def latents_from_moments(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents (B, C, h, w): the posterior's mean, or a sample with standard normal ``noise``."""
+        mean, logvar = moments.chunk(2, dim=1)
+        if noise is not None:
+            mean = mean + (0.5 * logvar.clamp(*LOGVAR_RANGE)).exp() * noise
+        return (mean - self.config.shift) * self.config.scale
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Images in [-1, 1] to scaled latents (B, C, h, w); see :meth:`latents_from_moments`."""
+        return self.latents_from_moments(self.encode_moments(images), noise)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents to images (B, 3, H, W) around [-1, 1], not clamped."""
+        images: Tensor = self.vae.decode(latents / self.config.scale + self.config.shift).sample
+        return images
+
+    def save(self, folder: Path) -> None:
+        """Write a diffusers folder; the file is half as large when float16 holds the weights exactly."""
+        self.vae.save_config(folder)
+        save_weights(self.vae.state_dict(), folder / "diffusion_pytorch_model.safetensors", shrink=True)
+
+
+def build_vae(config: dict[str, Any] | None = None) -> nn.Module:
+    """A randomly initialised AutoencoderKL from a diffusers configuration (default: SD-VAE's); needs no hub."""
+    from diffusers import AutoencoderKL
+
+    vae: nn.Module = AutoencoderKL.from_config(config or SD_VAE)
+    return vae
+
+
+def _load(path: str) -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    try:
+        vae: nn.Module = AutoencoderKL.from_pretrained(path, torch_dtype=torch.float32, use_safetensors=True)
+    except Exception as error:
+        raise OSError(
+            f"no VAE at {path!r}: neither a local diffusers folder nor a hub model that can be reached ({error})"
+        ) from error
+    return vae

@@ -1,0 +1,264 @@
+"""From published shards to training batches.
+
+Samples are addressed by number, read through memory maps and grouped by the rank that asked; the order is a pure
+function of (seed, position) (see `order`), so a loader has no state beyond the number of samples consumed.
+
+`dataset` shards name the samples; `latents` and `tokens` shards are aligned with them (same shard number, same order).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from reptok.data.blocks import SAMPLES_PER_BLOCK
+from reptok.data.order import WINDOW, SampleOrder
+from reptok.data.rows import BlockRows, ImageRows, Shards
+from reptok.data.transforms import centre_crop, decode_image, to_float
+
+
+@dataclass(frozen=True)
+class TokenizerBatch:
+    """What a tokenizer step needs; `images`, `moments` and `frozen_token` agree on who is mirrored.
+
+    Attributes:
+        images: float32 (B, 3, H, W) in [-1, 1].
+        moments: float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
+        frozen_token: float32 (B, N, D), the frozen encoder's token.
+        samples: int64 (B,), sample numbers in the split.
+    """
+
+    images: Tensor
+    moments: Tensor
+    frozen_token: Tensor
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class GeneratorBatch:
+    """What a generator step needs.
+
+    Attributes:
+        tokens: float32 (B, N, D), not normalised.
+        captions: B strings.
+        labels: int64 (B,), -1 where a sample has none.
+        samples: int64 (B,), sample numbers in the split.
+    """
+
+    tokens: Tensor
+    captions: list[str]
+    labels: Tensor
+    samples: np.ndarray
+
+
+B = TypeVar("B", covariant=True)
+
+
+class Readable(Protocol[B]):
+    """A split whose samples can be read by number."""
+
+    rows: list[int]
+
+    def read(self, samples: np.ndarray, flipped: np.ndarray) -> B:
+        """Return the batch of the given sample numbers, mirrored where `flipped`."""
+        ...
+
+
+class TokenizerData:
+    """Images, moments and frozen tokens of one split."""
+
+    def __init__(self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0):
+        """Open the artifacts' folders.
+
+        Args:
+            dataset: Folder of the `dataset` artifact.
+            latents: Folder of the `latents` artifact made from it.
+            split: "train" or "val".
+            cache_bytes: Keep decoded images (uint8) in memory when the whole split fits in so many bytes.
+
+        Raises:
+            ValueError: A shard is missing, damaged or of another dataset.
+        """
+        index = _index(dataset)
+        self.rows = split_rows(index, split)
+        self.image_size = int(index["image_size"])
+        self._images = Shards(_shards(dataset, split, self.rows), self.rows, ImageRows)
+        self._latents = Shards(_shards(latents, split, self.rows), self.rows, BlockRows)
+        _check_keys(self._images, self._latents, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
+        shape = (sum(self.rows), self.image_size, self.image_size, 3)
+        fits = int(np.prod(shape)) <= cache_bytes
+        self._pixels = np.empty(shape, np.uint8) if fits else None
+        self._decoded = np.zeros(shape[0], bool)
+
+    def read(self, samples: np.ndarray, flipped: np.ndarray) -> TokenizerBatch:
+        """Read samples by number; JPEGs are decoded at most once where they are cached."""
+        pixels = self._read_pixels(samples)
+        pixels[flipped] = pixels[flipped, :, ::-1]
+        return TokenizerBatch(
+            images=to_float(pixels),
+            moments=_gather(self._latents, "moments", samples, flipped),
+            frozen_token=_gather(self._latents, "frozen_token", samples, flipped),
+            samples=samples,
+        )
+
+    def _read_pixels(self, samples: np.ndarray) -> np.ndarray:
+        missing = samples if self._pixels is None else samples[~self._decoded[samples]]
+        fresh = np.empty((len(missing), self.image_size, self.image_size, 3), np.uint8)
+        for shard, rows, places in self._images.locate(missing):
+            for row, place in zip(rows, places, strict=True):
+                fresh[place] = centre_crop(decode_image(shard.jpg(row)), self.image_size)
+        if self._pixels is None:
+            return fresh
+        self._pixels[missing], self._decoded[missing] = fresh, True
+        return self._pixels[samples]
+
+
+class GeneratorData:
+    """Tokens with captions and labels of one split; no image is read."""
+
+    def __init__(self, dataset: Path, tokens: Path, split: str = "train"):
+        """Open the artifacts' folders.
+
+        Args:
+            dataset: Folder of the `dataset` artifact.
+            tokens: Folder of the `tokens` artifact made from it.
+            split: "train" or "val".
+
+        Raises:
+            ValueError: A shard is missing, damaged or of another dataset.
+        """
+        self.rows = split_rows(_index(dataset), split)
+        self._tables = Shards(_shards(dataset, split, self.rows, "parquet"), self.rows, _TableRows)
+        self._tokens = Shards(_shards(tokens, split, self.rows), self.rows, BlockRows)
+        _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
+
+    def read(self, samples: np.ndarray, flipped: np.ndarray) -> GeneratorBatch:
+        """Read samples by number; a mirrored image has a token of its own and the same caption."""
+        captions, labels = [""] * len(samples), np.full(len(samples), -1, np.int64)
+        for shard, rows, places in self._tables.locate(samples):
+            for row, place in zip(rows, places, strict=True):
+                captions[place], labels[place] = shard.captions[row], shard.labels[row]
+        token = _gather(self._tokens, "token", samples, flipped)
+        return GeneratorBatch(token, captions, torch.from_numpy(labels), samples)
+
+
+class Batches(Generic[B]):
+    """One rank's share of an endless stream of shuffled batches."""
+
+    def __init__(
+        self, data: Readable[B], batch_size: int, seed: int, *, flip: bool = True, rank: int = 0, world_size: int = 1,
+        window: int = WINDOW,
+    ):
+        """Divide the stream among ranks.
+
+        Args:
+            data: The split to read.
+            batch_size: Samples of a step over all ranks.
+            seed: Of the order and of the mirroring.
+            flip: Mirror a random half of the samples, chosen anew in every epoch.
+            rank: This process, in [0, world_size).
+            world_size: Number of processes.
+            window: Smallest number of samples that are shuffled together.
+
+        Raises:
+            ValueError: The split is empty, or the ranks cannot share the batch or the samples evenly.
+        """
+        blocks = [min(SAMPLES_PER_BLOCK, rows - start) for rows in data.rows for start in range(0, rows, SAMPLES_PER_BLOCK)]
+        self.data, self.batch_size, self.flip = data, batch_size, flip
+        self.order = SampleOrder(blocks, seed, window)
+        if world_size > self.order.samples:
+            raise ValueError(
+                f"{world_size} training workers for {self.order.samples} samples: some would have nothing to read; "
+                "lower train.workers"
+            )
+        if batch_size % world_size:
+            raise ValueError(
+                f"train.batch_size {batch_size} does not divide among {world_size} workers; take a multiple of it"
+            )
+        share = batch_size // world_size
+        self.mine = slice(rank * share, (rank + 1) * share)
+
+    def read(self, position: int) -> B:
+        """Return this rank's rows of the batch that starts at a stream position (samples consumed so far)."""
+        indices, epochs = self.order.take(position, self.batch_size)
+        indices, epochs = indices[self.mine], epochs[self.mine]
+        flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
+        return self.data.read(indices, flips)
+
+    def stream(self, position: int) -> Iterator[B]:
+        """Yield the batches from a stream position on, each read while the one before is in use."""
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
+            following = reader.submit(self.read, position)
+            while True:
+                batch = following.result()
+                position += self.batch_size
+                following = reader.submit(self.read, position)
+                yield batch
+
+
+class _TableRows:
+    """Captions and labels of one shard."""
+
+    def __init__(self, path: Path):
+        table = pq.read_table(path, columns=["key", "caption", "label"])
+        self._keys = table.column("key").to_pylist()
+        self.captions = table.column("caption").to_pylist()
+        self.labels = np.array([-1 if label is None else label for label in table.column("label").to_pylist()], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def keys(self) -> list[str]:
+        return self._keys
+
+
+def split_rows(index: dict[str, Any], split: str) -> list[int]:
+    """Return the rows of each shard of a split, from a dataset's `index.json`.
+
+    Raises:
+        ValueError: The dataset has no such split.
+    """
+    if split not in index["splits"]:
+        raise ValueError(f"the dataset has no split {split!r} (it has: {', '.join(index['splits'])})")
+    return [int(shard["rows"]) for shard in index["splits"][split]]
+
+
+def _index(dataset: Path) -> dict[str, Any]:
+    return json.loads((dataset / "index.json").read_text())
+
+
+def _shards(folder: Path, split: str, rows: list[int], extension: str = "tar") -> list[Path]:
+    return [folder / f"{split}-{number:05d}.{extension}" for number in range(len(rows))]
+
+
+def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) -> None:
+    """Refuse latents or tokens that were made from another dataset."""
+    for number in numbers:
+        if number < len(samples.rows) and samples.shard(number).keys() != derived.shard(number).keys():
+            raise ValueError(
+                f"{derived.paths[number]} has other keys than {samples.paths[number]}: it was made from another "
+                "dataset; rerun the stage that made it"
+            )
+
+
+def _gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
+    result: np.ndarray | None = None
+    for shard, rows, places in shards.locate(samples):
+        part = shard.gather(name, rows, flipped[places].astype(np.int64))
+        if result is None:
+            result = np.empty((len(samples), *part.shape[1:]), np.float32)
+        result[places] = part
+    if result is None:
+        raise ValueError("no sample was asked for")
+    return torch.from_numpy(result)
+
+

@@ -1,0 +1,5 @@
+"""The flow-matching decoder: from one token to the VAE latent of the image (paper, section 3.2)."""
+
+from reptok.decoder.transformer import Decoder, DecoderConfig
+
+__all__ = ["Decoder", "DecoderConfig"]

@@ -1,0 +1,205 @@
+"""RepTok, the tokenizer: an image becomes one continuous token, and a flow decoder makes the token an image (paper, section 3).
+
+B batch, K tokens per image (one in the paper), D token width, (C, h, w) the latent. Time runs from noise (0) to data (1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reptok.autoencoder import Autoencoder, AutoencoderConfig
+from reptok.decoder.transformer import Decoder, DecoderConfig
+from reptok.encoder.preservation import preservation_loss
+from reptok.encoder.projection import TokenProjection
+from reptok.encoder.ssl import EncoderConfig, SSLEncoder, build_encoder
+from reptok.flow.loss import velocity_loss
+from reptok.flow.noise import expand_seed, noise_from_seeds
+from reptok.flow.path import LinearPath
+from reptok.flow.solver import solve
+from reptok.flow.time import sample_logit_normal
+from reptok.weights import check_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepTokConfig:
+    """The tokenizer's parts; decoder and encoder must agree on the width and number of tokens."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RepTokConfig:
+        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
+        return cls(
+            encoder=EncoderConfig(**values["encoder"]),
+            decoder=DecoderConfig(**values["decoder"]),
+            autoencoder=AutoencoderConfig(**values["autoencoder"]),
+        )
+
+
+class TokenizerLosses(NamedTuple):
+    """Per-sample losses (B,): flow-matching regression, and 1 - cosine to the frozen token."""
+
+    velocity: Tensor
+    preservation: Tensor
+
+
+class RepTok(nn.Module):
+    """Encoder, projection, decoder and VAE. What trains is the token embedding, the projection and the decoder."""
+
+    def __init__(
+        self,
+        config: RepTokConfig,
+        *,
+        encoder: SSLEncoder | None = None,
+        autoencoder: Autoencoder | None = None,
+    ) -> None:
+        """Build from the configuration; ready-made frozen parts take the place of those it names.
+
+        Raises:
+            ValueError: Parts disagree on token width, token number or latent channels.
+        """
+        super().__init__()
+        self.config = config
+        self.encoder = encoder if encoder is not None else build_encoder(config.encoder)
+        self.autoencoder = autoencoder if autoencoder is not None else Autoencoder(config.autoencoder)
+        self.decoder = Decoder(config.decoder)
+        self.projection = TokenProjection(
+            config.decoder.token_dim, config.decoder.width, config.decoder.num_tokens
+        )
+        for name, mine, other, source in (
+            ("token_dim", config.decoder.token_dim, self.encoder.dim, "encoder's width"),
+            ("num_tokens", config.decoder.num_tokens, self.encoder.num_tokens, "encoder.num_tokens"),
+            ("latent_channels", config.decoder.latent_channels, self.autoencoder.channels, "VAE's channels"),
+        ):
+            if mine != other:
+                raise ValueError(f"decoder.{name} is {mine}, but the {source} is {other}; set them equal")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images it makes."""
+        return self.config.decoder.latent_size * self.autoencoder.downsample
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.embedding.device
+
+    @torch.no_grad()
+    def tokenize(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to tokens (B, D), or (B, K, D) when there are several per image."""
+        tokens = self.encoder(images)
+        return tokens[:, 0] if self.encoder.num_tokens == 1 else tokens
+
+    def velocity(self, x_t: Tensor, t: Tensor, token: Tensor) -> Tensor:
+        """The decoder's velocity (B, C, h, w) at noisy latents of that shape, times (B,) and tokens (B, D) or (B, K, D)."""
+        return self.decoder(x_t, t, self.projection(self._as_sequence(token)))
+
+    @torch.no_grad()
+    def detokenize_latent(
+        self,
+        token: Tensor,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int = 50,
+        solver: str = "euler",
+        seed: int | Sequence[int] = 0,
+    ) -> Tensor:
+        """Sample scaled latents (B, C, h, w) for tokens (B, D) or (B, K, D).
+
+        Args:
+            token: Tokens, as :meth:`tokenize` or a generator gives them.
+            noise: Starting noise (B, C, h, w) of any size the patches divide; without it ``seed`` decides.
+            num_steps: Steps of the solver; quality saturates at about 20.
+            solver: "euler", "heun" or "dopri5".
+            seed: One seed per sample, or s for s, s + 1, ...: a sample's noise does not depend on its batch.
+        """
+        features = self.projection(self._as_sequence(token))
+        if noise is None:
+            seeds = expand_seed(seed, len(token))
+            noise = noise_from_seeds(seeds, self.decoder.latent_shape)
+        noise = noise.to(device=features.device, dtype=features.dtype)
+        return solve(solver, lambda x, t: self.decoder(x, t, features), noise, num_steps)
+
+    def detokenize(self, token: Tensor, **sampling: Any) -> Tensor:
+        """Tokens to images (B, 3, H, W) around [-1, 1], not clamped; keywords as in :meth:`detokenize_latent`."""
+        return self.autoencoder.decode(self.detokenize_latent(token, **sampling))
+
+    def reconstruct(self, images: Tensor, **sampling: Any) -> Tensor:
+        """Images to their token and back; keywords as in :meth:`detokenize_latent`."""
+        return self.detokenize(self.tokenize(images), **sampling)
+
+    def losses(
+        self,
+        images: Tensor,
+        *,
+        latents: Tensor | None = None,
+        noise: Tensor | None = None,
+        t: Tensor | None = None,
+        frozen_token: Tensor | None = None,
+    ) -> TokenizerLosses:
+        """The two training losses of a batch; what is not given is computed or drawn.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1], what the encoder sees.
+            latents: Scaled latents (B, C, h, w) of the same images.
+            noise: Standard normal, shaped like the latents.
+            t: Times (B,); otherwise logit-normal.
+            frozen_token: The unadapted encoder's tokens (B, D) or (B, K, D).
+        """
+        if latents is None:
+            moments = self.autoencoder.encode_moments(images)
+            posterior = torch.randn_like(moments.chunk(2, 1)[0]) if self.config.autoencoder.sample else None
+            latents = self.autoencoder.latents_from_moments(moments, posterior)
+        if t is None:
+            t = sample_logit_normal(len(latents), device=latents.device)
+        if noise is None:
+            noise = torch.randn_like(latents)
+        if frozen_token is None:
+            frozen_token = self.encoder.frozen(images)
+        tokens = self.encoder(images)
+        point = LinearPath().sample(noise, latents, t)
+        predicted = self.velocity(point.x_t, t, tokens)
+        return TokenizerLosses(
+            velocity=velocity_loss(predicted, point.v_t),
+            preservation=preservation_loss(tokens, self._as_sequence(frozen_token)),
+        )
+
+    forward = losses  # what a data-parallel wrapper calls
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that receive gradient."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Everything that the configuration does not give: embedding, projection, decoder (with its fixed frequencies)."""
+        names = {f"encoder.{k}" for k in self.encoder.trainable_keys()}
+        return {
+            k: v
+            for k, v in self.state_dict().items()
+            if k in names or k.startswith(("projection.", "decoder."))
+        }
+
+    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state_dict` returned.
+
+        Raises:
+            ValueError: Names the keys that are missing, left over or of a wrong shape.
+        """
+        expected = {k: tuple(v.shape) for k, v in self.trainable_state_dict().items()}
+        check_keys(expected, state, source="the tokenizer's state")
+        self.load_state_dict(dict(state), strict=False)
+
+    def _as_sequence(self, token: Tensor) -> Tensor:
+        """(B, D) to (B, 1, D); checks the number and width of tokens."""
+        tokens = token[:, None] if token.ndim == 2 else token
+        wanted = (self.config.decoder.num_tokens, self.config.decoder.token_dim)
+        if tokens.ndim != 3 or tuple(tokens.shape[1:]) != wanted:
+            raise ValueError(f"tokens must be (B, {wanted[0]}, {wanted[1]}), got {tuple(token.shape)}")
+        return tokens

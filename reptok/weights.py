@@ -1,0 +1,85 @@
+"""Weights and configurations on disk: safetensors and JSON, nothing that can execute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return value
+
+
+def half_if_exact(tensor: Tensor) -> Tensor:
+    """The tensor in float16 when that loses nothing, else unchanged."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path, *, shrink: bool = False) -> None:
+    """Write tensors to safetensors; ``shrink`` stores float32 tensors that float16 holds exactly as float16."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    if shrink:
+        tensors = {k: half_if_exact(v) for k, v in tensors.items()}
+    save_file(tensors, str(path), metadata={"format": "pt"})
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file to the CPU, floating tensors as float32."""
+    if not path.is_file():
+        raise FileNotFoundError(f"weights are missing: {path}")
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+
+
+def load_exact(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy ``state`` into ``module``; every key must be there, none over, and every shape must agree.
+
+    Raises:
+        ValueError: Names the missing, left-over and misshapen keys.
+    """
+    own = module.state_dict()
+    check_keys({k: tuple(v.shape) for k, v in own.items()}, state, source=source)
+    module.load_state_dict(dict(state))
+
+
+def check_keys(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], *, source: str) -> None:
+    """Compare a state dict with the expected shapes.
+
+    Raises:
+        ValueError: Names the missing, left-over and misshapen keys.
+    """
+    problems = [f"missing {k}" for k in expected if k not in state]
+    problems += [f"not expected {k}" for k in state if k not in expected]
+    problems += [
+        f"shape of {k} is {tuple(state[k].shape)}, expected {shape}"
+        for k, shape in expected.items()
+        if k in state and tuple(state[k].shape) != tuple(shape)
+    ]
+    if problems:
+        shown = "; ".join(problems[:12]) + (f"; and {len(problems) - 12} more" if len(problems) > 12 else "")
+        raise ValueError(f"{source} does not fit: {shown}")
