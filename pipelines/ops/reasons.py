@@ -1,0 +1,52 @@
+"""The fixed vocabulary of why a URL gave no image; it stands in the `reason` column and in the stats."""
+
+from __future__ import annotations
+
+import re
+
+REASONS: dict[str, str] = {
+    "bad_url": "not a well-formed URL, or one that carries credentials",
+    "scheme_refused": "neither http nor https",
+    "address_refused": "leads to an address that is not public",
+    "dns_failed": "the host has no address",
+    "connect_failed": "no connection to the host",
+    "connection_reset": "the host closed the connection before it answered",
+    "tls_failed": "no valid certificate",
+    "protocol_error": "the answer is not HTTP",
+    "headers_too_large": "the answer's headers exceed the limit",
+    "timeout": "not complete within the time limit",
+    "too_large": "more bytes than the limit",
+    "too_many_redirects": "more redirects than the limit",
+    "bad_redirect": "a redirect to nowhere",
+    "encoding_refused": "a content encoding that was not asked for",
+    "robots_disallowed": "robots.txt disallows the path",
+    "robots_unreachable": "robots.txt answers with a server error, which means no",
+    "robots_tag": "X-Robots-Tag says noai, noimageai or noindex",
+    "truncated": "the body or the image ends too early",
+    "not_an_image": "no image of a known format",
+    "undecodable": "an image that cannot be decoded",
+    "too_many_pixels": "more pixels than the limit, by its header",
+    "too_small": "smaller than the smallest size to accept",
+    "too_elongated": "more elongated than the limit",
+}
+"""Reason to meaning. Beside these there is `http_<status>` for any status but success and redirects."""
+
+_HTTP = re.compile(r"http_[1-9]\d\d\Z")
+
+
+def is_reason(reason: str) -> bool:
+    """Whether a string belongs to the vocabulary."""
+    return reason in REASONS or _HTTP.match(reason) is not None
+
+
+class Failure(Exception):
+    """One URL's way ended, with a reason of the vocabulary.
+
+    Attributes:
+        reason: a key of `REASONS`, or `http_<status>`.
+        transient: whether another try may succeed.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, transient: bool = False) -> None:
+        super().__init__(f"{reason}: {detail or REASONS.get(reason, '')}")
+        self.reason, self.transient = reason, transient
