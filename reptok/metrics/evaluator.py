@@ -5,7 +5,7 @@ The originals' features are computed once and serve every method that is compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from reptok.metrics.reconstruction import psnr, ssim
 
 
 class ReconstructionEvaluator:
-    """PSNR, SSIM and, where an extractor or LPIPS is given, Frechet distance and LPIPS against the originals.
+    """PSNR, SSIM and, where given, LPIPS and Frechet distances against the originals.
 
     Feed it batch by batch with `add`; the means weigh every image equally, whatever the batch size. Per-image
     values and features stay at hand (`psnr`, `features`): a few floats per image, never the images.
@@ -24,14 +24,14 @@ class ReconstructionEvaluator:
 
     def __init__(
         self,
-        extractor: FeatureExtractor | None = None,
+        extractors: Sequence[FeatureExtractor] = (),
         lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
-        self.extractor, self.lpips = extractor, lpips
+        self.extractors, self.lpips = tuple(extractors), lpips
         self._values: dict[str, list[Tensor]] = {"psnr": [], "ssim": []}
         if lpips is not None:
             self._values["lpips"] = []
-        self._features: list[Tensor] = []
+        self._features: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
 
     def add(self, images: Tensor, originals: Tensor) -> None:
         """Score one batch of images (B, 3, H, W) in [-1, 1] against originals of the same shape."""
@@ -39,21 +39,23 @@ class ReconstructionEvaluator:
         self._values["ssim"].append(ssim(images.float(), originals.float()).cpu())
         if self.lpips is not None:
             self._values["lpips"].append(self.lpips(images, originals).cpu())
-        if self.extractor is not None:
-            self._features.append(self.extractor(images).cpu())
+        for extractor in self.extractors:
+            self._features[extractor.name].append(extractor(images).cpu())
 
     @property
     def psnr(self) -> Tensor:
         """PSNR of every image so far, (N,) decibels."""
         return torch.cat(self._values["psnr"])
 
-    @property
-    def features(self) -> Tensor:
-        """Features of every image so far, (N, D)."""
-        return torch.cat(self._features)
+    def features(self, extractor: str) -> Tensor:
+        """Features of every image so far by the extractor of this name, (N, D)."""
+        return torch.cat(self._features[extractor])
 
-    def run(self, originals: FeatureStatistics | None = None) -> Iterator[tuple[str, float]]:
-        """Yield the means over all images, then the Frechet distance to the originals' statistics if given.
+    def run(self, originals: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, float]]:
+        """Yield the means over all images, then the Frechet distances to the originals.
+
+        Args:
+            originals: the originals' features (N, D) by extractor name, for the distances that are wanted.
 
         Raises:
             ValueError: if no image was added.
@@ -62,16 +64,16 @@ class ReconstructionEvaluator:
             raise ValueError("nothing was evaluated: no image was added")
         for name, values in self._values.items():
             yield name, float(torch.cat(values).double().mean())
-        if originals is not None and self.extractor is not None:
-            distance = frechet_distance(FeatureStatistics.of(self.features), originals)
-            yield frechet_name(self.extractor), distance
+        for name, features in (originals or {}).items():
+            if name in self._features:
+                yield frechet_name(name), frechet_of(self.features(name), features)
 
 
-def frechet_name(extractor: FeatureExtractor) -> str:
+def frechet_name(extractor: str) -> str:
     """Name of the Frechet distance: "fid" on Inception's features alone, else "fd_" and the extractor."""
-    return "fid" if extractor.name == "inception" else f"fd_{extractor.name}"
+    return "fid" if extractor == "inception" else f"fd_{extractor}"
 
 
-def collect_features(extractor: FeatureExtractor, batches: Iterable[Tensor]) -> Tensor:
-    """Features (N, D) of all images of some batches, on the CPU."""
-    return torch.cat([extractor(batch).cpu() for batch in batches])
+def frechet_of(features: Tensor, others: Tensor) -> float:
+    """Frechet distance of two sets of features (N, D) and (M, D)."""
+    return frechet_distance(FeatureStatistics.of(features), FeatureStatistics.of(others))

@@ -3,7 +3,6 @@ import torch
 
 from reptok.metrics.evaluator import ReconstructionEvaluator
 from reptok.metrics.features import EncoderFeatures
-from reptok.metrics.frechet import FeatureStatistics
 
 
 def mean_colours(images):
@@ -26,9 +25,9 @@ def test_every_image_weighs_the_same_whatever_the_batches():
 def test_perfect_images_have_no_frechet_distance_and_the_metric_is_not_called_fid():
     extractor = EncoderFeatures(mean_colours, "mean colours")
     originals = torch.rand(20, 3, 16, 16) * 2 - 1
-    evaluator = ReconstructionEvaluator(extractor)
+    evaluator = ReconstructionEvaluator([extractor])
     evaluator.add(originals, originals)
-    scores = dict(evaluator.run(FeatureStatistics.of(extractor(originals))))
+    scores = dict(evaluator.run({"vit": extractor(originals)}))
     assert scores["ssim"] == pytest.approx(1.0, abs=1e-6)
     assert scores["fd_vit"] == pytest.approx(0.0, abs=1e-9)
     assert "fid" not in scores

@@ -1,0 +1,101 @@
+"""An evenly spread part of a dataset's split, for evaluations: what is in it, and its pixels by batch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.dag.artifact import Artifact
+from reptok.data.columns import SAMPLES, read_table
+from reptok.data.rows import ImageRows
+from reptok.data.transforms import load_image
+
+T = TypeVar("T")
+
+MAX_SHARDS = 64
+"""Shards to read from at most: of a split with thousands, an evenly spread few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One sample, without its pixels; `subject` is what it shows, where the dataset says so."""
+
+    key: str
+    caption: str
+    label: int | None
+    subject: str | None
+    shard: str
+    row: int
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise of whatever is made from this sample: a function of its key, not of its batch."""
+        return zlib.crc32(self.key.encode())
+
+
+class DatasetView:
+    """At most `limit` samples of a split, evenly spread over it, in key order."""
+
+    def __init__(self, dataset: Artifact, split: str, limit: int):
+        """Read the tables of the split.
+
+        Raises:
+            ValueError: if the split has no samples.
+        """
+        self.dataset, self.split = dataset, split
+        index = dataset.read_json("index.json")
+        self.image_size: int = index["image_size"]
+        self.class_names: list[str] | None = index.get("class_names")
+        tables = dataset.files(f"{split}-*.parquet")
+        examples = [row for name in _spread(tables, MAX_SHARDS) for row in self._rows(name)]
+        if not examples:
+            raise ValueError(
+                f"dataset {dataset.fingerprint} has no {split!r} samples to evaluate on: "
+                "raise its share of validation samples or give it more images"
+            )
+        self.examples: list[Example] = _spread(examples, limit)
+        self._images = lru_cache(maxsize=4)(lambda name: ImageRows(dataset.local_path(name)))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def subjects(self) -> list[str]:
+        """What the samples show, sorted, each once; empty where the dataset does not say."""
+        return sorted({example.subject for example in self.examples if example.subject is not None})
+
+    def images(self, positions: Sequence[int]) -> Tensor:
+        """Pixels of some samples, float (B, 3, S, S) in [-1, 1]."""
+        chosen = [self.examples[position] for position in positions]
+        jpgs = [self._images(example.shard).jpg(example.row) for example in chosen]
+        return torch.stack([load_image(jpg, self.image_size) for jpg in jpgs])
+
+    def batches(self, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (positions, images (B, 3, S, S)) over all samples in order."""
+        for start in range(0, len(self), batch_size):
+            positions = list(range(start, min(start + batch_size, len(self))))
+            yield positions, self.images(positions)
+
+    def _rows(self, table: str) -> Iterator[Example]:
+        with self.dataset.open(table) as file:
+            rows = read_table(file, SAMPLES, table, ["key", "caption", "label", "subject"]).to_pylist()
+        for number, row in enumerate(rows):
+            label, subject = row["label"], row["subject"]
+            if subject is None and label is not None:
+                subject = self.class_names[label] if self.class_names else str(label)
+            yield Example(key=row["key"], caption=row["caption"], label=label, subject=subject,
+                          shard=table.removesuffix(".parquet") + ".tar", row=number)  # fmt: skip
+
+
+def _spread(items: list[T], limit: int) -> list[T]:
+    """At most `limit` of the items, evenly spread, in order."""
+    if len(items) <= limit:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]

@@ -1,0 +1,99 @@
+"""What an evaluation stage leaves behind: scores with their baselines, figures with their captions.
+
+The report, the model card and the table at the end of a run all show the same of these.
+
+    metrics.json   {title, lead, scores, figures, notes, metrics}
+    *.webp         the figures
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.workspace import Workspace
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A figure with what it must be compared with.
+
+    Attributes:
+        name: what was measured, in words.
+        value: the result.
+        unit: "dB", "%" or nothing.
+        baselines: what to hold beside it: the floor, the ceiling, a reference.
+        higher_is_better: which direction is progress; None where neither is.
+        note: one sentence on how it was measured.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    higher_is_better: bool | None = True
+    note: str = ""
+
+    def show(self, value: float | None = None) -> str:
+        """The value, or another one in the same unit, with sensible digits."""
+        number = self.value if value is None else value
+        digits = 3 if abs(number) < 1 and self.unit != "%" else (1 if self.unit in ("dB", "%") else 2)
+        return f"{number:.{digits}f}{' ' if self.unit else ''}{self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A picture of the report: its file in the artifact, a title and what one sees in it."""
+
+    file: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The content of an evaluation artifact.
+
+    Attributes:
+        title: heading of its section in the report.
+        lead: two sentences on what was done and how to read it.
+        scores: the figures that matter, best first.
+        plates: the pictures in reading order.
+        notes: what was not measured, with the reason.
+        metrics: every flat figure, as returned to the runner.
+    """
+
+    title: str
+    lead: str
+    scores: list[Score]
+    plates: list[Plate]
+    notes: list[str]
+    metrics: dict[str, float]
+
+    def write(self, out: Workspace) -> None:
+        """Write `metrics.json`; the pictures are written by `save_plate`."""
+        out.write_json(METRICS_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Evaluation:
+        """Read what `write` wrote."""
+        data: dict[str, Any] = artifact.read_json(METRICS_FILE)
+        data["scores"] = [Score(**score) for score in data["scores"]]
+        data["plates"] = [Plate(**plate) for plate in data["plates"]]
+        return cls(**data)
+
+
+def save_plate(out: Workspace, picture: Image.Image, plate: Plate) -> Plate:
+    """Write a picture into the artifact and to the stage's log."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=90, method=4)
+    out.write_bytes(plate.file, buffer.getvalue())
+    out.log.picture(plate.file.removesuffix(".webp"), picture)
+    return plate

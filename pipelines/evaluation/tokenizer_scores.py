@@ -1,0 +1,110 @@
+"""The figures of a tokenizer's evaluation, flat for the log and with their baselines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pipelines.evaluation.dataset_view import DatasetView
+from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.interpolation_trial import InterpolationTrial
+from pipelines.evaluation.reconstruction_trial import MEAN, REFERENCE, REPTOK, VAE, WRONG, ReconstructionTrial
+from pipelines.evaluation.results import Score
+from reptok.metrics.evaluator import frechet_of
+
+SUFFIXES = {REPTOK: "", VAE: "_vae", REFERENCE: "_reference", MEAN: "_subject_mean", WRONG: "_wrong_token"}
+FLOOR = {"subject mean": "_subject_mean", "wrong token": "_wrong_token"}
+CEILING = {"reference": "_reference", "VAE alone": "_vae"}
+
+
+def measure(
+    trial: ReconstructionTrial, walk: InterpolationTrial, view: DatasetView, bank: FeatureBank
+) -> dict[str, float]:
+    """Every figure under its flat name; a method's suffix is empty for RepTok itself."""
+    metrics = {"eval/images": float(len(view))}
+    for method, suffix in SUFFIXES.items():
+        if method in trial.methods:
+            values = trial.methods[method].run(trial.originals)
+            metrics |= {f"eval/{name}{suffix}": value for name, value in values}
+    real = frechet_of(bank.sample(len(view)), trial.originals["vit"])
+    metrics["eval/fd_vit_training_images"] = real
+    metrics["eval/psnr_above_subject_mean"] = metrics["eval/psnr"] - metrics["eval/psnr_subject_mean"]
+    metrics["eval/psnr_above_wrong_token"] = metrics["eval/psnr"] - metrics["eval/psnr_wrong_token"]
+    if bank.subjects:
+        labels = bank.labels_of(view)
+        known = labels >= 0
+
+        def accuracy(features: Tensor) -> float:
+            return float((bank.recognise(features[known]) == labels[known]).double().mean())
+
+        originals = accuracy(trial.originals["vit"])
+        metrics["eval/recognised_originals"] = originals
+        for method in (REPTOK, VAE, REFERENCE):
+            if method in trial.methods:
+                recognised = accuracy(trial.methods[method].features("vit"))
+                metrics[f"eval/recognised{SUFFIXES[method]}"] = recognised
+        metrics["eval/recognised_ratio"] = metrics["eval/recognised"] / max(originals, 1e-9)
+    for kind, gradual in (("pixels", walk.pixels), ("features", walk.features)):
+        metrics[f"eval/interpolation_largest_step_{kind}"] = float(gradual.largest_step.mean())
+        metrics[f"eval/interpolation_monotone_{kind}"] = float(gradual.monotone.mean())
+    losses = trial.bin_losses.tolist()
+    metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
+    metrics["val/loss"] = sum(losses) / len(losses)
+    return metrics
+
+
+def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: int) -> list[Score]:
+    """The figures that matter, each beside what it must be compared with."""
+
+    def beside(name: str, methods: Mapping[str, str], factor: float = 1.0) -> dict[str, float]:
+        found = {title: f"eval/{name}{suffix}" for title, suffix in methods.items()}
+        return {title: factor * metrics[key] for title, key in found.items() if key in metrics}
+
+    result = [
+        Score(name="PSNR", value=metrics["eval/psnr"], unit="dB", baselines=beside("psnr", FLOOR | CEILING)),
+        Score(name="SSIM", value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING)),
+    ]
+    if "eval/lpips" in metrics:
+        others = beside("lpips", CEILING)
+        result.append(
+            Score(name="LPIPS", value=metrics["eval/lpips"], baselines=others, higher_is_better=False)
+        )
+    if "eval/fid" in metrics:
+        result.append(
+            Score(
+                name="rFID",
+                value=metrics["eval/fid"],
+                baselines=beside("fid", CEILING),
+                higher_is_better=False,
+            )
+        )
+    result.append(
+        Score(
+            name="Frechet distance, frozen encoder",
+            value=metrics["eval/fd_vit"],
+            baselines=beside("fd_vit", {"training images": "_training_images"} | CEILING),
+            higher_is_better=False,
+        )
+    )
+    if "eval/recognised" in metrics:
+        result.append(
+            Score(
+                name="Recognised as its subject",
+                value=100 * metrics["eval/recognised"],
+                unit="%",
+                baselines=beside("recognised", {"originals": "_originals"} | CEILING, 100),
+                note=f"vote of the {neighbours} nearest training images, frozen encoder's features",
+            )
+        )
+    even = 1 / (interpolation_frames - 1)
+    result.append(
+        Score(
+            name="Interpolation, longest step",
+            value=metrics["eval/interpolation_largest_step_pixels"],
+            baselines={"perfectly even": even, "a jump": 1.0},
+            higher_is_better=False,
+            note="share of the whole way in pixels, mean over all pairs",
+        )
+    )
+    return result

@@ -1,0 +1,145 @@
+"""Stage: how much of an image does one token hold?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reptok.pretrained import load_tokenizer
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.evaluation import tokenizer_plates as plates
+from pipelines.evaluation.dataset_view import DatasetView
+from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.interpolation_trial import run_interpolations
+from pipelines.evaluation.reconstruction_trial import run_reconstructions
+from pipelines.evaluation.results import Evaluation, save_plate
+from pipelines.evaluation.tokenizer_scores import measure, scores
+from reptok.metrics.features import EncoderFeatures, FeatureExtractor, InceptionFeatures
+from reptok.metrics.perceptual import Lpips
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTokenizerConfig:
+    """What to measure, on how much.
+
+    Attributes:
+        images: validation images, evenly spread over the split.
+        bank_images: training images for recognition and for the mean images.
+        neighbours: k of the k-nearest-neighbour recognition.
+        decoder_steps: Euler steps of the decoder; the paper's quality saturates at about 20.
+        interpolation_pairs: pairs of images of different subjects.
+        interpolation_frames: images from one end of a pair to the other.
+        shown_subjects: columns of the reconstruction grid.
+        shown_pairs: rows of the interpolation picture.
+        reference_tokenizer: folder of another tokenizer to show beside this one; none if empty.
+        inception_weights: file of the FID Inception's weights; without it there is no FID.
+        lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
+        batch_size: images at a time.
+        device: torch device.
+    """
+
+    images: int = 200
+    bank_images: int = 2000
+    neighbours: int = 10
+    decoder_steps: int = 20
+    interpolation_pairs: int = 12
+    interpolation_frames: int = 9
+    shown_subjects: int = 20
+    shown_pairs: int = 6
+    reference_tokenizer: str = ""
+    inception_weights: str = ""
+    lpips_weights: str = ""
+    batch_size: int = insignificant(50)
+    device: str = insignificant("cpu")
+
+
+class EvaluateTokenizer(Stage):
+    """Score reconstructions between floor and ceiling, recognise them, and walk between tokens."""
+
+    name = "evaluate_tokenizer"
+    inputs = ("dataset", "tokenizer")
+    output = "tokenizer_report"
+    needs_cluster = False
+    config: EvaluateTokenizerConfig
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        config = self.config
+        tokenizer = load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval()
+        reference = None
+        if config.reference_tokenizer:
+            reference = load_tokenizer(config.reference_tokenizer).to(config.device).eval()
+        view = DatasetView(inputs["dataset"], "val", config.images)
+        training = DatasetView(inputs["dataset"], "train", config.bank_images)
+        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
+        extractors: list[FeatureExtractor] = [frozen]
+        if config.inception_weights:
+            extractors.append(InceptionFeatures(config.inception_weights, config.device))
+
+        def bank_progress(done: int) -> None:
+            out.log.progress(done, len(training), "training images")
+
+        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, bank_progress)
+        trial = run_reconstructions(
+            tokenizer,
+            reference,
+            view,
+            bank,
+            extractors,
+            lpips=Lpips(config.lpips_weights, config.device) if config.lpips_weights else None,
+            num_steps=config.decoder_steps,
+            batch_size=config.batch_size,
+            progress=lambda done, total: out.log.progress(done, total, "reconstructions"),
+        )
+        walk = run_interpolations(
+            tokenizer,
+            view,
+            trial.tokens,
+            trial.partners,
+            frozen,
+            pairs=config.interpolation_pairs,
+            frames=config.interpolation_frames,
+            num_steps=config.decoder_steps,
+        )
+        metrics = measure(trial, walk, view, bank)
+        pictures = [
+            (
+                plates.reconstruction_picture(
+                    tokenizer, reference, view, trial, config.shown_subjects, config.decoder_steps
+                ),
+                plates.RECONSTRUCTIONS,
+            ),
+            (plates.interpolation_picture(view, walk, config.shown_pairs), plates.INTERPOLATIONS),
+        ]
+        if bank.subjects:
+            pictures.append((plates.subject_picture(view, bank, trial), plates.SUBJECTS))
+        pictures.append((plates.loss_picture(trial), plates.LOSSES))
+        evaluation = Evaluation(
+            title="Tokenizer: from image to one token and back",
+            lead=f"Each of {len(view)} validation images was turned into one token and back. What the token "
+            "carries lies between the floor (the subject's mean image, or another image's token) and the "
+            "ceiling (the VAE alone, which keeps all of its latent).",
+            scores=scores(metrics, config.neighbours, config.interpolation_frames),
+            plates=[save_plate(out, picture, plate) for picture, plate in pictures],
+            notes=self._notes(bank),
+            metrics=metrics,
+        )
+        evaluation.write(out)
+        out.log.metrics(metrics)
+        return metrics
+
+    def _notes(self, bank: FeatureBank) -> list[str]:
+        notes = []
+        if not self.config.inception_weights:
+            notes.append(
+                "No FID: the weights of the Inception network were not given. The Frechet distance here is "
+                "on the frozen encoder's features and compares only with itself."
+            )
+        if not self.config.lpips_weights:
+            notes.append("No LPIPS: the weights of its AlexNet were not given.")
+        if not bank.subjects:
+            notes.append("No recognition and no mean image per subject: the dataset names no subjects.")
+        return notes
