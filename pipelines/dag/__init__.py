@@ -1,1 +1,1 @@
-"""The workflow engine: stages, immutable artifacts, resume. It knows no stage, no model and no data format."""
+"""The workflow engine: stages, immutable artifacts, resume. It knows no stage, model or data format."""

@@ -42,8 +42,10 @@ class Artifact:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Keys: stage, version, config, inputs {kind: fingerprint}, input_digests, stats, files {name: {size, sha256}},
-        digest, git_commit, run_id, created, seconds.
+        """What the artifact is and what it is made of.
+
+        Keys: stage, version, kind, fingerprint, config, inputs {kind: fingerprint}, input_digests, stats,
+        files {name: {size, sha256}}, digest, seconds, git_commit, run_id, created.
         """
         try:
             return cast(dict[str, Any], json.loads(self.folder.read_bytes(MANIFEST)))
@@ -82,8 +84,8 @@ class Artifact:
     def local_path(self, name: str = "") -> Path:
         """Path of a file, or of a folder with all below it; a remote one is first copied to a cache.
 
-        The cache lies under `REPTOK_CACHE` (default `~/.cache/reptok`). A copy whose size or SHA-256 is wrong is an
-        OSError.
+        The cache lies under `REPTOK_CACHE` (default `~/.cache/reptok`). A copy whose size or SHA-256 is wrong
+        is an OSError.
         """
         if isinstance(self.folder, LocalFolder):
             return self.folder.path(name)
@@ -109,7 +111,7 @@ class Artifact:
 
 
 def faults(artifact: Artifact) -> list[str]:
-    """Compare a published artifact with its manifest, byte by byte; one line per fault, none if it is sound."""
+    """Compare a published artifact with its manifest, byte by byte; one line per fault, none if sound."""
     try:
         listed = artifact.manifest["files"]
         if digest_of(listed) != artifact.digest:

@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ class ClusterConfig:
 
 _config = ClusterConfig()
 _lock = threading.Lock()
-_started = False
+_ours = False
 
 
 def configure(config: ClusterConfig) -> None:
@@ -51,11 +52,9 @@ def configure(config: ClusterConfig) -> None:
 
 
 def ensure() -> None:
-    """Connect this process to Ray, once; later calls return at once."""
-    global _started
+    """Connect this process to Ray, unless it is connected."""
+    global _ours
     with _lock:
-        if _started:
-            return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -63,19 +62,19 @@ def ensure() -> None:
 
         if not ray.is_initialized():
             _init()
-        _quieten()
-        _started = True
+            _quieten()
+            _ours = True
 
 
 def shutdown() -> None:
-    """Leave the cluster; a local one ends with all its processes."""
-    global _started
+    """Leave the cluster that `ensure` joined or started; a local one ends with all its processes."""
+    global _ours
     with _lock:
-        if _started:
+        if _ours:
             import ray
 
             ray.shutdown()
-            _started = False
+            _ours = False
 
 
 def _init() -> None:
@@ -83,7 +82,7 @@ def _init() -> None:
 
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    common = {
+    common: dict[str, Any] = {
         "logging_level": logging.WARNING,
         "log_to_driver": False,
         "runtime_env": None if submitted else {"env_vars": {"PYTHONPATH": path}},

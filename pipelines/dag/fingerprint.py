@@ -23,7 +23,7 @@ def insignificant(default: Any = dataclasses.MISSING, *, factory: Callable[[], A
 
 
 def plain(value: Any, *, significant_only: bool = False) -> Any:
-    """A config as JSON values: dataclasses become dicts, tuples lists; `significant_only` drops the other fields."""
+    """A config as JSON values; dataclasses become dicts, and `significant_only` drops the other fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(getattr(value, field.name), significant_only=significant_only)

@@ -1,7 +1,7 @@
 """A background thread that alone talks to MLflow, so that no stage ever waits for the tracking server.
 
-Importing MLflow takes seconds and a server may be slow or away: calls are queued (bounded) and written in order; what
-cannot be written after a few tries is dropped with one warning.
+Importing MLflow takes seconds and a server may be slow or away: calls are queued (bounded) and written in
+order; what cannot be written after a few tries is dropped with one warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 QUEUE_LIMIT = 10_000
 BATCH_LIMIT = 1000  # metrics in one call, MLflow's own limit
 RETRY_SECONDS = (0.5, 2.0)
-Job = Callable[[Any], None]
+Job = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Progress:
         self._printed = self._begun
 
     def update(self, done: float, total: float, unit: str = "rows") -> None:
-        """Tell the position; the rate counts from the first call, so that resumed work does not flatter it."""
+        """Tell the position; the rate counts from the first call, so resumed work does not flatter it."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._begun = done, now

@@ -1,7 +1,8 @@
 """The one adapter that knows Ray Data: a job over shards, in which the row is the shard's description.
 
-Pixels never travel between tasks; an actor gets a description, reads its input and writes its output itself. The plan
-is written before the first shard and a done record after each one, so that a killed job goes on where it was.
+Pixels never travel between tasks; an actor gets a description, reads its input and writes its output itself.
+The plan is written before the first shard and a done record after each one, so that a killed job goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from pipelines.dag import cluster
 from pipelines.dag.fingerprint import canonical_json
@@ -32,8 +33,9 @@ class Shard:
         index: position, unique within the job.
         name: what a message calls it ("urls-00003").
         rows: rows that it reads.
-        payload: what the job needs to find its input; JSON values, and nothing that may differ between two runs of
-            the same artifact (ports, worker counts): the plan of a resumed job must be the plan it began with.
+        payload: what the job needs to find its input; JSON values, and nothing that may differ between two
+            runs of the same artifact (ports, worker counts): the plan of a resumed job must be the plan it
+            began with.
     """
 
     index: int
@@ -57,15 +59,15 @@ class ShardJob(ABC):
     Whatever `setup` loads is set with `object.__setattr__` or kept in a field excluded from the settings.
     """
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 (most jobs need none)
         """Load weights, open clients: once per actor."""
 
     @abstractmethod
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Do one shard: write its files with `out.create(...)` and return additive stats.
 
-        The stats hold `rows_in`, `rows_out` and a `dropped_<reason>` for every reason; anything else additive may
-        stand beside them. A row that fails is counted with its reason; an exception fails the shard.
+        The stats hold `rows_in`, `rows_out` and a `dropped_<reason>` for every reason; anything else additive
+        may stand beside them. A row that fails is counted with its reason; an exception fails the shard.
         """
 
 
@@ -78,8 +80,8 @@ def map_shards(
 ) -> dict[str, float]:
     """Run a job over all shards that are not done yet and return the summed stats of all of them.
 
-    The files and stats do not depend on the number of workers or on interruptions. Ray is started only if a shard is
-    left to do.
+    The files and stats do not depend on the number of workers or on interruptions. Ray is started only if a
+    shard is left to do.
 
     Args:
         shards: all shards of the artifact, in order.
@@ -133,8 +135,8 @@ def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
         out.folder.write_bytes(PLAN, plan)
     elif out.folder.read_bytes(PLAN) != plan:
         raise ValueError(
-            f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what changes the "
-            "plan must be a significant config field. Remove that folder to begin anew."
+            f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
+            "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
 
 
@@ -166,7 +168,8 @@ def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
     dropped = sum(value for key, value in counted.items() if key.startswith("dropped_"))
     if counted["rows_in"] != counted["rows_out"] + dropped:
         raise ValueError(
-            f"{counted['rows_in']:.0f} rows in are not {counted['rows_out']:.0f} rows out and {dropped:.0f} dropped"
+            f"{counted['rows_in']:.0f} rows in are not {counted['rows_out']:.0f} rows out and "
+            f"{dropped:.0f} dropped"
         )
     return counted
 
@@ -207,7 +210,7 @@ def _stream(
     rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
     workers = min(resources.workers, len(shards))
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        ShardActor,
+        cast(Any, ShardActor),
         fn_constructor_args=(job, out),
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2

@@ -45,7 +45,7 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        """Write the artifact under `out` and return flat scalar stats; must be safe to call again after a crash."""
+        """Write the artifact under `out` and return flat scalar stats; safe to call again after a crash."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Folders on a local disk or an object store behind one interface, addressed by URL (fsspec).
 
-A file appears under its name whole or not at all: locally it is written beside its place, synced and renamed; on an
-object store it is spooled locally and put in one piece. Credentials come from the environment, never from a config.
+A file appears under its name whole or not at all: locally it is written beside its place, synced and renamed;
+on an object store it is spooled locally and put in one piece. Credentials come from the environment, never
+from a config.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _CAUSES = {
     errno.ENOSPC: "no space is left on the disk; free some, or choose another place with root=...",
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another place with root=...",
     errno.EROFS: "the file system is read-only; choose another place with root=...",
-    errno.EACCES: "this user may not write there; change its permissions or choose another place with root=...",
-    errno.EPERM: "this user may not write there; change its permissions or choose another place with root=...",
+    errno.EACCES: "this user may not write there; choose another place with root=...",
+    errno.EPERM: "this user may not write there; choose another place with root=...",
 }
 
 
@@ -66,7 +67,7 @@ class DigestingWriter(io.BufferedIOBase):
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def explained(place: str) -> Iterator[None]:
     """Turn the errors a user can cure into one line that says how."""
     try:
         yield
@@ -95,7 +96,7 @@ class Folder(ABC):
 
     @abstractmethod
     def create(self, name: str) -> Any:
-        """Context manager that yields a `DigestingWriter`; the file appears, whole, when the block ends well."""
+        """Context manager yielding a `DigestingWriter`; the file appears, whole, when the block ends well."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
@@ -154,7 +155,7 @@ class LocalFolder(Folder):
         target = self.path(name)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
         try:
-            with _explained(str(target)):
+            with explained(str(target)):
                 os.makedirs(target.parent, exist_ok=True)
                 with open(temporary, "xb") as raw:
                     yield DigestingWriter(raw)
@@ -188,14 +189,14 @@ class LocalFolder(Folder):
 
     def remove(self, name: str = "") -> None:
         path = self.path(name)
-        with _explained(str(path)):
+        with explained(str(path)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
     def move_to(self, other: Folder) -> None:
-        with _explained(other.url):
+        with explained(other.url):
             os.makedirs(Path(other.url).parent, exist_ok=True)
             os.rename(self.url, other.url)
             _sync_directory(Path(self.url).parent)
@@ -233,9 +234,9 @@ class ObjectFolder(Folder):
     def create(self, name: str) -> Iterator[DigestingWriter]:
         with tempfile.TemporaryDirectory(prefix="reptok-") as spool:
             path = Path(spool, "object")
-            with _explained(str(path)), open(path, "xb") as raw:
+            with explained(str(path)), open(path, "xb") as raw:
                 yield DigestingWriter(raw)
-            with _explained(self.url_of(name)):
+            with explained(self.url_of(name)):
                 self._fs.put_file(str(path), self._key(name))
 
     def size(self, name: str) -> int | None:

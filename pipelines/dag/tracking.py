@@ -76,8 +76,13 @@ class StageLog:
         self._put(lambda client, run: client.log_text(run, text, name))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
-        for key, value in tags.items():
-            self._put(lambda client, run, key=key, value=value: client.set_tag(run, key, str(value)))
+        """Set tags of the run."""
+
+        def tag(client: Any, run: str) -> None:
+            for key, value in tags.items():
+                client.set_tag(run, key, str(value))
+
+        self._put(tag)
 
     def model(self, name: str, url: str, alias: str = "latest_published") -> None:
         """Register a published folder as a new version of a model and give it an alias."""
@@ -127,7 +132,7 @@ class StageLog:
     def _put(self, job: Callable[[Any, str], Any]) -> None:
         if self._writer:
             run = self._run
-            self._writer.put(lambda client: job(client, run.ensure(client)) and None)
+            self._writer.put(lambda client: job(client, run.ensure(client)))
 
 
 class Tracker:

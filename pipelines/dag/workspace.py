@@ -42,7 +42,7 @@ class Workspace:
 
     @contextmanager
     def create(self, name: str) -> Iterator[DigestingWriter]:
-        """Write a file sequentially; it appears under its name, whole and synced, when the block ends well."""
+        """Write a file sequentially; it appears, whole and synced, when the block ends well."""
         if name == MANIFEST:
             raise ValueError(f"{MANIFEST} is written by the runner alone")
         with self.folder.create(name) as file:
@@ -76,16 +76,17 @@ class Workspace:
         return self.folder.url_of(name)
 
     def local_path(self, name: str = "") -> Path:
-        """A local path of this workspace; for a remote one, a place under `scratch` (see `publish_folder`)."""
+        """A local path of this workspace; of a remote one, a place to `publish_folder` from."""
         if isinstance(self.folder, LocalFolder):
             return self.folder.path(name)
         return self.scratch / "local" / name
 
     @property
     def scratch(self) -> Path:
-        """A local folder that survives a kill and is never published (checkpoints); it goes with the publishing.
+        """A local folder that survives a kill, is never published and goes when the artifact is published.
 
-        For remote storage it lies in this machine's cache: what several machines must see goes to `scratch_url`.
+        For remote storage it lies in this machine's cache: what several machines must see goes to
+        `scratch_url`.
         """
         if isinstance(self.folder, LocalFolder):
             path = self.folder.path(SCRATCH)
@@ -100,8 +101,13 @@ class Workspace:
         return self.folder.url_of(SCRATCH)
 
     def publish_folder(self, local_folder: str | os.PathLike[str], name: str = "") -> None:
-        """Copy the files of a local folder into this workspace under `name/`, each one atomically."""
+        """Copy the files of a local folder into this workspace under `name/`, each one atomically.
+
+        Nothing is copied when that folder is `local_path(name)` of a local workspace already.
+        """
         source = Path(local_folder)
+        if isinstance(self.folder, LocalFolder) and source.resolve() == self.folder.path(name).resolve():
+            return
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 relative = path.relative_to(source).as_posix()
@@ -117,7 +123,7 @@ class Workspace:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def publish(self, description: dict[str, Any]) -> None:
-        """Write the manifest: `description` (stage, config, ...) and the table of all files. The last write of all."""
+        """Write the manifest, last of all: `description` (stage, config, ...) and the table of all files."""
         table = {}
         for name, size in self.folder.sizes().items():
             if published(name):

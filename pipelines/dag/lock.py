@@ -1,0 +1,122 @@
+"""One writer per artifact folder, among all processes that share an artifact store.
+
+On a file system the kernel holds the lock and drops it with the process (flock). On an object store an owner
+record is kept fresh while the work goes on; a stale one is taken over. Should that ever let two writers in,
+both write the same bytes, and each file in one piece.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from pipelines.dag.storage import Folder, LocalFolder, explained, open_folder
+
+POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
+
+
+@contextmanager
+def locked(root: str, name: str) -> Iterator[None]:
+    """Hold the lock `name` of an artifact store; waits, and says so, while another process holds it."""
+    folder = open_folder(root)
+    if isinstance(folder, LocalFolder):
+        with _flocked(folder, name):
+            yield
+    else:
+        with _owned(folder, f"_locks/{name}.json"):
+            yield
+
+
+@contextmanager
+def _flocked(folder: LocalFolder, name: str) -> Iterator[None]:
+    path = folder.path(f"_locks/{name}")
+    with explained(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115 (closed by the with below)
+    with file:
+        waited = False
+        while not _try_flock(file):
+            if not waited:
+                file.seek(0)
+                _announce(name, file.read().strip() or "another process")
+            waited = True
+            time.sleep(POLL_SECONDS)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _try_flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _owned(folder: Folder, name: str) -> Iterator[None]:
+    token, waited = uuid.uuid4().hex, False
+    while (owner := _owner(folder, name)) is None or owner["token"] != token:
+        if owner is None or _is_stale(owner):
+            _claim(folder, name, token)
+        elif not waited:
+            _announce(name, f"process {owner['pid']} on {owner['host']}")
+            waited = True
+        time.sleep(POLL_SECONDS)
+    released = threading.Event()
+
+    def keep_fresh() -> None:
+        while not released.wait(HEARTBEAT_SECONDS):
+            _claim(folder, name, token)
+
+    heart = threading.Thread(target=keep_fresh, daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        released.set()
+        heart.join()
+        folder.remove(name)
+
+
+def _owner(folder: Folder, name: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(folder.read_bytes(name)))
+    except FileNotFoundError:
+        return None
+
+
+def _claim(folder: Folder, name: str, token: str) -> None:
+    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+    folder.write_bytes(name, json.dumps(owner).encode())
+
+
+def _is_stale(owner: dict[str, Any]) -> bool:
+    if time.time() - owner["time"] > STALE_SECONDS:
+        return True
+    return owner["host"] == socket.gethostname() and not _is_alive(owner["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _announce(name: str, owner: str) -> None:
+    print(f"  {name}: waiting for {owner}, which is making it", flush=True)

@@ -1,0 +1,149 @@
+"""Runs a workflow: each unpublished stage as soon as its inputs are published and resources allow."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pipelines.dag import cluster as ray_cluster
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.execution import execute, skipped
+from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan
+from pipelines.dag.progress import duration
+from pipelines.dag.revision import git_commit
+from pipelines.dag.stage import Stage, StageResult
+from pipelines.dag.tracking import Tracker, TrackingConfig
+
+
+def run(
+    stages: Sequence[Stage],
+    *,
+    root: str,
+    until: str | None = None,
+    only: str | None = None,
+    force: str | None = None,
+    cluster: ClusterConfig | None = None,
+    tracking: TrackingConfig | None = None,
+) -> list[StageResult]:
+    """Run the workflow and return what became of every stage, in order.
+
+    A failing stage stops its descendants ("blocked"); the others finish. See `planner.plan` for `until`,
+    `only` and `force`. When nothing has to run, neither Ray nor MLflow is even imported.
+
+    Raises:
+        GraphError: the stages do not form a workflow; nothing was started.
+        KeyboardInterrupt: after Ray was shut down.
+    """
+    planned = plan(stages, root, until=until, only=only, force=force)
+    if all(p.action == "skip" for p in planned):
+        print("nothing to do: everything is published", flush=True)
+        return [skipped(p) for p in planned]
+    cluster = cluster or ClusterConfig()
+    ray_cluster.configure(cluster)
+    tracker = Tracker(tracking or TrackingConfig(), root, {"git_commit": git_commit()})
+    status = "KILLED"
+    try:
+        results = _Schedule(planned, root, cluster, tracker).run()
+        status = "FAILED" if any(result.error for result in results) else "FINISHED"
+        return results
+    finally:
+        tracker.close(status)
+        ray_cluster.shutdown()
+
+
+class _Schedule:
+    """The state of one invocation: what waits, what runs and what is left of the resources."""
+
+    def __init__(
+        self, planned: Sequence[PlannedStage], root: str, cluster: ClusterConfig, tracker: Tracker
+    ) -> None:
+        self._root, self._tracker = root, tracker
+        self._order = list(planned)
+        self._waiting = {p.stage.name: p for p in planned}
+        self._outputs = {p.artifact.kind: p.stage.name for p in planned}
+        self._capacity = self._free = cluster.capacity()
+        self._occupied: dict[str, tuple[float, float]] = {}
+        self._results: dict[str, StageResult] = {}
+        self._finished: queue.Queue[StageResult] = queue.Queue()
+
+    def run(self) -> list[StageResult]:
+        while self._waiting or self._occupied:
+            self._advance()
+            if self._occupied:
+                self._take_result()
+        return [self._results[p.stage.name] for p in self._order]
+
+    def _advance(self) -> None:
+        """Settle or start every waiting stage that can be; what was skipped or blocked may free others."""
+        for name, planned in list(self._waiting.items()):
+            before = [self._outputs[kind] for kind in planned.stage.inputs if kind in self._outputs]
+            if any(source not in self._results for source in before):
+                continue
+            bad = [source for source in before if self._results[source].artifact is None]
+            if bad:
+                what = "failed" if self._results[bad[0]].action == "failed" else "did not run"
+                error = f"not run, because {bad[0]} {what}"
+                self._settle(StageResult(name=name, action="blocked", stats={}, error=error))
+                continue
+            current = replace(planned, inputs=self._fresh_inputs(planned.inputs))
+            if _is_current(current):
+                self._settle(skipped(current))
+            elif self._occupy(planned.stage):
+                self._start(current)
+
+    def _fresh_inputs(self, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+        """The inputs as published by now (a manifest read while planning may have been replaced)."""
+        return {
+            kind: self._results[self._outputs[kind]].artifact or artifact
+            if kind in self._outputs
+            else artifact
+            for kind, artifact in inputs.items()
+        }
+
+    def _start(self, planned: PlannedStage) -> None:
+        del self._waiting[planned.stage.name]
+        print(f"{planned.stage.name}: {planned.action} ({planned.reason})", flush=True)
+        threading.Thread(
+            target=lambda: self._finished.put(execute(planned, self._root, self._tracker)),
+            name=planned.stage.name,
+            daemon=True,
+        ).start()
+
+    def _take_result(self) -> None:
+        result = self._finished.get()
+        cpus, gpus = self._occupied.pop(result.name)
+        self._free = (self._free[0] + cpus, self._free[1] + gpus)
+        self._settle(result)
+
+    def _settle(self, result: StageResult) -> None:
+        self._waiting.pop(result.name, None)
+        self._results[result.name] = result
+        if result.error:
+            print(f"error: {result.name} {result.action}: {result.error}", file=sys.stderr, flush=True)
+        elif result.action == "skip":
+            print(f"{result.name}: skip (published)", flush=True)
+        else:
+            print(f"{result.name}: done in {duration(result.seconds)}", flush=True)
+        run_id = result.artifact.manifest.get("run_id") if result.artifact else None
+        self._tracker.link(result.name, result.action, run_id)
+
+    def _occupy(self, stage: Stage) -> bool:
+        """Take the stage's resources if they are free; one that wants more than there is gets everything."""
+        cpus = min(stage.resources.cpus, self._capacity[0])
+        gpus = min(stage.resources.gpus, self._capacity[1])
+        if cpus > self._free[0] or gpus > self._free[1]:
+            return False
+        self._free = (self._free[0] - cpus, self._free[1] - gpus)
+        self._occupied[stage.name] = (cpus, gpus)
+        return True
+
+
+def _is_current(planned: PlannedStage) -> bool:
+    """Whether the stage's artifact is published and made from the inputs as they are now."""
+    if planned.forced or not is_published(planned.artifact):
+        return False
+    return not outdated_inputs(planned.artifact, planned.inputs)

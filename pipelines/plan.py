@@ -1,0 +1,91 @@
+"""Show what `run_all.py` would do, and why; starts nothing.
+
+python pipelines/plan.py [format=table|mermaid|json] [experiment=demo] [until=STAGE] [key=value ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__":
+    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+
+from pipelines.config import load_config  # noqa: E402
+from pipelines.dag.planner import PlannedStage, plan  # noqa: E402
+
+COLOURS = {"run": "yellow", "resume": "cyan", "skip": "green"}
+FILLS = {"run": "#ffe08a", "resume": "#9fe3ff", "skip": "#b7e4c7"}
+
+
+def as_json(planned: Sequence[PlannedStage]) -> str:
+    """`{"stages": [{"name", "action", "reason", "fingerprint", "inputs"}]}`, inputs as {kind: fingerprint}."""
+    stages = [
+        {
+            "name": p.stage.name,
+            "action": p.action,
+            "reason": p.reason,
+            "fingerprint": p.artifact.fingerprint,
+            "inputs": {kind: artifact.fingerprint for kind, artifact in p.inputs.items()},
+        }
+        for p in planned
+    ]
+    return json.dumps({"stages": stages}, indent=2)
+
+
+def as_mermaid(planned: Sequence[PlannedStage]) -> str:
+    """A Mermaid flowchart: stages as nodes in the colour of their action, artifacts on the edges."""
+    makers = {p.stage.output: p.stage.name for p in planned}
+    lines = ["flowchart TD"]
+    for p in planned:
+        lines.append(f'  {p.stage.name}["{p.stage.name}<br/>{p.action}"]:::{p.action}')
+        lines += [f"  {makers[kind]} -- {kind} --> {p.stage.name}" for kind in p.inputs if kind in makers]
+    lines += [f"  classDef {action} fill:{fill},color:#222" for action, fill in FILLS.items()]
+    return "\n".join(lines)
+
+
+def print_table(planned: Sequence[PlannedStage]) -> None:
+    """Stage, action, reason, inputs, output and fingerprint, for a terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("stage", "action", "why", "inputs", "makes", "fingerprint"):
+        table.add_column(column, overflow="fold")
+    for p in planned:
+        action = f"[{COLOURS[p.action]}]{p.action}[/]"
+        inputs = ", ".join(p.inputs) or "-"
+        cells = (p.stage.name, action, escape(p.reason), inputs, p.stage.output, p.artifact.fingerprint)
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; 0, or 2 for wrong use."""
+    from pipelines import workflows
+    from pipelines.schema import Config
+
+    chosen = [a.removeprefix("format=") for a in arguments if a.startswith("format=")]
+    style = chosen[-1] if chosen else "table"
+    try:
+        if style not in ("table", "mermaid", "json"):
+            raise ValueError(f"format is table, mermaid or json, not {style!r}")
+        config = load_config(Config, [a for a in arguments if not a.startswith("format=")])
+        stages = workflows.build(config)
+        planned = plan(stages, config.root, until=config.until, only=config.only, force=config.force)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if style == "table":
+        print_table(planned)
+    else:
+        print(as_json(planned) if style == "json" else as_mermaid(planned))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

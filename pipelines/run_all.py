@@ -1,0 +1,91 @@
+"""Run a workflow: compose the config, build the stages, run what is not published yet.
+
+    python pipelines/run_all.py [experiment=demo] [until=STAGE] [only=STAGE] [force=STAGE] [key=value ...]
+    python pipelines/run_all.py verify=true      compare every published file with its manifest
+
+Exit status: 0 all published, 1 a stage failed (or `verify` found a fault), 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+REPOSITORY = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__":
+    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+
+from pipelines.config import load_config  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipelines.schema import Config
+
+
+def run(config: Config) -> int:
+    """Run the workflow that `config` describes; 0 if everything is published, 1 if a stage failed."""
+    from pipelines import workflows
+    from pipelines.dag import runner
+
+    results = runner.run(
+        workflows.build(config),
+        root=config.root,
+        until=config.until,
+        only=config.only,
+        force=config.force,
+        cluster=config.cluster,
+        tracking=config.tracking,
+    )
+    workflows.summarise(config, results)
+    failed = [result.name for result in results if result.action == "failed"]
+    if failed:
+        print(f"failed: {', '.join(failed)}. The same command goes on where this one ended.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    from pipelines.schema import Config
+
+    verifying = "verify=true" in arguments
+    try:
+        config = load_config(Config, [argument for argument in arguments if argument != "verify=true"])
+        if verifying:
+            from pipelines.dag import verify
+
+            return verify.main([config.root])
+        return run(config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def command(arguments: list[str]) -> NoReturn:
+    """`main` as a process: Ctrl-C and SIGTERM end it and every process it started, with status 130 or 143."""
+    status = [130]
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        status[0] = 128 + number
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = main(arguments)
+    except KeyboardInterrupt:
+        from pipelines.dag.processes import end_children
+
+        print("\ninterrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        end_children()
+        code = status[0]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # stages that were interrupted still have threads, which must not outlive this line
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit(0)
+    command(sys.argv[1:])
