@@ -34,33 +34,44 @@ class Sample:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_samples(file: BinaryIO, samples: Iterable[Sample]) -> int:
-    """Write samples as a tar; the same samples give the same bytes.
+class SampleWriter:
+    """Write samples to a tar one after the other; the same samples give the same bytes."""
 
-    Args:
-        file: Binary file object open for writing.
-        samples: Samples with strictly ascending keys.
+    def __init__(self, file: BinaryIO):
+        """Write to `file`, which stays open and needs no seeking."""
+        self._tar = TarWriter(file)
+        self._previous = ""
+        self.rows = 0
 
-    Returns:
-        The number of samples written.
+    def add(self, sample: Sample) -> None:
+        """Append a sample.
 
-    Raises:
-        ValueError: A key is doubled, out of order or has forbidden characters.
-    """
-    tar, previous, count = TarWriter(file), "", 0
-    for sample in samples:
-        if sample.key <= previous:
+        Raises:
+            ValueError: Its key is doubled, out of order or has forbidden characters.
+        """
+        if sample.key <= self._previous:
             raise ValueError(
-                f"key {sample.key!r} does not come after {previous!r}; keys must be unique and ascending"
+                f"key {sample.key!r} does not come after {self._previous!r}; keys must be unique, ascending"
             )
-        tar.add(f"{sample.key}.jpg", sample.jpg)
-        tar.add(f"{sample.key}.txt", sample.caption.encode())
-        tar.add(
-            f"{sample.key}.json", json.dumps(dict(sample.info), sort_keys=True, ensure_ascii=False).encode()
-        )
-        previous, count = sample.key, count + 1
-    tar.close()
-    return count
+        info = json.dumps(dict(sample.info), sort_keys=True, ensure_ascii=False)
+        self._tar.add(f"{sample.key}.jpg", sample.jpg)
+        self._tar.add(f"{sample.key}.txt", sample.caption.encode())
+        self._tar.add(f"{sample.key}.json", info.encode())
+        self._previous = sample.key
+        self.rows += 1
+
+    def close(self) -> None:
+        """Write the end of the archive; the file object stays open."""
+        self._tar.close()
+
+
+def write_samples(file: BinaryIO, samples: Iterable[Sample]) -> int:
+    """Write all samples as one tar, see `SampleWriter`; return how many there were."""
+    writer = SampleWriter(file)
+    for sample in samples:
+        writer.add(sample)
+    writer.close()
+    return writer.rows
 
 
 def read_samples(source: Source) -> Iterator[Sample]:

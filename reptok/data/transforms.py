@@ -9,14 +9,14 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MAX_PIXELS = 64_000_000
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image file to RGB uint8 (H, W, 3); transparency goes on white.
+    """Decode an image file to RGB uint8 (H, W, 3), upright as its EXIF says; transparency goes on white.
 
     Args:
         data: The file's bytes.
@@ -29,12 +29,13 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as file:
             if file.width * file.height > max_pixels:
                 raise ValueError(f"image of {file.width} x {file.height} has more than {max_pixels} pixels")
-            if file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info:
-                image = file.convert("RGBA")
-                return np.array(
-                    Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-                )
-            return np.array(file.convert("RGB"))
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot decode image: {error}") from error
 

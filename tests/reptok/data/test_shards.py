@@ -71,7 +71,7 @@ def test_empty_shard_is_a_valid_tar():
 
 @pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"]])
 def test_keys_must_ascend(keys):
-    with pytest.raises(ValueError, match="unique and ascending"):
+    with pytest.raises(ValueError, match="unique, ascending"):
         dataset_tar([Sample(key, b"") for key in keys])
 
 

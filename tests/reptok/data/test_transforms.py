@@ -69,6 +69,19 @@ def test_grey_palette_and_transparent_images_become_rgb():
     assert (transforms.decode_image(encoded(clear, "PNG")) == 255).all()
 
 
+def test_sixteen_bit_grey_is_scaled_and_not_clipped():
+    grey = Image.fromarray(np.full((2, 3), 30000, np.uint16))
+    assert (transforms.decode_image(encoded(grey, "PNG")) == 30000 // 257).all()
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "JPEG", exif=exif)
+    assert transforms.decode_image(buffer.getvalue()).shape == (20, 10, 3)
+
+
 def test_load_image_is_decode_crop_and_scale():
     jpeg = transforms.encode_jpeg(np.full((12, 20, 3), 128, np.uint8))
     image = transforms.load_image(jpeg, 8)

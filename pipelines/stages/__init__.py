@@ -1,0 +1,1 @@
+"""Stages: one recipe card per file, from published artifacts to one new artifact."""

@@ -1,0 +1,197 @@
+"""The `dataset` artifact: how stages write its shards and index, and how they read its images.
+
+{split}-{i:05d}.tar       WebDataset samples
+    {split}-{i:05d}.parquet   the same without pixels
+index.json                schema_version, image_size, class_names, splits: {split: [{shard, rows, bytes,
+                              sha256}]}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import Shard
+from pipelines.dag.workspace import Workspace
+from reptok.data.columns import SAMPLES, read_table, write_table
+from reptok.data.shards import Sample, SampleWriter, read_samples
+from reptok.data.transforms import centre_crop, decode_image
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val")
+INDEX = "index.json"
+
+
+class DatasetShardWriter:
+    """Writes shard `number` of every split; it may stay empty, so that all splits have the same numbers."""
+
+    def __init__(self, out: Workspace, number: int):
+        self._out, self._number = out, number
+        self._files = ExitStack()
+        self._writers: dict[str, SampleWriter] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+
+    def __enter__(self) -> DatasetShardWriter:
+        for split in SPLITS:
+            file: Any = self._files.enter_context(self._out.create(f"{split}-{self._number:05d}.tar"))
+            self._writers[split] = SampleWriter(file)
+        return self
+
+    def add(self, sample: Sample, split: str) -> None:
+        """Append a sample, whose `info` has width and height, and label and subject where known."""
+        if split not in SPLITS:
+            raise ValueError(
+                f"sample {sample.key} is of split {split!r}; a split is one of {', '.join(SPLITS)}"
+            )
+        self._writers[split].add(sample)
+        facts = {name: sample.info.get(name) for name in ("label", "subject", "width", "height")}
+        self._rows[split].append({"key": sample.key, "caption": sample.caption, **facts})
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            for split in SPLITS:
+                self._writers[split].close()
+                with self._out.create(f"{split}-{self._number:05d}.parquet") as file:
+                    table: Any = file
+                    write_table(table, self._rows[split], SAMPLES)
+        self._files.__exit__(*error)
+
+
+def write_index(
+    out: Workspace, shards: int, image_size: int, class_names: list[str] | None = None
+) -> dict[str, int]:
+    """Write the index of a dataset whose shards were written by this run's job, last of all files.
+
+    Args:
+        out: The workspace; knows size and SHA-256 of its files.
+        shards: Number of shards; a split without any sample is left out of the index.
+        image_size: Side of the images.
+        class_names: Name of each label; by default those that the samples tell.
+
+    Returns:
+        Samples per split.
+    """
+    splits: dict[str, list[dict[str, Any]]] = {}
+    names: dict[int, str] = {}
+    subjects: set[str] = set()
+    for split in SPLITS:
+        entries = []
+        for number in range(shards):
+            shard = f"{split}-{number:05d}"
+            table: Any = out.folder.open(f"{shard}.parquet")
+            with table:
+                facts = read_table(table, SAMPLES, f"{shard}.parquet", ["label", "subject"])
+            _collect(facts, names, subjects)
+            tar = out.digests[f"{shard}.tar"]
+            entries.append(
+                {"shard": shard, "rows": facts.num_rows, "bytes": tar["size"], "sha256": tar["sha256"]}
+            )
+        if any(entry["rows"] for entry in entries):
+            splits[split] = entries
+    if class_names is None and names:
+        class_names = [names.get(label, str(label)) for label in range(max(names) + 1)]
+    elif class_names is None and subjects:
+        class_names = sorted(subjects)
+    out.write_json(
+        INDEX,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "image_size": image_size,
+            "class_names": class_names,
+            "splits": splits,
+        },
+    )
+    return {split: sum(entry["rows"] for entry in entries) for split, entries in splits.items()}
+
+
+def _collect(facts: Any, names: dict[int, str], subjects: set[str]) -> None:
+    pairs = facts.group_by(["label", "subject"]).aggregate([]).to_pylist()
+    for label, subject in ((pair["label"], pair["subject"]) for pair in pairs):
+        if subject is not None:
+            subjects.add(subject)
+        if label is None:
+            continue
+        if label < 0:
+            raise ValueError(f"label {label} is negative; labels count from 0")
+        name = subject if subject is not None else str(label)
+        if names.setdefault(label, name) != name:
+            raise ValueError(
+                f"label {label} stands for {names[label]!r} and for {name!r}; correct the source's labels"
+            )
+
+
+def read_index(dataset: Artifact) -> dict[str, Any]:
+    """Read a dataset's index.
+
+    Raises:
+        ValueError: It has another schema version, or no samples.
+    """
+    index: dict[str, Any] = dataset.read_json(INDEX)
+    if index.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"dataset {dataset.fingerprint} has schema version {index.get('schema_version')}, expected "
+            f"{SCHEMA_VERSION}; rerun the stage that made it"
+        )
+    if not index["splits"]:
+        raise ValueError(
+            f"dataset {dataset.fingerprint} has no samples: every image was dropped, see its stats"
+        )
+    return index
+
+
+def dataset_shards(index: dict[str, Any]) -> list[Shard]:
+    """Return one shard per tar of a dataset, all splits; the payload names tar and split."""
+    entries = [(split, entry) for split, entries in index["splits"].items() for entry in entries]
+    return [
+        Shard(number, entry["shard"], entry["rows"], {"shard": entry["shard"], "split": split})
+        for number, (split, entry) in enumerate(entries)
+    ]
+
+
+def image_batches(
+    dataset: Artifact, shard: str, image_size: int, batch_size: int
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield (keys, images uint8 (B, S, S, 3)) over a shard in order, decoding one batch ahead.
+
+    The batches depend on the shard and on `batch_size` alone.
+
+    Raises:
+        ValueError: The shard is damaged or an image cannot be decoded.
+    """
+    with dataset.open(f"{shard}.tar") as file, ThreadPoolExecutor(1, thread_name_prefix="decode") as reader:
+        samples = read_samples(file)
+
+        def read() -> tuple[list[str], np.ndarray] | None:
+            batch = list(islice(samples, batch_size))
+            if not batch:
+                return None
+            return [sample.key for sample in batch], np.stack(
+                [_pixels(sample, shard, image_size) for sample in batch]
+            )
+
+        following = reader.submit(read)
+        while (batch := following.result()) is not None:
+            following = reader.submit(read)
+            yield batch
+
+
+def drop_reason(reason: str | None, default: str) -> str:
+    """Return the stats key that counts a row dropped for `reason`."""
+    word = re.sub(r"[^a-z0-9]+", "_", (reason or default).lower()).strip("_")
+    return f"dropped_{word[:40] or default}"
+
+
+def _pixels(sample: Sample, shard: str, image_size: int) -> np.ndarray:
+    try:
+        return centre_crop(decode_image(sample.jpg), image_size)
+    except ValueError as error:
+        raise ValueError(
+            f"{shard}.tar, sample {sample.key}: {error}; rerun the stage that made the dataset"
+        ) from error

@@ -1,0 +1,99 @@
+"""Stage encode_latents: VAE moments and frozen tokens of every image and its mirror image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.ops.device import ComputeConfig
+from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.tables import occupied
+from pipelines.stages.weights import resolve
+from reptok.autoencoder import AutoencoderConfig
+from reptok.data.blocks import BlockWriter
+from reptok.encoder.ssl import EncoderConfig
+
+LATENT_SPEC = "latent_spec.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeLatentsConfig:
+    """The frozen networks and how they compute.
+
+    Attributes:
+        vae: The VAE; an artifact "vae" takes the place of its path.
+        encoder: The frozen encoder; an artifact "encoder" takes the place of its path.
+        weights_digest: Digest of local weights: other weights under the same path are another artifact.
+        compute: Device, precision and batch size.
+        workers: Actors and what each occupies.
+    """
+
+    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    weights_digest: str = ""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    workers: WorkerResources = insignificant(factory=WorkerResources)
+
+
+@dataclass(frozen=True)
+class LatentsJob(ShardJob):
+    """Encode one shard of the dataset; the shard of number 0 also writes what the latents mean."""
+
+    dataset: Artifact
+    image_size: int
+    models: Mapping[str, Artifact]
+    config: EncodeLatentsConfig
+    op: EncodeLatentsOp = field(init=False, repr=False, compare=False)
+
+    def setup(self) -> None:
+        """Load the networks where this worker runs."""
+        vae = resolve(self.models, "vae", self.config.vae)
+        encoder = resolve(self.models, "encoder", self.config.encoder)
+        object.__setattr__(self, "op", EncodeLatentsOp(vae, encoder, self.config.compute))
+        self.op.setup()
+
+    def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
+        """Write `{split}-{i}.tar` of blocks with `keys`, `moments` and `frozen_token`."""
+        name = shard.payload["shard"]
+        with out.create(f"{name}.tar") as file:
+            target: Any = file
+            blocks = BlockWriter(target)
+            batch_size = self.config.compute.batch_size
+            for keys, images in image_batches(self.dataset, name, self.image_size, batch_size):
+                batch = self.op({"image": images})
+                blocks.add(keys, {column: batch[column] for column in self.op.writes})
+            blocks.close()
+        if shard.index == 0:
+            spec = replace(self.op.autoencoder.spec, image_size=self.image_size)
+            out.write_json(LATENT_SPEC, asdict(spec))
+        return {"rows_in": shard.rows, "rows_out": blocks.rows}
+
+
+class EncodeLatents(Stage):
+    """Cache what tokenizer training would otherwise compute again in every epoch."""
+
+    name, output, version = "encode_latents", "latents", 1
+
+    def __init__(self, config: EncodeLatentsConfig, models: tuple[str, ...] = ()):
+        """Read also the artifacts named in `models` ("vae", "encoder"); they replace the configured paths."""
+        super().__init__(config)
+        self.inputs = ("dataset", *models)
+        self.resources = occupied(config.workers)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        models = {kind: inputs[kind] for kind in self.inputs if kind != "dataset"}
+        config = replace(
+            self.config,
+            vae=resolve(models, "vae", self.config.vae),
+            encoder=resolve(models, "encoder", self.config.encoder),
+        )
+        index = read_index(inputs["dataset"])
+        job = LatentsJob(inputs["dataset"], index["image_size"], models, config)
+        return map_shards(dataset_shards(index), job, out, config.workers)

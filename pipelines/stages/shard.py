@@ -1,0 +1,111 @@
+"""Stage shard: images and captions become a WebDataset with a train and a val split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.stages.dataset import DatasetShardWriter, drop_reason, write_index
+from pipelines.stages.tables import occupied, table_shards
+from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
+from reptok.data.shards import Sample, split_of
+
+FACTS = (
+    "url", "label", "subject", "width", "height", "original_width", "original_height", "sha256", "phash",
+)  # fmt: skip
+"""Columns of `images` that go into a sample's JSON, where they are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How the dataset is split.
+
+    Attributes:
+        val_fraction: Expected share of validation samples, among rows whose source does not name a split.
+        image_size: Side of the images, as `download` made them.
+        workers: Actors and what each occupies.
+    """
+
+    val_fraction: float = 0.01
+    image_size: int = 256
+    workers: WorkerResources = insignificant(factory=WorkerResources)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"shard.val_fraction must be in [0, 1), got {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class ShardTables(ShardJob):
+    """Join one table of images with its captions and write its samples."""
+
+    images: Artifact
+    captions: Artifact
+    config: ShardConfig
+
+    def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
+        """Write `{split}-{i}.tar` and `.parquet` of both splits."""
+        captions = self._captions(shard.payload["file"].replace("images-", "captions-", 1))
+        stats = {"rows_in": 0.0, "rows_out": 0.0}
+
+        def drop(reason: str) -> None:
+            stats[reason] = stats.get(reason, 0.0) + 1
+
+        name = shard.payload["file"]
+        columns = ["key", "status", "reason", "jpg", "split", *FACTS]
+        with self.images.open(name) as file, DatasetShardWriter(out, shard.index) as writer:
+            for row in iterate_rows(file, IMAGES, name, columns):
+                stats["rows_in"] += 1
+                if row["status"] != SUCCESS:
+                    drop(drop_reason(row["reason"], "failed"))
+                elif row["key"] not in captions:
+                    drop("dropped_no_caption")
+                else:
+                    self._check_size(row, name)
+                    split = row["split"] or split_of(row["key"], self.config.val_fraction)
+                    facts = {fact: row[fact] for fact in FACTS if row[fact] is not None}
+                    caption, source = captions[row["key"]]
+                    info = {"key": row["key"], "caption_source": source, **facts}
+                    writer.add(Sample(row["key"], row["jpg"], caption, info), split)
+                    stats["rows_out"] += 1
+                    stats[f"rows_{split}"] = stats.get(f"rows_{split}", 0.0) + 1
+        return stats
+
+    def _captions(self, name: str) -> dict[str, tuple[str, str]]:
+        with self.captions.open(name) as file:
+            table = read_table(file, CAPTIONS, name, ["key", "caption", "source"])
+        values: list[list[Any]] = [
+            table.column(column).to_pylist() for column in ("key", "caption", "source")
+        ]
+        return {key: (caption, source) for key, caption, source in zip(*values, strict=True)}
+
+    def _check_size(self, row: Mapping[str, Any], name: str) -> None:
+        size = self.config.image_size
+        if (row["width"], row["height"]) != (size, size):
+            raise ValueError(
+                f"{name}, key {row['key']}: the image is {row['width']} x {row['height']}, but "
+                f"shard.image_size is {size}; give download and shard the same image_size"
+            )
+
+
+class ShardDataset(Stage):
+    """Write the successful images with their captions as tars, drops counted by reason, index last."""
+
+    name, inputs, output, version = "shard", ("images", "captions"), "dataset", 1
+
+    def __init__(self, config: ShardConfig):
+        super().__init__(config)
+        self.resources = occupied(config.workers)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        shards = table_shards(inputs["images"])
+        job = ShardTables(inputs["images"], inputs["captions"], self.config)
+        stats = map_shards(shards, job, out, self.config.workers)
+        write_index(out, len(shards), self.config.image_size)
+        return stats
