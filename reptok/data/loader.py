@@ -1,9 +1,11 @@
 """From published shards to training batches.
 
-Samples are addressed by number, read through memory maps and grouped by the rank that asked; the order is a pure
-function of (seed, position) (see `order`), so a loader has no state beyond the number of samples consumed.
+Samples are addressed by number, read through memory maps and grouped by the rank that asked; the order is a
+pure function of (seed, position) (see `order`), so a loader has no state beyond the number of samples
+consumed.
 
-`dataset` shards name the samples; `latents` and `tokens` shards are aligned with them (same shard number, same order).
+`dataset` shards name the samples; `latents` and `tokens` shards are aligned with them (same shard number,
+same order).
 """
 
 from __future__ import annotations
@@ -88,11 +90,10 @@ class TokenizerData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        index = _index(dataset)
-        self.rows = split_rows(index, split)
-        self.image_size = int(index["image_size"])
-        self._images = Shards(_shards(dataset, split, self.rows), self.rows, ImageRows)
-        self._latents = Shards(_shards(latents, split, self.rows), self.rows, BlockRows)
+        names, self.rows = _split(dataset, split)
+        self.image_size = int(_index(dataset)["image_size"])
+        self._images = Shards([dataset / f"{name}.tar" for name in names], self.rows, ImageRows)
+        self._latents = Shards([latents / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._images, self._latents, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
         shape = (sum(self.rows), self.image_size, self.image_size, 3)
         fits = int(np.prod(shape)) <= cache_bytes
@@ -136,9 +137,9 @@ class GeneratorData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        self.rows = split_rows(_index(dataset), split)
-        self._tables = Shards(_shards(dataset, split, self.rows, "parquet"), self.rows, _TableRows)
-        self._tokens = Shards(_shards(tokens, split, self.rows), self.rows, BlockRows)
+        names, self.rows = _split(dataset, split)
+        self._tables = Shards([dataset / f"{name}.parquet" for name in names], self.rows, _TableRows)
+        self._tokens = Shards([tokens / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
 
     def read(self, samples: np.ndarray, flipped: np.ndarray) -> GeneratorBatch:
@@ -155,7 +156,14 @@ class Batches(Generic[B]):
     """One rank's share of an endless stream of shuffled batches."""
 
     def __init__(
-        self, data: Readable[B], batch_size: int, seed: int, *, flip: bool = True, rank: int = 0, world_size: int = 1,
+        self,
+        data: Readable[B],
+        batch_size: int,
+        seed: int,
+        *,
+        flip: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
         window: int = WINDOW,
     ):
         """Divide the stream among ranks.
@@ -172,17 +180,21 @@ class Batches(Generic[B]):
         Raises:
             ValueError: The split is empty, or the ranks cannot share the batch or the samples evenly.
         """
-        blocks = [min(SAMPLES_PER_BLOCK, rows - start) for rows in data.rows for start in range(0, rows, SAMPLES_PER_BLOCK)]
+        blocks = [
+            min(SAMPLES_PER_BLOCK, rows - start)
+            for rows in data.rows
+            for start in range(0, rows, SAMPLES_PER_BLOCK)
+        ]
         self.data, self.batch_size, self.flip = data, batch_size, flip
         self.order = SampleOrder(blocks, seed, window)
         if world_size > self.order.samples:
             raise ValueError(
-                f"{world_size} training workers for {self.order.samples} samples: some would have nothing to read; "
-                "lower train.workers"
+                f"{world_size} training workers for {self.order.samples} samples: some would have nothing to "
+                "read; lower train.workers"
             )
         if batch_size % world_size:
             raise ValueError(
-                f"train.batch_size {batch_size} does not divide among {world_size} workers; take a multiple of it"
+                f"train.batch_size {batch_size} does not divide among {world_size} workers; take a multiple"
             )
         share = batch_size // world_size
         self.mine = slice(rank * share, (rank + 1) * share)
@@ -212,7 +224,9 @@ class _TableRows:
         table = pq.read_table(path, columns=["key", "caption", "label"])
         self._keys = table.column("key").to_pylist()
         self.captions = table.column("caption").to_pylist()
-        self.labels = np.array([-1 if label is None else label for label in table.column("label").to_pylist()], np.int64)
+        self.labels = np.array(
+            [-1 if label is None else label for label in table.column("label").to_pylist()], np.int64
+        )
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -221,23 +235,23 @@ class _TableRows:
         return self._keys
 
 
-def split_rows(index: dict[str, Any], split: str) -> list[int]:
-    """Return the rows of each shard of a split, from a dataset's `index.json`.
-
-    Raises:
-        ValueError: The dataset has no such split.
-    """
-    if split not in index["splits"]:
-        raise ValueError(f"the dataset has no split {split!r} (it has: {', '.join(index['splits'])})")
-    return [int(shard["rows"]) for shard in index["splits"][split]]
+def split_sizes(dataset: Path) -> dict[str, int]:
+    """Return the number of samples of each split of a `dataset` folder."""
+    return {
+        split: sum(shard["rows"] for shard in shards) for split, shards in _index(dataset)["splits"].items()
+    }
 
 
 def _index(dataset: Path) -> dict[str, Any]:
     return json.loads((dataset / "index.json").read_text())
 
 
-def _shards(folder: Path, split: str, rows: list[int], extension: str = "tar") -> list[Path]:
-    return [folder / f"{split}-{number:05d}.{extension}" for number in range(len(rows))]
+def _split(dataset: Path, split: str) -> tuple[list[str], list[int]]:
+    """Return names and rows of the shards of a split."""
+    splits = _index(dataset)["splits"]
+    if split not in splits:
+        raise ValueError(f"the dataset has no {split!r} samples (it has: {', '.join(splits)})")
+    return [shard["shard"] for shard in splits[split]], [int(shard["rows"]) for shard in splits[split]]
 
 
 def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) -> None:
@@ -245,8 +259,8 @@ def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) ->
     for number in numbers:
         if number < len(samples.rows) and samples.shard(number).keys() != derived.shard(number).keys():
             raise ValueError(
-                f"{derived.paths[number]} has other keys than {samples.paths[number]}: it was made from another "
-                "dataset; rerun the stage that made it"
+                f"{derived.paths[number]} has other keys than {samples.paths[number]}: it was made from "
+                "another dataset; rerun the stage that made it"
             )
 
 
@@ -260,5 +274,3 @@ def _gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: 
     if result is None:
         raise ValueError("no sample was asked for")
     return torch.from_numpy(result)
-
-

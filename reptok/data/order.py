@@ -1,9 +1,10 @@
-"""The order in which training sees its samples: a pure function of (seed, position), so resuming needs one integer.
+"""The order in which training sees its samples: a pure function of (seed, position).
 
-The stream is the endless concatenation of epochs; each epoch is a permutation of all samples, so every sample comes
-exactly once per epoch even where a batch crosses the boundary. Blocks of neighbouring samples are permuted first, then
-samples inside windows of whole blocks: a window costs sequential reads of its blocks, and a data set that is not larger
-than one window is permuted completely. Neither workers nor ranks enter.
+The stream is the endless concatenation of epochs; each epoch is a permutation of all samples, so every
+sample comes exactly once per epoch even where a batch crosses the boundary. Blocks of neighbouring samples
+are permuted first, then samples inside windows of whole blocks: a window costs sequential reads of its
+blocks, and a data set that is not larger than one window is permuted completely. Neither workers nor ranks
+enter.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class SampleOrder:
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
         self.samples = int(self._starts[-1])
         if self.samples == 0:
-            raise ValueError("there is no sample to train on; look at the stats of the stages that made the data")
+            raise ValueError(
+                "there is no sample to train on; look at the stats of the stages that made the data"
+            )
         self._windows = lru_cache(maxsize=2)(self._window)
         self._plans = lru_cache(maxsize=2)(self._plan)
 
@@ -64,7 +67,9 @@ class SampleOrder:
     def flips(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """Choose which samples are mirrored: bool (count,), a fair coin per (seed, epoch, sample)."""
         with np.errstate(over="ignore"):
-            state = _scramble(indices.astype(np.uint64) + _scramble(epochs.astype(np.uint64) + np.uint64(self.seed)))
+            state = _scramble(
+                indices.astype(np.uint64) + _scramble(epochs.astype(np.uint64) + np.uint64(self.seed))
+            )
         return (state >> np.uint64(63)).astype(bool)
 
     def _plan(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:

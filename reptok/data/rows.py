@@ -1,4 +1,4 @@
-"""Random access to the rows of shards: memory-mapped tars, so that a reader touches the rows it asks for and no others."""
+"""Random access to the rows of shards: tars are memory-mapped, so only the rows asked for are read."""
 
 from __future__ import annotations
 
@@ -87,7 +87,11 @@ class BlockRows:
         length = int.from_bytes(self._bytes[offset : offset + 8].tobytes(), "little")
         header = json.loads(self._bytes[offset + 8 : offset + 8 + length].tobytes())
         return {
-            name: _Array(offset + 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]]))
+            name: _Array(
+                offset + 8 + length + entry["data_offsets"][0],
+                tuple(entry["shape"]),
+                np.dtype(_DTYPES[entry["dtype"]]),
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }

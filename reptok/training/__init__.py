@@ -1,1 +1,1 @@
-"""Training of the tokenizer and of the generator: state, step, loop and checkpoints, on any number of processes."""
+"""Training of the tokenizer and of the generator: state, step, loop, checkpoints."""

@@ -3,8 +3,8 @@
     {folder}/step-00000500/state.safetensors   weights, average, optimiser
     {folder}/step-00000500/state.json          counters, and the size and SHA-256 of the file above
 
-A checkpoint is written beside its place, synced and renamed; it is read only if the digest agrees, and otherwise the one
-before it is used. Nothing in it can execute: safetensors and JSON alone.
+A checkpoint is written beside its place, synced and renamed; it is read only if the digest agrees, and
+otherwise the one before it is used. Nothing in it can execute: safetensors and JSON alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int = KEEP) -> Path:
     draft.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in state.tensors().items()}, draft / TENSORS)
     _sync(draft / TENSORS)
-    facts = {**state.counters(), "bytes": (draft / TENSORS).stat().st_size, "sha256": _digest(draft / TENSORS)}
+    facts = {
+        **state.counters(),
+        "bytes": (draft / TENSORS).stat().st_size,
+        "sha256": _digest(draft / TENSORS),
+    }
     (draft / FACTS).write_text(json.dumps(facts, sort_keys=True))
     _sync(draft / FACTS)
     _sync(draft)

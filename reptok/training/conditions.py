@@ -1,4 +1,4 @@
-"""What a generator batch is conditioned on: labels, or captions through the frozen language model, each caption once."""
+"""What a generator batch is conditioned on: labels, or captions, each encoded once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def label_condition(batch: GeneratorBatch) -> Condition:
     """
     if bool((batch.labels < 0).any()):
         raise ValueError(
-            "the dataset has samples without a label; generator.condition=class needs labels (import_images makes them)"
+            "the dataset has samples without a label, which generator.condition=class needs; import_images "
+            "labels them by their folders"
         )
     return Condition(labels=batch.labels)
 
@@ -47,7 +48,7 @@ class CaptionConditions:
         if missing:
             states, masks = self.text_encoder(missing)
             for caption, state, mask in zip(missing, states, masks, strict=True):
-                # Padding is cut off, so that a caption's entry does not depend on the batch it was encoded in.
+                # Padding is cut off, so that an entry does not depend on the batch it was encoded in.
                 length = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 1
                 self._known[caption] = (state[:length].clone(), mask[:length].clone())
         for caption in wanted:

@@ -1,7 +1,7 @@
 """The training loop: next batch, step, log, evaluate, checkpoint.
 
-It knows no engine: `batches`, `log`, `save` and `evaluate` are callables, so the same loop runs under Ray Train and over a
-list in a test.
+It knows no engine: `batches`, `log`, `save` and `evaluate` are callables, so the same loop runs under Ray
+Train and over a list in a test.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def _no_evaluation(step: int) -> Mapping[str, float]:
 class TrainConfig:
     """How long and how to train.
 
-    Fields whose metadata says `significant: False` may change between a run and its resumption. The number of workers is
-    among them: a sum over ranks rounds differently (about 1e-6), but every sample and every random number stays the same.
+    Fields whose metadata says `significant: False` may change between a run and its resumption. The number
+    of workers is among them: a sum over ranks rounds differently (about 1e-6), but every sample and every
+    random number stays the same.
 
     Attributes:
         steps: Updates in all.
@@ -35,7 +36,8 @@ class TrainConfig:
         optim: Optimiser and schedule.
         ema_decay: Of the averaged weights, which are the ones published.
         seed: Of order, mirroring, noise, times and dropout.
-        time_sampling: Distribution of t; the authors train the decoder with logit-normal, the generator with uniform times.
+        time_sampling: Distribution of t; the authors train the decoder with logit-normal, the generator
+            with uniform times.
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network (torch.compile); pays on a GPU.
@@ -44,7 +46,7 @@ class TrainConfig:
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
         workers: Training processes.
-        threads: CPU threads of each process; 0 for all that the machine has.
+        threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
         window: Smallest number of samples shuffled together.
@@ -64,7 +66,7 @@ class TrainConfig:
     eval_samples: int = field(default=512, metadata=_FREE)
     checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
     workers: int = field(default=1, metadata=_FREE)
-    threads: int = field(default=0, metadata=_FREE)
+    threads: int = field(default=1, metadata=_FREE)
     gpus_per_worker: float = field(default=0.0, metadata=_FREE)
     cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
     window: int = 10_000
@@ -125,10 +127,12 @@ def train(
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Turn the sums over some steps into "train/{name}" means; steps that were skipped count in "train/skipped" alone."""
+    """Turn sums over some steps into "train/{name}" means; "train/skipped" counts the steps left out."""
     skipped = sums.get("skipped", 0.0)
-    count = max(sums["count"], 1.0)
-    found = {f"train/{name}": value / count for name, value in sums.items() if name not in ("count", "skipped")}
+    count = max(sums["count"] - skipped, 1.0)
+    found = {
+        f"train/{name}": value / count for name, value in sums.items() if name not in ("count", "skipped")
+    }
     return {**found, "train/skipped": skipped}
 
 

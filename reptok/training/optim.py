@@ -1,7 +1,7 @@
 """AdamW, its parameter groups, and the learning rate as a function of the step.
 
-The paper trains with AdamW and 2,000 steps of linear warm-up (appendix A); warm-up matters for the tokenizer, whose
-token projection ends in a LayerNorm of zeros, where the first gradients are large.
+The paper trains with AdamW and 2,000 steps of linear warm-up (appendix A); warm-up matters for the
+tokenizer, whose token projection ends in a LayerNorm of zeros, where the first gradients are large.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: Opti
     """Make a fused AdamW over the parameters that require gradients.
 
     Args:
-        parameters: Names and parameters; a name that ends in "cls_token" is the `[cls]` embedding.
+        parameters: Names and parameters; a name that ends in "encoder.embedding" is the `[cls]` embedding.
         config: Learning rate, moments and decay.
 
     Raises:
@@ -73,7 +73,7 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: Opti
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
-            is_cls = name.endswith("cls_token")
+            is_cls = name.endswith("encoder.embedding")
             is_matrix = parameter.ndim == 2 and not is_cls and "embed" not in name
             key = (config.cls_lr_scale if is_cls else 1.0, config.weight_decay if is_matrix else 0.0)
             groups.setdefault(key, []).append(parameter)
@@ -93,7 +93,7 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients down to a total norm of `max_norm` (0: leave them) and return the norm before, a scalar."""
+    """Scale gradients down to a total norm of `max_norm` (0: leave them) and return the norm before."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)
     if max_norm > 0:

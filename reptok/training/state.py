@@ -1,7 +1,7 @@
 """Everything that a training needs to go on as if nothing had happened.
 
-There is no random-number state to keep: every draw is a function of (seed, step) or of (seed, epoch, sample), so the two
-counters stand for all generators and for the loader's position.
+There is no random-number state to keep: every draw is a function of (seed, step) or of (seed, epoch,
+sample), so the two counters stand for all generators and for the loader's position.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class TrainState:
 
     def __init__(self, model: nn.Module, optim: OptimConfig, ema_decay: float):
         """Begin the training of `model` from the weights it has."""
-        self.weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.weights = {
+            name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         self.optimizer = build_optimizer(self.weights.items(), optim)
         self.ema = EMA(self.weights, ema_decay)
         self.step = 0
@@ -60,10 +62,16 @@ class TrainState:
         Raises:
             ValueError: A tensor is missing, left over, or of another shape: the state is of another model.
         """
-        expected = {f"{part}/{name}": weight.shape for name, weight in self.weights.items() for part in ("weights", "ema")}
+        expected = {
+            f"{part}/{name}": weight.shape
+            for name, weight in self.weights.items()
+            for part in ("weights", "ema")
+        }
         given = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimizer/")}
         if given != expected:
-            different = sorted(name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name))
+            different = sorted(
+                name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name)
+            )
             raise ValueError(f"the checkpoint is of another model: {', '.join(different[:5])} do not fit")
         for name, parameter in self.weights.items():
             parameter.copy_(tensors[f"weights/{name}"])

@@ -1,25 +1,28 @@
 """One training step: batch in, losses out.
 
-An objective is the arithmetic from a batch to per-sample losses; `TrainStep` is the arithmetic from losses to new weights.
-All randomness of a step is drawn for the whole batch from (seed, step) and each rank keeps its own rows, so that the
-number of ranks does not enter.
+An objective is the arithmetic from a batch to per-sample losses; `TrainStep` is the arithmetic from losses
+to new weights. All randomness of a step is drawn for the whole batch from (seed, step) and each rank keeps
+its own rows, so that the number of ranks does not enter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from reptok.data.loader import GeneratorBatch, TokenizerBatch
 from reptok.flow.time import sample_logit_normal, sample_uniform
-from reptok.generator.conditioning import Condition
-from reptok.generator.generator import TokenGenerator
-from reptok.tokenizer import RepTok
 from reptok.training.optim import OptimConfig, clip_gradients, lr_factor, set_lr
 from reptok.training.state import TrainState
+
+if TYPE_CHECKING:
+    from reptok.generator.conditioning import Condition
+    from reptok.generator.generator import TokenGenerator
+    from reptok.tokenizer import RepTok
 
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
@@ -30,7 +33,9 @@ B = TypeVar("B")
 class StepRandom:
     """The random numbers of one step, drawn for the global batch and cut to this rank's rows."""
 
-    def __init__(self, seed: int, step: int, batch_size: int, mine: slice, device: torch.device | str = "cpu"):
+    def __init__(
+        self, seed: int, step: int, batch_size: int, mine: slice, device: torch.device | str = "cpu"
+    ):
         """Start the generator of a step.
 
         Args:
@@ -56,7 +61,10 @@ class StepRandom:
 
     def coins(self, probability: float) -> Tensor:
         """Toss a coin for each sample, bool (B,), True with `probability`."""
-        return torch.rand(self._batch_size, generator=self._generator, device=self.device)[self._mine] < probability
+        return (
+            torch.rand(self._batch_size, generator=self._generator, device=self.device)[self._mine]
+            < probability
+        )
 
 
 class TokenizerObjective(nn.Module):
@@ -77,7 +85,8 @@ class TokenizerObjective(nn.Module):
         """
         moments = batch.moments.to(random.device, non_blocking=True)
         latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
-        latents = self.tokenizer.autoencoder.latents_from_moments(moments, random.normal(*latent_shape))
+        posterior = random.normal(*latent_shape) if self.tokenizer.config.autoencoder.sample else None
+        latents = self.tokenizer.autoencoder.latents_from_moments(moments, posterior)
         losses = self.tokenizer.losses(
             batch.images.to(random.device, non_blocking=True),
             latents=latents,
@@ -91,7 +100,7 @@ class TokenizerObjective(nn.Module):
 
 
 class GeneratorObjective(nn.Module):
-    """The generator's loss: velocity of the token under a condition that is dropped now and then (section 3.3)."""
+    """The generator's loss: velocity of the token, its condition dropped at times (paper, section 3.3)."""
 
     def __init__(
         self,
@@ -155,7 +164,8 @@ class TrainStep:
         """Train on one batch.
 
         Returns:
-            The objective's values, "grad_norm" before clipping, and "skipped" (1.0 where nothing was updated).
+            The objective's values and "grad_norm" before clipping; only "skipped" 1.0 where nothing was
+            updated.
 
         Raises:
             NonFiniteError: `max_skipped` steps in a row had no finite gradient; names the batch's samples.
@@ -168,8 +178,7 @@ class TrainStep:
         parameters = list(self.state.weights.values())
         # After DDP's reduction the norm is the same number on every rank, and so is the decision.
         norm = float(clip_gradients(parameters, self.optim.grad_clip))
-        finite = norm < float("inf")
-        if finite:
+        if finite := math.isfinite(norm):
             optimizer.step()
             self.state.ema.update(step)
         optimizer.zero_grad(set_to_none=True)
@@ -177,8 +186,10 @@ class TrainStep:
         if self.skipped >= self.max_skipped:
             samples = getattr(batch, "samples", None)
             raise NonFiniteError(
-                f"{self.skipped} steps in a row, the last one step {step}, had no finite gradient (samples "
-                f"{samples if samples is None else samples[:8].tolist()} ...); lower train.optim.lr or look at the data"
+                f"{self.skipped} steps in a row, the last one step {step}, had no finite gradient "
+                f"(samples {samples if samples is None else samples[:8].tolist()} ...); lower train.optim.lr "
+                "or look at the data"
             )
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        return {**values, "grad_norm": norm, "skipped": float(not finite)}
+        if not finite:
+            return {"skipped": 1.0}
+        return {**{name: float(value.detach()) for name, value in losses.items()}, "grad_norm": norm}

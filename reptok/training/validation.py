@@ -29,8 +29,8 @@ def segment_losses(
         segments: Number of segments.
 
     Returns:
-        "val/loss_segment_0" (next to noise) ... and their mean "val/loss"; "val/preservation" where the objective has one.
-        Empty when there is no batch.
+        "val/loss_segment_0" (next to noise) ... and their mean "val/loss"; "val/preservation" where the
+        objective has one. Empty when there is no batch.
     """
     sums: dict[str, float] = {}
     total = 0
@@ -42,7 +42,9 @@ def segment_losses(
             name = f"val/loss_segment_{segment}"
             sums[name] = sums.get(name, 0.0) + size * float(losses.get("velocity", losses["loss"]))
         if "preservation" in losses:
-            sums["val/preservation"] = sums.get("val/preservation", 0.0) + size * float(losses["preservation"])
+            sums["val/preservation"] = sums.get("val/preservation", 0.0) + size * float(
+                losses["preservation"]
+            )
     values = {name: value / total for name, value in sums.items()}
     if values:
         values["val/loss"] = sum(values[f"val/loss_segment_{k}"] for k in range(segments)) / segments

@@ -1,0 +1,58 @@
+"""Stage train_generator: the velocity of tokens under a class or a text; no image is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reptok.text_encoder import TextEncoderConfig
+
+from pipelines.dag.stage import Artifact, Stage, Workspace
+from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.weights import resolve
+from pipelines.workers.generator import train_generator
+from reptok.generator.generator import GeneratorConfig
+from reptok.training.loop import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGeneratorConfig:
+    """The generator and its training.
+
+    Attributes:
+        generator: Sizes, and what it is conditioned on.
+        train: Length, optimiser, rhythm.
+        text_encoder: Frozen language model, for generator.condition "text".
+        weights_digest: Digest of the language model where it is a local folder: other weights, another
+            artifact.
+    """
+
+    generator: GeneratorConfig
+    train: TrainConfig
+    text_encoder: TextEncoderConfig | None = None
+    weights_digest: str = ""
+
+
+class TrainGenerator(Stage):
+    """Train a token generator with Ray Train and publish its averaged weights as a folder."""
+
+    name, inputs, output = "train_generator", ("dataset", "tokens"), "generator"
+    config: TrainGeneratorConfig
+
+    def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):
+        """Read also an artifact "text_encoder" where `models` names it; it replaces the configured path."""
+        super().__init__(config)
+        self.inputs = ("dataset", "tokens", *models)
+        self.resources = training_resources(config.train)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        config = self.config
+        models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
+        text_encoder = config.text_encoder and resolve(models, "text_encoder", config.text_encoder)
+        settings = {
+            "generator": config.generator,
+            "text_encoder": text_encoder,
+            "dataset": inputs["dataset"],
+            "tokens": inputs["tokens"],
+        }
+        return train_and_publish(train_generator, settings, config.train, out)

@@ -1,0 +1,66 @@
+"""Stage train_tokenizer: `[cls]` embedding, projection and decoder; all that is frozen is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipelines.dag.stage import Artifact, Stage, Workspace
+from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.weights import resolve
+from pipelines.workers.tokenizer import train_tokenizer
+from reptok.autoencoder import AutoencoderConfig
+from reptok.decoder.transformer import DecoderConfig
+from reptok.encoder.ssl import EncoderConfig
+from reptok.tokenizer import RepTokConfig
+from reptok.training.loop import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenizerConfig:
+    """The tokenizer and its training.
+
+    Attributes:
+        encoder: Self-supervised encoder that gives the token.
+        decoder: Flow transformer that decodes it.
+        vae: The autoencoder whose latents it decodes to; the one of `encode_latents`.
+        train: Length, optimiser, rhythm.
+        preservation_weight: Weight of 1 - cosine(token, frozen token) (paper, equation 3).
+        weights_digest: Digest of the frozen weights, where they are a local folder: other weights, another
+            artifact.
+    """
+
+    train: TrainConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    preservation_weight: float = 0.1
+    weights_digest: str = ""
+
+
+class TrainTokenizer(Stage):
+    """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""
+
+    name, inputs, output = "train_tokenizer", ("dataset", "latents"), "tokenizer"
+    config: TrainTokenizerConfig
+
+    def __init__(self, config: TrainTokenizerConfig, models: tuple[str, ...] = ()):
+        """Read also artifacts of kinds `models` ("vae", "encoder"), which replace the configured paths."""
+        super().__init__(config)
+        self.inputs = ("dataset", "latents", *models)
+        self.resources = training_resources(config.train)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        config = self.config
+        models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}
+        settings = {
+            "tokenizer": RepTokConfig(
+                encoder=resolve(models, "encoder", config.encoder),
+                decoder=config.decoder,
+                autoencoder=resolve(models, "vae", config.vae),
+            ),
+            "preservation_weight": config.preservation_weight,
+            "dataset": inputs["dataset"],
+            "latents": inputs["latents"],
+        }
+        return train_and_publish(train_tokenizer, settings, config.train, out)

@@ -1,0 +1,39 @@
+"""What the two training stages share: what they occupy, and publishing what the workers left."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipelines.dag.stage import Resources, Workspace
+from pipelines.workers.fit import RESULT, finished_folder, fit
+from reptok.training.loop import TrainConfig
+
+
+def training_resources(train: TrainConfig) -> Resources:
+    """Return what a training occupies while it runs."""
+    return Resources(cpus=train.workers * train.threads, gpus=train.workers * train.gpus_per_worker)
+
+
+def train_and_publish(
+    worker: Callable[[dict[str, Any]], None], settings: Mapping[str, Any], train: TrainConfig, out: Workspace
+) -> dict[str, float]:
+    """Train, unless an interrupted attempt already finished, and put the result into the workspace.
+
+    Args:
+        worker: The training loop of one process.
+        settings: Its artifacts and configs; "train" and "out" are added.
+        train: Length and rhythm.
+        out: The stage's workspace.
+
+    Returns:
+        The last metrics of the training, as stats.
+    """
+    finished = finished_folder(out)
+    if not (finished / RESULT).exists():
+        fit(worker, {**settings, "train": train, "out": out}, train, out)
+    values = json.loads((finished / RESULT).read_text())
+    out.publish_folder(finished / "model")
+    return {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,74 @@
+"""One process of the tokenizer's training: images, cached moments and frozen tokens in, a tokenizer out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from reptok.pretrained import save_tokenizer
+
+from pipelines.dag.stage import Artifact, Workspace
+from pipelines.workers.fit import join, run
+from pipelines.workers.relay import RelayLog
+from reptok.autoencoder import LatentSpec
+from reptok.data.loader import TokenizerData, split_sizes
+from reptok.data.transforms import to_uint8
+from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.training.loop import TrainConfig
+from reptok.training.step import TokenizerObjective
+
+GRID_IMAGES, GRID_STEPS = 8, 20
+
+
+def train_tokenizer(settings: dict[str, Any]) -> None:
+    """Train in this process; rank 0 leaves the averaged tokenizer in the workspace's scratch.
+
+    Args:
+        settings: "tokenizer" (RepTokConfig), "train" (TrainConfig), "preservation_weight", the artifacts
+            "dataset" and "latents", the workspace "out", and "log".
+    """
+    config: TrainConfig = settings["train"]
+    tokenizer_config: RepTokConfig = settings["tokenizer"]
+    dataset: Artifact = settings["dataset"]
+    latents: Artifact = settings["latents"]
+    out: Workspace = settings["out"]
+    log: RelayLog = settings["log"]
+    member = join(config)
+    tokenizer = RepTok(tokenizer_config).to(member.device)
+    LatentSpec(**latents.read_json("latent_spec.json")).check(tokenizer.autoencoder.spec)
+    folders = dataset.local_path(), latents.local_path()
+    data = TokenizerData(*folders, "train", config.cache_images_bytes)
+    validation = TokenizerData(*folders, "val") if split_sizes(folders[0]).get("val") else None
+
+    def show(step: int) -> None:
+        if validation is not None:
+            columns, rows = reconstructions(tokenizer, validation)
+            log.grid("reconstructions", columns, rows, step)
+
+    objective = TokenizerObjective(tokenizer, settings["preservation_weight"], config.time_sampling)
+    run(
+        member, objective, config, data, validation, out, log,
+        save=lambda folder: save_tokenizer(tokenizer, folder), show=show,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], list[list[np.ndarray]]]:
+    """Reconstruct images spread over a split.
+
+    Returns:
+        Column titles, and a row of uint8 (H, W, 3) pictures per image: original, VAE, RepTok.
+    """
+    total = sum(data.rows)
+    samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
+    batch = data.read(samples, np.zeros(len(samples), bool))
+    images = batch.images.to(tokenizer.device)
+    latents = tokenizer.autoencoder.latents_from_moments(batch.moments.to(tokenizer.device))
+    columns = [
+        images,
+        tokenizer.autoencoder.decode(latents),
+        tokenizer.reconstruct(images, num_steps=GRID_STEPS),
+    ]
+    rows = zip(*(to_uint8(column) for column in columns), strict=True)
+    return ["original", "VAE", "RepTok"], [list(row) for row in rows]
