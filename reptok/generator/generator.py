@@ -1,0 +1,245 @@
+"""The second stage: a flow that samples tokens (paper, section 3.3).
+
+Its space is that of normalised tokens (token - mean) / std; raw tokens enter :meth:`TokenGenerator.losses` and leave
+:meth:`TokenGenerator.sample`. B batch, K tokens per image, D token width; t = 0 noise, t = 1 data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reptok.flow.guidance import guide, is_guided
+from reptok.flow.loss import velocity_loss
+from reptok.flow.noise import expand_seed, noise_from_seeds
+from reptok.flow.path import LinearPath
+from reptok.flow.solver import solve
+from reptok.flow.time import sample_uniform
+from reptok.generator.conditioning import ClassEmbedding, Condition, TimeEmbedding
+from reptok.generator.mixer import Mixer
+from reptok.generator.text import TextContext, TextProjection
+from reptok.generator.token_stats import TokenStats
+from reptok.generator.transformer import Transformer
+
+KINDS = ("mixer", "transformer")
+CONDITIONS = ("none", "class", "text")
+TOKEN_NOISE_STREAM = 1  # a seed's token noise is independent of its latent noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes and condition of a generator; widths left at 0 follow from ``dim`` as in the paper.
+
+    Attributes:
+        kind: "mixer" or "transformer".
+        token_dim: D.
+        num_tokens: K.
+        condition: "none", "class" or "text".
+        num_classes: Number of classes for "class".
+        condition_dropout: Share of training samples made unconditional.
+        num_extra_tokens: Tokens that a caller of "none" gives with ``Condition.extra``.
+        num_learnable_tokens: Learned tokens beside the noisy ones, for "text" with the mixer.
+        text_dim: Width of the language model's states, for "text".
+        dim: Width inside.
+        tokens_mlp_dim: Hidden width across tokens (0: twice the sequence length).
+        channels_mlp_dim: Hidden width across channels (0: 4 * dim).
+        heads: Attention heads (text cross-attention, transformer).
+    """
+
+    kind: str = "mixer"
+    token_dim: int = 768
+    num_tokens: int = 1
+    condition: str = "none"
+    num_classes: int = 0
+    condition_dropout: float = 0.1
+    num_extra_tokens: int = 0
+    num_learnable_tokens: int = 4
+    text_dim: int = 0
+    dim: int = 1280
+    depth: int = 28
+    tokens_mlp_dim: int = 0
+    channels_mlp_dim: int = 0
+    heads: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"generator.kind must be one of {KINDS}, got {self.kind!r}")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"generator.condition must be one of {CONDITIONS}, got {self.condition!r}")
+        if self.condition == "class" and self.num_classes < 1:
+            raise ValueError("a class-conditional generator needs generator.num_classes of at least 1")
+        if self.condition == "text" and self.text_dim < 1:
+            raise ValueError("a text-conditional generator needs generator.text_dim, the text encoder's width")
+        object.__setattr__(self, "tokens_mlp_dim", self.tokens_mlp_dim or 2 * self.sequence_length)
+        object.__setattr__(self, "channels_mlp_dim", self.channels_mlp_dim or 4 * self.dim)
+
+    @property
+    def num_leading_tokens(self) -> int:
+        """Tokens before the noisy ones: learned with text, otherwise the caller's."""
+        return self.num_learnable_tokens if self.condition == "text" else self.num_extra_tokens
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens in the mixer: leading, noisy, class if any, time."""
+        return self.num_leading_tokens + self.num_tokens + (self.condition == "class") + 1
+
+
+class TokenGenerator(nn.Module):
+    """Velocity network, its condition and its sampler."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        is_mixer = config.kind == "mixer"
+        embed_dim = config.token_dim if is_mixer else config.dim
+        text = config.condition == "text"
+        self.stats = TokenStats(config.token_dim)
+        self.time = TimeEmbedding(embed_dim)
+        self.classes = ClassEmbedding(config.num_classes, embed_dim) if config.condition == "class" else None
+        self.text = TextProjection(config.text_dim, config.dim) if text else None
+        if is_mixer:
+            self.position = nn.Parameter(torch.randn(config.num_tokens, config.token_dim))
+            learned = torch.randn(config.num_learnable_tokens, config.token_dim) * 0.02
+            self.learned_tokens = nn.Parameter(learned) if text else None
+            self.network: nn.Module = Mixer(
+                token_dim=config.token_dim,
+                num_tokens=config.sequence_length,
+                dim=config.dim,
+                depth=config.depth,
+                tokens_mlp_dim=config.tokens_mlp_dim,
+                channels_mlp_dim=config.channels_mlp_dim,
+                text_heads=config.heads if text else 0,
+            )
+        else:
+            self.network = Transformer(
+                token_dim=config.token_dim,
+                num_tokens=config.num_tokens,
+                dim=config.dim,
+                depth=config.depth,
+                heads=config.heads,
+                ff=config.channels_mlp_dim,
+                with_text=text,
+            )
+
+    def set_token_stats(self, mean: Tensor, std: Tensor) -> None:
+        """Set the training set's mean and standard deviation (D,) of raw tokens."""
+        self.stats.set(mean, std)
+
+    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Velocity (B, K, D) of normalised tokens ``x_t`` of that shape at times (B,)."""
+        condition = Condition() if condition is None else condition
+        return self._velocity(x_t, t, condition, self._context(condition, len(x_t)))
+
+    def _context(self, condition: Condition, batch: int) -> TextContext | None:
+        """The projected text, the same at all times of a trajectory."""
+        return None if self.text is None else self.text(condition, batch)
+
+    def _velocity(self, x_t: Tensor, t: Tensor, condition: Condition, context: TextContext | None) -> Tensor:
+        if tuple(x_t.shape[1:]) != (self.config.num_tokens, self.config.token_dim):
+            raise ValueError(
+                f"tokens must be (B, {self.config.num_tokens}, {self.config.token_dim}), got {tuple(x_t.shape)}"
+            )
+        time = self.time(t)
+        label = None if self.classes is None else self.classes(condition, len(x_t))
+        if self.config.kind == "transformer":
+            return self.network(x_t, time if label is None else time + label, context)
+        parts = [x_t + self.position]
+        if self.learned_tokens is not None:
+            parts.insert(0, self.learned_tokens.expand(len(x_t), -1, -1))
+        elif self.config.num_extra_tokens:
+            parts.insert(0, self._extra(condition))
+        if label is not None:
+            parts.append(label[:, None])
+        start = self.config.num_leading_tokens
+        return self.network(torch.cat(parts, dim=1), time, context)[:, start : start + self.config.num_tokens]
+
+    def _extra(self, condition: Condition) -> Tensor:
+        wanted = (self.config.num_extra_tokens, self.config.token_dim)
+        if condition.extra is None or tuple(condition.extra.shape[1:]) != wanted:
+            raise ValueError(f"this generator needs Condition(extra=...) of shape (B, {wanted[0]}, {wanted[1]})")
+        return condition.extra
+
+    def losses(
+        self,
+        tokens: Tensor,
+        condition: Condition | None = None,
+        *,
+        noise: Tensor | None = None,
+        t: Tensor | None = None,
+        drop: Tensor | None = None,
+    ) -> Tensor:
+        """Per-sample flow-matching losses (B,) of raw tokens (B, D) or (B, K, D).
+
+        Args:
+            tokens: Raw tokens.
+            condition: Of the same batch.
+            noise: Standard normal (B, K, D).
+            t: Times (B,); otherwise uniform.
+            drop: (B,) bool, samples made unconditional; drawn with ``condition_dropout`` in training mode, none in
+                evaluation mode.
+        """
+        x_1 = self.stats.normalize(tokens[:, None] if tokens.ndim == 2 else tokens)
+        condition = Condition() if condition is None else condition
+        if t is None:
+            t = sample_uniform(len(x_1), device=x_1.device)
+        if noise is None:
+            noise = torch.randn_like(x_1)
+        if drop is None and self.training and self.config.condition != "none":
+            drop = torch.rand(len(x_1), device=x_1.device) < self.config.condition_dropout
+        if drop is not None:
+            condition = condition.drop(drop)
+        point = LinearPath().sample(noise, x_1, t)
+        return velocity_loss(self.velocity(point.x_t, t, condition), point.v_t)
+
+    forward = losses  # what a data-parallel wrapper calls
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition | None = None,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int = 50,
+        cfg_scale: float = 1.0,
+        guidance_interval: tuple[float, float] | None = (0.3, 0.9),
+        solver: str = "euler",
+        seeds: int | Sequence[int] = 0,
+        num_samples: int | None = None,
+    ) -> Tensor:
+        """Sample raw tokens (B, K, D).
+
+        Args:
+            condition: One condition per sample; None for an unconditional model.
+            noise: Starting noise (B, K, D); without it ``seeds`` decide.
+            num_steps: Steps of the solver.
+            cfg_scale: Guidance; 1 is the conditional prediction and costs one network evaluation a step.
+            guidance_interval: Times, both ends included, at which guidance acts; None means all.
+            solver: "euler", "heun" or "dopri5".
+            seeds: One per sample, or s for s, s + 1, ...
+            num_samples: Batch size when there is neither condition nor noise.
+        """
+        condition = Condition() if condition is None else condition
+        if noise is None:
+            num = num_samples if num_samples is not None else len(condition)
+            shape = (self.config.num_tokens, self.config.token_dim)
+            noise = noise_from_seeds(expand_seed(seeds, num), shape, stream=TOKEN_NOISE_STREAM)
+        noise = noise.to(device=self.stats.mean.device, dtype=self.stats.mean.dtype)
+        condition = condition.to(noise.device)
+        plain = self._context(condition, len(noise))
+        if cfg_scale == 1.0 or self.config.condition == "none":
+            tokens = solve(solver, lambda x, t: self._velocity(x, t, condition, plain), noise, num_steps)
+            return self.stats.denormalize(tokens)
+        both = Condition.concat(Condition.null(condition), condition)
+        doubled = self._context(both, 2 * len(noise))
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            if not is_guided(t[0], guidance_interval):
+                return self._velocity(x, t, condition, plain)
+            v = self._velocity(torch.cat([x, x]), torch.cat([t, t]), both, doubled)
+            unconditional, conditional = v.chunk(2)
+            return guide(conditional, unconditional, cfg_scale)
+
+        return self.stats.denormalize(solve(solver, guided, noise, num_steps))

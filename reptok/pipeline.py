@@ -1,0 +1,157 @@
+"""The whole model: prompts or labels to images, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from reptok.flow.noise import expand_seed
+from reptok.generator.conditioning import Condition
+from reptok.generator.generator import TokenGenerator
+from reptok.text_encoder import TextEncoder
+from reptok.tokenizer import RepTok
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Images (B, 3, H, W), clamped to [-1, 1], as 8-bit RGB pictures."""
+    levels = (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    return [Image.fromarray(level) for level in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+class RepTokPipeline(nn.Module):
+    """Tokenizer, and where the model has them a generator, a text encoder and names for the classes."""
+
+    def __init__(
+        self,
+        tokenizer: RepTok,
+        generator: TokenGenerator | None = None,
+        text_encoder: TextEncoder | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Raises:
+            ValueError: Generator and tokenizer, or generator and text encoder, disagree on a width or number.
+        """
+        super().__init__()
+        if generator is not None:
+            ours = (tokenizer.config.decoder.num_tokens, tokenizer.config.decoder.token_dim)
+            theirs = (generator.config.num_tokens, generator.config.token_dim)
+            if ours != theirs:
+                raise ValueError(f"the generator makes tokens of {theirs}, the tokenizer decodes {ours}")
+            if text_encoder is not None and generator.config.text_dim not in (0, text_encoder.dim):
+                raise ValueError(
+                    f"the generator attends to width {generator.config.text_dim}, the text encoder gives {text_encoder.dim}"
+                )
+        self.tokenizer = tokenizer
+        self.generator = generator
+        self.text_encoder = text_encoder
+        self.class_names = None if class_names is None else list(class_names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tokenizer.device
+
+    def condition(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        labels: int | str | Sequence[int | str] | None = None,
+    ) -> Condition:
+        """The generator's condition for prompts or for labels (numbers or class names).
+
+        Raises:
+            ValueError: Both or the wrong kind were given, or a class name is unknown.
+        """
+        kind = self._need_generator().config.condition
+        if prompt is not None and labels is not None:
+            raise ValueError("give either a prompt or labels, not both")
+        if kind == "text":
+            if prompt is None or self.text_encoder is None:
+                raise ValueError("this model is conditioned on text: give a prompt (and keep its text encoder)")
+            states, mask = self.text_encoder([prompt] if isinstance(prompt, str) else list(prompt))
+            return Condition(text=states, mask=mask)
+        if prompt is not None:
+            raise ValueError(f"this model takes no prompt; its condition is {kind!r}")
+        if kind == "class":
+            if labels is None:
+                raise ValueError("this model is conditioned on classes: give labels")
+            chosen = [labels] if isinstance(labels, (int, str)) else list(labels)
+            return Condition(labels=torch.tensor([self._label(c) for c in chosen], device=self.device))
+        if labels is not None:
+            raise ValueError("this model is unconditional: it takes no labels")
+        return Condition()
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        num_images: int = 1,
+        cfg_scale: float = 1.5,
+        guidance_interval: tuple[float, float] | None = (0.3, 0.9),
+        num_steps: int = 50,
+        decoder_steps: int = 50,
+        solver: str = "euler",
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 32,
+    ) -> list[Image.Image]:
+        """Generate pictures.
+
+        Args:
+            prompt: Text or texts, for a text-conditional model.
+            labels: Class numbers or names, for a class-conditional model.
+            num_images: Pictures per prompt or label, in a row.
+            cfg_scale: Guidance of the token generator; 1 is off.
+            guidance_interval: Times at which it acts.
+            num_steps: Steps of the generator.
+            decoder_steps: Steps of the decoder.
+            solver: "euler", "heun" or "dopri5", for both.
+            seed: Picture i uses seed + i (or the i-th of a sequence), whatever the batch it is made in.
+            batch_size: Pictures made at a time.
+        """
+        generator = self._need_generator()
+        condition = self.condition(prompt, labels)
+        is_free = generator.config.condition == "none"
+        total = num_images if is_free else num_images * len(condition)
+        condition = condition if is_free else condition.repeat(num_images)
+        seeds = expand_seed(seed, total)
+        pictures: list[Image.Image] = []
+        for start in range(0, total, batch_size):
+            rows = slice(start, start + batch_size)
+            tokens = generator.sample(
+                condition.index(rows),
+                num_steps=num_steps,
+                cfg_scale=cfg_scale,
+                guidance_interval=guidance_interval,
+                solver=solver,
+                seeds=seeds[rows],
+                num_samples=len(seeds[rows]),
+            )
+            images = self.tokenizer.detokenize(
+                tokens, num_steps=decoder_steps, solver=solver, seed=seeds[rows]
+            )
+            pictures += to_pictures(images)
+        return pictures
+
+    def _need_generator(self) -> TokenGenerator:
+        if self.generator is None:
+            raise ValueError("this model has a tokenizer but no generator: it reconstructs and does not generate")
+        return self.generator
+
+    def _label(self, label: int | str) -> int:
+        number = self._need_generator().config.num_classes
+        if isinstance(label, str) and label.isdigit():
+            label = int(label)
+        if isinstance(label, str):
+            if self.class_names is None or label not in self.class_names:
+                known = ", ".join(self.class_names or []) or "none; give numbers"
+                raise ValueError(f"unknown class {label!r}; known classes: {known}")
+            return self.class_names.index(label)
+        if not 0 <= label < number:
+            raise ValueError(f"class {label} is outside 0 ... {number - 1}")
+        return label

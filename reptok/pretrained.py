@@ -1,0 +1,199 @@
+"""One folder per model: safetensors, JSON and a card; nothing in it executes.
+
+    model/  README.md  model.json (what is here, class names)
+      tokenizer/     config.json  model.safetensors  latent_spec.json  encoder/  autoencoder/
+      generator/     config.json  model.safetensors                      (if it generates)
+      text_encoder/  a language model's own folder, or config.json with a hub id   (if it reads text)
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from reptok.autoencoder import Autoencoder, LatentSpec
+from reptok.encoder.vit import save_vit
+from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.pipeline import RepTokPipeline
+from reptok.text_encoder import TextEncoder, TextEncoderConfig
+from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.weights import load_exact, load_weights, read_json, save_weights, write_json
+
+FORMAT = 1
+TEXT_CONFIG = "reptok_text_encoder.json"
+FOREIGN_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py")
+
+
+def save_tokenizer(tokenizer: RepTok, folder: str | Path) -> None:
+    """Write a self-contained tokenizer folder: its encoder, VAE, decoder and configuration."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_vit(tokenizer.encoder.original_vit, tokenizer.encoder.architecture, folder / "encoder")
+    tokenizer.autoencoder.save(folder / "autoencoder")
+    config = tokenizer.config
+    config = replace(
+        config,
+        encoder=replace(config.encoder, name="folder", path="encoder"),
+        autoencoder=replace(config.autoencoder, path="autoencoder"),
+    )
+    write_json(folder / "latent_spec.json", asdict(tokenizer.autoencoder.spec))
+    save_weights(tokenizer.trainable_state_dict(), folder / "model.safetensors")
+    write_json(folder / "config.json", {"format": FORMAT, "kind": "tokenizer", "config": asdict(config)})
+
+
+def load_tokenizer(folder: str | Path) -> RepTok:
+    """Load what :func:`save_tokenizer` wrote, in evaluation mode on the CPU.
+
+    Raises:
+        FileNotFoundError: The folder or a file of it is missing.
+        ValueError: The files do not fit together.
+    """
+    folder = Path(folder)
+    config = RepTokConfig.from_dict(_config(folder, "tokenizer"))
+    config = replace(
+        config,
+        encoder=replace(config.encoder, path=str(folder / str(config.encoder.path))),
+        autoencoder=replace(config.autoencoder, path=str(folder / config.autoencoder.path)),
+    )
+    autoencoder = Autoencoder(config.autoencoder)
+    LatentSpec(**read_json(folder / "latent_spec.json")).check(autoencoder.spec)
+    tokenizer = RepTok(config, autoencoder=autoencoder)
+    tokenizer.load_trainable_state_dict(load_weights(folder / "model.safetensors"))
+    return tokenizer.eval()
+
+
+def save_generator(generator: TokenGenerator, folder: str | Path) -> None:
+    """Write a generator folder, its token statistics included."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(generator.state_dict(), folder / "model.safetensors")
+    values = asdict(generator.config)
+    write_json(folder / "config.json", {"format": FORMAT, "kind": "generator", "config": values})
+
+
+def load_generator(folder: str | Path) -> TokenGenerator:
+    """Load what :func:`save_generator` wrote, in evaluation mode on the CPU; raises as :func:`load_tokenizer`."""
+    folder = Path(folder)
+    generator = TokenGenerator(GeneratorConfig(**_config(folder, "generator")))
+    load_exact(generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors"))
+    return generator.eval()
+
+
+def save_pretrained(pipe: RepTokPipeline, folder: str | Path, *, card: str | None = None) -> None:
+    """Write a whole model.
+
+    Args:
+        pipe: What to save.
+        folder: Is created; files of an earlier save are replaced.
+        card: Text of the model card; by default the parts and their sizes.
+    """
+    folder = Path(folder)
+    save_tokenizer(pipe.tokenizer, folder / "tokenizer")
+    if pipe.generator is not None:
+        save_generator(pipe.generator, folder / "generator")
+    if pipe.text_encoder is not None:
+        _save_text_encoder(pipe.text_encoder.config, folder / "text_encoder")
+    parts = [p for p in ("generator", "text_encoder") if getattr(pipe, p) is not None]
+    (folder / "README.md").write_text(card if card is not None else default_card(pipe), encoding="utf-8")
+    write_json(
+        folder / "model.json",
+        {"format": FORMAT, "parts": ["tokenizer", *parts], "class_names": pipe.class_names},
+    )
+
+
+def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
+    """Load a model folder, or a lone tokenizer folder, in evaluation mode on the CPU.
+
+    Args:
+        path_or_hub_id: A local folder; any other name is fetched from the Hugging Face hub.
+
+    Raises:
+        OSError: There is no such folder, and the hub has no such model or cannot be reached.
+        ValueError: The files do not fit together.
+    """
+    folder = _local_folder(path_or_hub_id)
+    if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
+        return RepTokPipeline(load_tokenizer(folder)).eval()
+    model = read_json(_existing(folder / "model.json"))
+    parts = model["parts"]
+    return RepTokPipeline(
+        tokenizer=load_tokenizer(folder / "tokenizer"),
+        generator=load_generator(folder / "generator") if "generator" in parts else None,
+        text_encoder=_load_text_encoder(folder / "text_encoder") if "text_encoder" in parts else None,
+        class_names=model["class_names"],
+    ).eval()
+
+
+def default_card(pipe: RepTokPipeline) -> str:
+    """A model card that says what the folder holds."""
+
+    def millions(module: nn.Module) -> str:
+        return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
+
+    tokenizer = pipe.tokenizer
+    lines = [
+        "---\nlibrary_name: reptok\ntags: [reptok, image-generation]\n---\n",
+        "# RepTok model\n",
+        "An image is one continuous token. Load it with `reptok.load_pretrained(folder)`.\n",
+        "| part | size |\n|---|---|",
+        f"| encoder, {tokenizer.encoder.dim} wide, {tokenizer.encoder.image_size} px | {millions(tokenizer.encoder)} |",
+        f"| decoder, {tokenizer.config.decoder.width} x {tokenizer.config.decoder.depth} | {millions(tokenizer.decoder)} |",
+        f"| autoencoder | {millions(tokenizer.autoencoder)} |",
+    ]
+    if pipe.generator is not None:
+        kind, condition = pipe.generator.config.kind, pipe.generator.config.condition
+        lines.append(f"| generator, {kind}, condition {condition} | {millions(pipe.generator)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _save_text_encoder(config: TextEncoderConfig, folder: Path) -> None:
+    """Copy a local language model's folder; a hub model is named, not copied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(config.path)
+    if source.is_dir():
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.suffix not in FOREIGN_SUFFIXES and file.name != TEXT_CONFIG:
+                if not (folder / file.name).exists() or not (folder / file.name).samefile(file):
+                    shutil.copyfile(file, folder / file.name)
+        config = replace(config, path=".")
+    write_json(folder / TEXT_CONFIG, asdict(config))
+
+
+def _load_text_encoder(folder: Path) -> TextEncoder:
+    config = TextEncoderConfig(**read_json(_existing(folder / TEXT_CONFIG)))
+    return TextEncoder(replace(config, path=str(folder)) if config.path == "." else config)
+
+
+def _config(folder: Path, kind: str) -> dict[str, Any]:
+    values = read_json(_existing(folder / "config.json"))
+    if values.get("kind") != kind:
+        raise ValueError(f"{folder} holds a {values.get('kind', 'folder of another kind')}, not a {kind}")
+    if values.get("format") != FORMAT:
+        raise ValueError(f"{folder} has format {values.get('format')}; this version reads format {FORMAT}")
+    config: dict[str, Any] = values["config"]
+    return config
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.parent} is no RepTok folder: {file.name} is missing")
+    return file
+
+
+def _local_folder(path_or_hub_id: str | Path) -> Path:
+    folder = Path(path_or_hub_id)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]
+        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=patterns))
+    except Exception as error:
+        raise OSError(
+            f"no model at {str(path_or_hub_id)!r}: neither a local folder nor a hub model that can be fetched ({error})"
+        ) from error
