@@ -8,13 +8,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#7a7a7a"
 COLOURS = ("#8d99a6", "#3f7fd1", "#e07b39", "#4f9d69", "#a564b0", "#c2a032", "#d1556f", "#3fa7b5")
@@ -136,7 +138,11 @@ def _colours(count: int) -> list[str]:
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -148,7 +154,6 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _draw(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGBA")
 

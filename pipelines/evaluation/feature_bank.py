@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from reptok.metrics.knn import knn_predict
 from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView
 from reptok.metrics.features import FeatureExtractor
+from reptok.metrics.knn import knn_predict
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from torch import Tensor
 from pipelines.evaluation.dataset_view import DatasetView, Example
 from reptok.flow.noise import noise_from_seeds
 from reptok.generator.conditioning import Condition
-from reptok.generator.generator import TokenGenerator
+from reptok.generator.generator import TOKEN_NOISE_STREAM, TokenGenerator
 from reptok.metrics.features import FeatureExtractor
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
 
 TIME_BINS = 8
-TOKEN_STREAM = 1
-"""Noise stream of the token, apart from the latent's: one seed serves both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +59,15 @@ class Sampler:
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example], seeds: Sequence[int], guidance: float) -> Tensor:
         """One image (B, 3, H, W) per example, clamped to [-1, 1], on the CPU."""
-        config = self.generator.config
-        noise = noise_from_seeds(seeds, (config.num_tokens, config.token_dim), stream=TOKEN_STREAM)
         tokens = self.generator.sample(
             self.condition(examples),
-            noise=noise.to(self.tokenizer.device),
+            seeds=seeds,
+            num_samples=len(seeds),
             num_steps=self.generator_steps,
             cfg_scale=guidance,
             guidance_interval=self.guidance_interval,
         )
-        tokens = tokens[:, 0] if config.num_tokens == 1 else tokens
-        images = self.tokenizer.detokenize(tokens, num_steps=self.decoder_steps, seed=list(seeds))
+        images = self.tokenizer.detokenize(tokens, num_steps=self.decoder_steps, seed=seeds)
         return images.clamp(-1, 1).cpu()
 
 
@@ -125,22 +121,24 @@ def run_samples(
     return SamplingTrial(
         images={scale: torch.cat(parts) for scale, parts in images.items()},
         features={
-            scale: {name: torch.cat(parts) for name, parts in named.items()} for scale, named in features.items()
+            scale: {name: torch.cat(parts) for name, parts in named.items()}
+            for scale, named in features.items()
         },
         originals={name: torch.cat(parts) for name, parts in originals.items()},
         bin_losses=losses / len(view),
     )
 
 
-def _bin_losses(sampler: Sampler, tokens: Tensor, examples: Sequence[Example], seeds: Sequence[int]) -> Tensor:
-    """Sum over a batch of the loss at each bin's midpoint, with the same noise for all bins and no dropout."""
+def _bin_losses(
+    sampler: Sampler, tokens: Tensor, examples: Sequence[Example], seeds: Sequence[int]
+) -> Tensor:
+    """Sum over a batch of the loss at each bin's midpoint, with the same noise for all bins."""
     generator = sampler.generator
     condition = sampler.condition(examples)
     shape = (generator.config.num_tokens, generator.config.token_dim)
-    noise = noise_from_seeds(seeds, shape, stream=TOKEN_STREAM).to(tokens)
-    keep = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    noise = noise_from_seeds(seeds, shape, stream=TOKEN_NOISE_STREAM).to(tokens)
     sums = []
     for number in range(TIME_BINS):
         t = tokens.new_full((len(tokens),), (number + 0.5) / TIME_BINS)
-        sums.append(generator.losses(tokens, condition, noise=noise, t=t, drop=keep).double().sum().cpu())
+        sums.append(generator.losses(tokens, condition, noise=noise, t=t).double().sum().cpu())
     return torch.stack(sums)

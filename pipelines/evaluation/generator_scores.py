@@ -1,0 +1,133 @@
+"""The figures of a generator's evaluation, flat for the log and with their baselines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipelines.evaluation.dataset_view import DatasetView
+from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.results import Score
+from pipelines.evaluation.sampling_trial import SamplingTrial
+from reptok.metrics.evaluator import frechet_name, frechet_of
+
+COPY_QUANTILE = 0.99
+"""A sample is very close to a training image beyond this quantile of real validation images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """Whether images were recognised as their subject, (N,) bool: real ones, and samples per guidance."""
+
+    real: Tensor
+    made: dict[float, Tensor]
+
+
+def recognise(trial: SamplingTrial, view: DatasetView, bank: FeatureBank) -> Recognition | None:
+    """Compare each image's recognised subject with the one asked for; None where there are no subjects."""
+    if not bank.subjects:
+        return None
+    labels = bank.labels_of(view)
+    return Recognition(
+        real=bank.recognise(trial.originals["vit"]) == labels,
+        made={scale: bank.recognise(features["vit"]) == labels for scale, features in trial.features.items()},
+    )
+
+
+def measure(
+    trial: SamplingTrial,
+    view: DatasetView,
+    bank: FeatureBank,
+    recognition: Recognition | None,
+    clip_scores: Mapping[float, float],
+) -> dict[str, float]:
+    """Every figure under its flat name; the guidance is the suffix ("eval/recognised_cfg_1.5")."""
+    metrics = {"eval/samples": float(len(view))}
+    real_similarity = bank.nearest(trial.originals["vit"])[0]
+    close = real_similarity.quantile(COPY_QUANTILE)
+    metrics["eval/nearest_similarity_real"] = float(real_similarity.mean())
+    metrics["eval/fd_vit_training_images"] = frechet_of(bank.sample(len(view)), trial.originals["vit"])
+    if recognition is not None:
+        metrics["eval/recognised_real"] = float(recognition.real.double().mean())
+    for scale, features in trial.features.items():
+        suffix = f"_cfg_{scale:g}"
+        for name, values in features.items():
+            metrics[f"eval/g{frechet_name(name)}{suffix}"] = frechet_of(values, trial.originals[name])
+        similarity = bank.nearest(features["vit"])[0]
+        metrics[f"eval/nearest_similarity{suffix}"] = float(similarity.mean())
+        metrics[f"eval/close_to_training{suffix}"] = float((similarity > close).double().mean())
+        if recognition is not None:
+            share = float(recognition.made[scale].double().mean())
+            metrics[f"eval/recognised{suffix}"] = share
+            metrics[f"eval/recognised_ratio{suffix}"] = share / max(metrics["eval/recognised_real"], 1e-9)
+        if scale in clip_scores:
+            metrics[f"eval/clip_score{suffix}"] = clip_scores[scale]
+    losses = trial.bin_losses.tolist()
+    metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
+    metrics["val/loss"] = sum(losses) / len(losses)
+    return metrics
+
+
+def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: float) -> list[Score]:
+    """The figures that matter; the highest guidance leads, the others stand beside it.
+
+    Args:
+        metrics: from `measure`.
+        guidance: scales that were sampled.
+        chance: share of images that a blind guess recognises.
+    """
+    lead = max(guidance)
+
+    def others(name: str, factor: float = 1.0) -> dict[str, float]:
+        rest = [scale for scale in guidance if scale != lead]
+        return {f"guidance {scale:g}": factor * metrics[f"eval/{name}_cfg_{scale:g}"] for scale in rest}
+
+    result = []
+    if "eval/recognised_real" in metrics:
+        result.append(
+            Score(
+                name=f"Recognised as asked for, guidance {lead:g}",
+                value=100 * metrics[f"eval/recognised_cfg_{lead:g}"],
+                unit="%",
+                baselines={
+                    "blind guess": 100 * chance,
+                    **others("recognised", 100),
+                    "real images": 100 * metrics["eval/recognised_real"],
+                },
+                note="vote of the nearest training images, frozen encoder's features",
+            )
+        )
+    for name, title in (("gfid", "gFID"), ("gfd_vit", "Frechet distance, frozen encoder")):
+        if f"eval/{name}_cfg_{lead:g}" in metrics:
+            baselines = others(name)
+            if name == "gfd_vit":
+                baselines["training images"] = metrics["eval/fd_vit_training_images"]
+            value = metrics[f"eval/{name}_cfg_{lead:g}"]
+            result.append(
+                Score(
+                    name=f"{title}, guidance {lead:g}",
+                    value=value,
+                    baselines=baselines,
+                    higher_is_better=False,
+                )
+            )
+    if f"eval/clip_score_cfg_{lead:g}" in metrics:
+        value = metrics[f"eval/clip_score_cfg_{lead:g}"]
+        result.append(
+            Score(name=f"CLIP score, guidance {lead:g}", value=value, baselines=others("clip_score"))
+        )
+    result.append(
+        Score(
+            name=f"Very close to a training image, guidance {lead:g}",
+            value=100 * metrics[f"eval/close_to_training_cfg_{lead:g}"],
+            unit="%",
+            baselines={**others("close_to_training", 100), "real images": 100 * (1 - COPY_QUANTILE)},
+            higher_is_better=False,
+            note="closer than all but 1 % of the real validation images are",
+        )
+    )
+    result.append(Score(name="Validation loss", value=metrics["val/loss"], higher_is_better=False,
+                        note="mean over eight bins of flow time"))  # fmt: skip
+    return result

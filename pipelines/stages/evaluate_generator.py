@@ -1,0 +1,199 @@
+"""Stage: does the generator make what it is asked for, and does it make it up?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.evaluation import generator_plates as plates
+from pipelines.evaluation.dataset_view import DatasetView
+from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.generator_scores import measure, recognise, scores
+from pipelines.evaluation.results import Evaluation, save_plate
+from pipelines.evaluation.sampling_trial import Sampler, SamplingTrial, run_samples
+from pipelines.stages.weights import resolve
+from reptok.metrics.features import EncoderFeatures, FeatureExtractor, InceptionFeatures
+from reptok.pretrained import load_generator, load_tokenizer
+from reptok.text_encoder import TextEncoder, TextEncoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateGeneratorConfig:
+    """What to sample, on how much.
+
+    Attributes:
+        samples: validation images whose captions or labels are asked for, evenly spread over the split.
+        guidance: scales of classifier-free guidance; 1 is none.
+        guidance_interval: flow times between which guidance acts.
+        generator_steps: Euler steps of the generator.
+        decoder_steps: Euler steps of the decoder.
+        bank_images: training images for recognition and for nearest neighbours.
+        neighbours: k of the k-nearest-neighbour recognition.
+        shown_prompts: rows of the picture of samples.
+        shown_samples: columns of it per guidance.
+        text_encoder: the frozen language model the generator was trained with; None without text.
+        weights_digest: digest of its weights where they are a local folder.
+        inception_weights: file of the FID Inception's weights; without it there is no FID.
+        clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
+        clip_architecture: open_clip's name of that model.
+        batch_size: images at a time.
+        device: torch device.
+    """
+
+    samples: int = 200
+    guidance: tuple[float, ...] = (1.0, 1.5)
+    guidance_interval: tuple[float, float] = (0.3, 0.9)
+    generator_steps: int = 50
+    decoder_steps: int = 20
+    bank_images: int = 2000
+    neighbours: int = 10
+    shown_prompts: int = 10
+    shown_samples: int = 4
+    text_encoder: TextEncoderConfig | None = None
+    weights_digest: str = ""
+    inception_weights: str = ""
+    clip_weights: str = ""
+    clip_architecture: str = "ViT-B-16"
+    batch_size: int = insignificant(50)
+    device: str = insignificant("cpu")
+
+    def __post_init__(self) -> None:
+        if not self.guidance:
+            raise ValueError("evaluate_generator.guidance must name at least one scale, such as [1.0, 1.5]")
+
+
+class EvaluateGenerator(Stage):
+    """Sample what validation images show, recognise it, measure it, and look for copies."""
+
+    name = "evaluate_generator"
+    output = "generator_report"
+    needs_cluster = False
+    config: EvaluateGeneratorConfig
+
+    def __init__(self, config: EvaluateGeneratorConfig, models: tuple[str, ...] = ()):
+        """Read also the artifact of kind "text_encoder", where `models` names it."""
+        super().__init__(config)
+        self.inputs = ("dataset", "tokenizer", "generator", *models)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        config = self.config
+        sampler = self._sampler(inputs)
+        tokenizer = sampler.tokenizer
+        view = DatasetView(inputs["dataset"], "val", config.samples)
+        training = DatasetView(inputs["dataset"], "train", config.bank_images)
+        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
+        extractors: list[FeatureExtractor] = [frozen]
+        if config.inception_weights:
+            extractors.append(InceptionFeatures(config.inception_weights, config.device))
+
+        def bank_progress(done: int) -> None:
+            out.log.progress(done, len(training), "training images")
+
+        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, bank_progress)
+        trial = run_samples(
+            sampler,
+            view,
+            extractors,
+            guidance=config.guidance,
+            batch_size=config.batch_size,
+            progress=lambda done, total: out.log.progress(done, total, "prompts"),
+        )
+        recognition = recognise(trial, view, bank)
+        metrics = measure(trial, view, bank, recognition, self._clip_scores(trial, view))
+        lead = max(config.guidance)
+        similarity, nearest = bank.nearest(trial.features[lead]["vit"])
+        pictures = [
+            (
+                plates.samples_picture(
+                    sampler, view, config.guidance, config.shown_prompts, config.shown_samples
+                ),
+                plates.SAMPLES,
+            ),
+            (
+                plates.neighbours_picture(view, bank, trial.images[lead], similarity, nearest, shown=10),
+                plates.NEIGHBOURS,
+            ),
+        ]
+        if recognition is not None:
+            picture = plates.recognition_picture(view, bank, recognition.real, recognition.made)
+            pictures.append((picture, plates.RECOGNITION))
+        pictures.append((plates.loss_picture(trial), plates.LOSSES))
+        kind = {"text": "the captions", "class": "the labels"}.get(sampler.generator.config.condition)
+        evaluation = Evaluation(
+            title="Generator: from words to a token"
+            if kind == "the captions"
+            else "Generator: tokens from noise",
+            lead=(f"Asked for {kind} of {len(view)} validation images, " if kind else f"{len(view)} times, ")
+            + "the generator drew a token from noise and the tokenizer's decoder made it an image. Only the "
+            "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
+            scores=scores(metrics, config.guidance, _chance(view)),
+            plates=[save_plate(out, picture, plate) for picture, plate in pictures],
+            notes=self._notes(bank, sampler),
+            metrics=metrics,
+        )
+        evaluation.write(out)
+        out.log.metrics(metrics)
+        return metrics
+
+    def _sampler(self, inputs: Mapping[str, Artifact]) -> Sampler:
+        config = self.config
+        generator = load_generator(inputs["generator"].local_path()).to(config.device).eval()
+        text_encoder = None
+        if generator.config.condition == "text":
+            if config.text_encoder is None:
+                raise ValueError(
+                    "the generator reads text: set evaluate_generator.text_encoder to what it was trained with"
+                )
+            models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
+            settings = resolve(models, "text_encoder", config.text_encoder)
+            text_encoder = TextEncoder(settings).to(config.device).eval()
+        return Sampler(
+            tokenizer=load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval(),
+            generator=generator,
+            text_encoder=text_encoder,
+            generator_steps=config.generator_steps,
+            decoder_steps=config.decoder_steps,
+            guidance_interval=config.guidance_interval,
+        )
+
+    def _clip_scores(self, trial: SamplingTrial, view: DatasetView) -> dict[float, float]:
+        config = self.config
+        if not config.clip_weights:
+            return {}
+        from reptok.metrics.clip_score import ClipScore  # costs seconds, and few have the weights
+
+        score = ClipScore.from_weights(config.clip_weights, config.clip_architecture, config.device)
+        captions = [example.caption for example in view.examples]
+        result = {}
+        for scale, images in trial.images.items():
+            parts = [
+                score(images[start : start + config.batch_size].float() / 127.5 - 1,
+                      captions[start : start + config.batch_size]).sum()
+                for start in range(0, len(images), config.batch_size)
+            ]  # fmt: skip
+            result[scale] = float(sum(parts)) / len(images)
+        return result
+
+    def _notes(self, bank: FeatureBank, sampler: Sampler) -> list[str]:
+        notes = []
+        if not self.config.inception_weights:
+            notes.append(
+                "No FID: the weights of the Inception network were not given. The Frechet distance here is "
+                "on the frozen encoder's features and compares only with itself."
+            )
+        if not self.config.clip_weights and sampler.generator.config.condition == "text":
+            notes.append("No CLIP score: the weights of a CLIP model were not given.")
+        if not bank.subjects:
+            notes.append("No recognition: the dataset names no subjects.")
+        return notes
+
+
+def _chance(view: DatasetView) -> float:
+    """Share that is right when one always answers with the most frequent subject."""
+    counts = Counter(example.subject for example in view.examples)
+    return max(counts.values()) / len(view)
