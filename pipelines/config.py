@@ -1,5 +1,4 @@
-"""The configuration: Hydra composes YAML and command line, this file turns the result into frozen
-dataclasses.
+"""The configuration: Hydra composes YAML and command line, this file makes frozen dataclasses of it.
 
     conf/config.yaml <- groups (experiment=demo, decoder=XL, ...) <- key=value from the command line
 
@@ -56,7 +55,7 @@ def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _prepared(override: str, conf: Path) -> str:
-    """Let Hydra set keys that the YAML does not mention (our schema judges them); check the choices of groups."""
+    """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
     key, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"{override!r} is not of the form key=value")
@@ -84,7 +83,7 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
             composed = compose("config", overrides, return_hydra_config=True)
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-        user = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from None
@@ -115,7 +114,7 @@ def _refuse_unknown(schema: Any, values: Any, prefix: str, valid: list[str]) -> 
 
 
 def _nearest(key: str, valid: list[str]) -> str:
-    """The valid key a person most likely meant: a sibling, else the same word elsewhere, else the closest path."""
+    """The valid key that was meant: a sibling, else the same word elsewhere, else the closest path."""
     parent, _, word = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in valid if k.rpartition(".")[0] == parent}
     everywhere = {k.rpartition(".")[2]: k for k in reversed(valid)}
@@ -144,7 +143,7 @@ def _construct(schema: Any, values: Any, path: str) -> Any:
 
 
 def _coerce(hint: Any, value: Any, key: str) -> Any:
-    """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes its type."""
+    """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return _coerce_union(arguments, value, key)

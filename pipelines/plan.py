@@ -22,7 +22,7 @@ FILLS = {"run": "#ffe08a", "resume": "#9fe3ff", "skip": "#b7e4c7"}
 
 
 def as_json(planned: Sequence[PlannedStage]) -> str:
-    """`{"stages": [{"name", "action", "reason", "fingerprint", "inputs"}]}`, inputs as {kind: fingerprint}."""
+    """`{"stages": [{"name", "action", "reason", "fingerprint", "inputs": {kind: fingerprint}}]}`."""
     stages = [
         {
             "name": p.stage.name,

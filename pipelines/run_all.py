@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -62,8 +63,8 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def command(arguments: list[str]) -> NoReturn:
-    """`main` as a process: Ctrl-C and SIGTERM end it and every process it started, with status 130 or 143."""
+def command(entry: Callable[[], int]) -> NoReturn:
+    """Run a command line as this process: Ctrl-C and SIGTERM end it with status 130 or 143, and nothing stays."""
     status = [130]
 
     def terminate(number: int, frame: object) -> NoReturn:
@@ -72,12 +73,9 @@ def command(arguments: list[str]) -> NoReturn:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = main(arguments)
+        code = entry()
     except KeyboardInterrupt:
-        from pipelines.dag.processes import end_children
-
         print("\ninterrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
-        end_children()
         code = status[0]
     sys.stdout.flush()
     sys.stderr.flush()
@@ -88,4 +86,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] in (["-h"], ["--help"]):
         print(__doc__)
         sys.exit(0)
-    command(sys.argv[1:])
+    command(lambda: main(sys.argv[1:]))

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from pipelines.dag.storage import Folder, LocalFolder, explained, open_folder
+from pipelines.dag.storage import Folder, LocalFolder, open_folder
+from pipelines.dag.writing import explained
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0

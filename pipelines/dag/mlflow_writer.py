@@ -19,6 +19,7 @@ from typing import Any
 QUEUE_LIMIT = 10_000
 BATCH_LIMIT = 1000  # metrics in one call, MLflow's own limit
 RETRY_SECONDS = (0.5, 2.0)
+HICCUP_SECONDS = 3.0
 Job = Callable[[Any], Any]
 
 
@@ -62,7 +63,7 @@ class MlflowWriter:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.away = False
+        self._away_since: float | None = None
         self._warned = False
         self._queue: queue.Queue[Job | Metrics] = queue.Queue(QUEUE_LIMIT)
         threading.Thread(target=self._work, name="mlflow-writer", daemon=True).start()
@@ -73,6 +74,12 @@ class MlflowWriter:
             self._queue.put_nowait(job)
         except queue.Full:
             self._warn("the queue to the tracking server is full")
+
+    @property
+    def away(self) -> bool:
+        """Whether the server has not answered for longer than a hiccup."""
+        since = self._away_since
+        return since is not None and time.monotonic() - since > HICCUP_SECONDS
 
     def flush(self, seconds: float = 20.0) -> bool:
         """Wait until all is written, at most so long, and not at all while the server is away."""
@@ -90,11 +97,11 @@ class MlflowWriter:
                     try:
                         client = client or self._connect()
                         self._write(client, taken)
-                        self.away = False
+                        self._away_since = None
                         break
                     except Exception as error:
+                        self._away_since = self._away_since or time.monotonic()
                         if wait is None or self.away:
-                            self.away = True
                             self._warn(f"{type(error).__name__}: {_first_line(error)}")
                             break
                         time.sleep(wait)
@@ -133,7 +140,7 @@ class MlflowWriter:
     def _connect(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -9,19 +9,14 @@ GRACE_SECONDS = 5.0
 
 def children() -> list[psutil.Process]:
     """Every living descendant of this process."""
-    return psutil.Process().children(recursive=True)
+    return list(psutil.Process().children(recursive=True))
 
 
-def end_children(known: list[psutil.Process] | None = None) -> None:
-    """Ask every descendant to end, then end those that do not.
-
-    Args:
-        known: descendants listed earlier; those whose parent has died meanwhile are found only there.
-    """
-    processes = set(known or []) | set(children())
+def end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, then end those that do not."""
     for process in processes:
         _signal(process, force=False)
-    _, alive = psutil.wait_procs(list(processes), timeout=GRACE_SECONDS)
+    _, alive = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
     for process in alive:
         _signal(process, force=True)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import psutil
+
 from pipelines.dag import cluster as ray_cluster
+from pipelines.dag import processes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
@@ -17,6 +21,8 @@ from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.dag.tracking import Tracker, TrackingConfig
+
+STOP_SECONDS = 10.0
 
 
 def run(
@@ -36,7 +42,7 @@ def run(
 
     Raises:
         GraphError: the stages do not form a workflow; nothing was started.
-        KeyboardInterrupt: after Ray was shut down.
+        KeyboardInterrupt: after Ray and all processes of the stages have ended.
     """
     planned = plan(stages, root, until=until, only=only, force=force)
     if all(p.action == "skip" for p in planned):
@@ -45,14 +51,27 @@ def run(
     cluster = cluster or ClusterConfig()
     ray_cluster.configure(cluster)
     tracker = Tracker(tracking or TrackingConfig(), root, {"git_commit": git_commit()})
-    status = "KILLED"
+    others = set(processes.children())
     try:
         results = _Schedule(planned, root, cluster, tracker).run()
-        status = "FAILED" if any(result.error for result in results) else "FINISHED"
-        return results
-    finally:
-        tracker.close(status)
-        ray_cluster.shutdown()
+    except KeyboardInterrupt:
+        _stop(tracker, others)
+        raise
+    tracker.close("FAILED" if any(result.error for result in results) else "FINISHED")
+    ray_cluster.shutdown()
+    return results
+
+
+def _stop(tracker: Tracker, others: set[psutil.Process]) -> None:
+    """End Ray and every process that was started since; a second Ctrl-C does not disturb that."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ours = [process for process in processes.children() if process not in others]
+    tracker.close("KILLED", seconds=STOP_SECONDS)
+    shutdown = threading.Thread(target=ray_cluster.shutdown, daemon=True)
+    shutdown.start()
+    shutdown.join(STOP_SECONDS)
+    processes.end(ours)
 
 
 class _Schedule:

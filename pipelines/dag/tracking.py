@@ -100,7 +100,7 @@ class StageLog:
         """Print rows, rate and time left, now and then."""
         self._progress.update(done, total, unit)
 
-    def handle(self, wait_seconds: float = 60.0) -> RunHandle | None:
+    def handle(self, wait_seconds: float = 30.0) -> RunHandle | None:
         """What `attach` needs in another process; None when tracking is off or away."""
         if self._writer is None:
             return None
@@ -143,6 +143,7 @@ class Tracker:
         self._root = root
         self._writer = MlflowWriter(tracking_uri(config, root)) if config.enabled else None
         self._experiment = ""
+        self._open: list[StageLog] = []
         self._parent = Run(create=lambda client: self._create(client, "workflow", dict(tags)))
         self._log = StageLog("workflow", self._writer, self._parent)
 
@@ -178,6 +179,7 @@ class Tracker:
 
         log = StageLog(name, self._writer, Run(create=create, created=created))
         log.tags({"last_invocation": time.strftime("%Y-%m-%d %H:%M:%S")})
+        self._open.append(log)
         return log
 
     def finish_stage(
@@ -189,14 +191,18 @@ class Tracker:
             log.text("manifest.json", manifest)
         log._put(lambda client, run: client.set_terminated(run, status))
         log.flush()
+        if log in self._open:
+            self._open.remove(log)
 
     def link(self, stage: str, action: str, run_id: str | None) -> None:
         """Tell in the parent run what became of a stage and which run made its artifact."""
         self._log.tags({f"stage.{stage}": f"{action} {run_id or ''}".strip()})
 
-    def close(self, status: str) -> None:
-        self._log._put(lambda client, run: client.set_terminated(run, status))
-        self._log.flush()
+    def close(self, status: str, seconds: float = 20.0) -> None:
+        """End the parent run, and with the same status the runs of stages that are not finished."""
+        for log in (*self._open, self._log):
+            log._put(lambda client, run: client.set_terminated(run, status))
+        self._log.flush(seconds)
 
     def _create(self, client: Any, name: str, tags: dict[str, str]) -> str:
         if not self._experiment:
