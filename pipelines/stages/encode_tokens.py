@@ -52,10 +52,11 @@ class TokensJob(ShardJob):
         folder = self.tokenizer.local_path()
         object.__setattr__(self, "op", EncodeTokensOp(folder, self.config.compute))
         self.op.setup()
-        spec = self.op.tokenizer.autoencoder.spec
-        replace(spec, image_size=self.image_size).check(
-            replace(spec, image_size=self.op.tokenizer.image_size)
-        )
+        if self.op.tokenizer.image_size != self.image_size:
+            raise ValueError(
+                f"the dataset's images are {self.image_size} px, but the tokenizer was trained on "
+                f"{self.op.tokenizer.image_size} px; rerun train_tokenizer on this dataset"
+            )
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` of blocks with `keys` and `token`."""

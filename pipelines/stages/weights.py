@@ -29,7 +29,7 @@ def resolve(models: Mapping[str, Artifact], name: str, config: C) -> C:
         config: A configuration with a field `path`: a local folder, a hub id, or nothing.
 
     Returns:
-        The configuration, with an absolute path where the weights are local (workers have other working folders).
+        The configuration, with an absolute path for local weights (workers have other working folders).
 
     Raises:
         FileNotFoundError: The path can only be a local folder, and there is none.

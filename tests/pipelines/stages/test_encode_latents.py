@@ -1,0 +1,107 @@
+"""The encode_latents stage: aligned with the dataset, equal to the networks, the same bytes after a kill."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipelines.dag.shards import ShardError
+from pipelines.ops.device import ComputeConfig
+from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
+from reptok.autoencoder import Autoencoder, AutoencoderConfig, LatentSpec
+from reptok.data.blocks import iterate_blocks, unpack_keys
+from reptok.encoder.ssl import EncoderConfig
+
+
+@pytest.fixture
+def config(tiny_models):
+    return EncodeLatentsConfig(
+        vae=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
+        encoder=EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32),
+        compute=ComputeConfig(batch_size=4),
+    )
+
+
+def stored(artifact, shard):
+    with artifact.open(f"{shard}.tar") as file:
+        return list(iterate_blocks(file))
+
+
+def test_latents_are_those_of_the_networks_in_the_datasets_order(dataset, config, run_stage):
+    latents, stats = run_stage(EncodeLatents(config), {"dataset": dataset})
+    assert (stats["rows_in"], stats["rows_out"]) == (20, 20)
+    op = EncodeLatentsOp(config.vae, config.encoder, config.compute)
+    op.setup()
+    index = read_index(dataset)
+    for shard in dataset_shards(index):
+        blocks = stored(latents, shard.name)
+        keys, images = next(image_batches(dataset, shard.name, 32, 1000)) if shard.rows else ([], None)
+        assert [key for block in blocks for key in unpack_keys(block["keys"])] == keys
+        if images is not None:
+            expected = op({"image": images})
+            for column, tolerance in (("moments", 2e-3), ("frozen_token", 1e-4)):
+                np.testing.assert_allclose(
+                    blocks[0][column], expected[column], rtol=tolerance, atol=tolerance
+                )
+
+
+def test_spec_tells_which_vae_made_the_latents(dataset, config, run_stage):
+    latents, _ = run_stage(EncodeLatents(config), {"dataset": dataset})
+    spec = LatentSpec(**latents.read_json("latent_spec.json"))
+    spec.check(Autoencoder(config.vae).spec)
+    assert (spec.image_size, spec.channels, spec.downsample) == (32, 4, 8)
+    other = Autoencoder(AutoencoderConfig(path=config.vae.path, scale=0.5)).spec
+    with pytest.raises(ValueError, match="Rerun encode_latents"):
+        spec.check(other)
+
+
+def test_models_may_come_from_artifacts(dataset, config, tiny_models, make_artifact, run_stage, digests):
+    models = {
+        kind: make_artifact(kind, lambda out, folder=folder: out.publish_folder(tiny_models / folder))
+        for kind, folder in (("vae", "autoencoder"), ("encoder", "encoder"))
+    }
+    elsewhere = EncodeLatentsConfig(
+        vae=AutoencoderConfig(path="./nowhere"),
+        encoder=EncoderConfig(name="folder", path="./nowhere", image_size=32),
+        compute=config.compute,
+    )
+    stage = EncodeLatents(elsewhere, models=("vae", "encoder"))
+    assert stage.inputs == ("dataset", "vae", "encoder")
+    from_artifacts, _ = run_stage(stage, {"dataset": dataset, **models}, "a")
+    from_paths, _ = run_stage(EncodeLatents(config), {"dataset": dataset}, "b")
+    tars = {name: digest for name, digest in digests(from_paths).items() if name.endswith(".tar")}
+    assert {name: digests(from_artifacts)[name] for name in tars} == tars
+
+
+def test_resumed_work_has_the_bytes_of_undisturbed_work(dataset, config, run_stage, digests, tmp_path):
+    reference, _ = run_stage(EncodeLatents(config), {"dataset": dataset}, "reference")
+    again, _ = run_stage(EncodeLatents(config), {"dataset": dataset}, "again")
+    assert digests(again) == digests(reference)
+    for record in sorted((tmp_path / "again" / "_scratch" / "shards" / "done").iterdir())[1:]:
+        record.unlink()
+    (tmp_path / "again" / "train-00001.tar").write_bytes(b"half a file")
+    resumed, stats = run_stage(EncodeLatents(config), {"dataset": dataset}, "again")
+    assert digests(resumed) == digests(reference)
+    assert stats["rows_out"] == 20
+
+
+def test_missing_weights_folder_is_named_before_anything_runs(dataset, config, run_stage):
+    config = EncodeLatentsConfig(vae=AutoencoderConfig(path="./zoo/none"), encoder=config.encoder)
+    with pytest.raises(FileNotFoundError, match=r"no folder '\./zoo/none' for the weights of 'vae'"):
+        run_stage(EncodeLatents(config), {"dataset": dataset})
+
+
+def test_damaged_dataset_shard_is_named(dataset, config, run_stage):
+    path = dataset.local_path("train-00001.tar")
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ShardError, match=r"train-00001\.tar is truncated"):
+        run_stage(EncodeLatents(config), {"dataset": dataset})
+
+
+def test_unknown_schema_is_refused(dataset, config, run_stage):
+    path = dataset.local_path("index.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    with pytest.raises(ValueError, match="schema version 99, expected 1"):
+        run_stage(EncodeLatents(config), {"dataset": dataset})
