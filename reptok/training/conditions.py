@@ -38,6 +38,7 @@ class CaptionConditions:
 
     def __init__(self, text_encoder: TextEncoder, capacity: int = CACHED_CAPTIONS):
         self.text_encoder, self.capacity = text_encoder, capacity
+        self._on_cpu = text_encoder.device.type == "cpu"
         self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     @torch.no_grad()
@@ -45,10 +46,12 @@ class CaptionConditions:
         """Return text states (B, L, C) and mask (B, L), L the longest caption of the batch."""
         wanted = dict.fromkeys(batch.captions)
         missing = [caption for caption in wanted if caption not in self._known]
-        if missing:
-            states, masks = self.text_encoder(missing)
-            for caption, state, mask in zip(missing, states, masks, strict=True):
-                # Padding is cut off, so that an entry does not depend on the batch it was encoded in.
+        # Alone on the CPU: states then have the same bits whatever was cached before, so that a resumed
+        # training is the uninterrupted one. On a GPU one call for all is faster by far.
+        groups = [[caption] for caption in missing] if self._on_cpu else [missing] if missing else []
+        for group in groups:
+            states, masks = self.text_encoder(group)
+            for caption, state, mask in zip(group, states, masks, strict=True):
                 length = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 1
                 self._known[caption] = (state[:length].clone(), mask[:length].clone())
         for caption in wanted:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reptok.training.ema import EMA
-from reptok.training.optim import OptimConfig, build_optimizer
+from reptok.training.optim import AdamW, OptimConfig
 
 
 class TrainState:
@@ -32,20 +32,20 @@ class TrainState:
         self.weights = {
             name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
-        self.optimizer = build_optimizer(self.weights.items(), optim)
+        self.optimizer = AdamW(self.weights, optim)
         self.ema = EMA(self.weights, ema_decay)
         self.step = 0
         self.samples = 0
         self.sums: dict[str, float] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors by name: `weights/...`, `ema/...` and `optimizer/{moment}/...`; not copies."""
-        found = {f"weights/{name}": parameter.detach() for name, parameter in self.weights.items()}
-        found |= {f"ema/{name}": tensor for name, tensor in self.ema.weights.items()}
-        for name, parameter in self.weights.items():
-            for moment, value in self.optimizer.state.get(parameter, {}).items():
-                found[f"optimizer/{moment}/{name}"] = value
-        return found
+        """Return all tensors by name: `weights/...`, `ema/...` and `optimizer/...`; not copies."""
+        parts = {"weights": self.weights, "ema": self.ema.weights, "optimizer": self.optimizer.tensors()}
+        return {
+            f"{part}/{name}": tensor.detach()
+            for part, tensors in parts.items()
+            for name, tensor in tensors.items()
+        }
 
     def counters(self) -> dict[str, Any]:
         """Return the JSON-able rest of the state."""
@@ -62,26 +62,13 @@ class TrainState:
         Raises:
             ValueError: A tensor is missing, left over, or of another shape: the state is of another model.
         """
-        expected = {
-            f"{part}/{name}": weight.shape
-            for name, weight in self.weights.items()
-            for part in ("weights", "ema")
-        }
-        given = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimizer/")}
-        if given != expected:
-            different = sorted(
-                name for name in given.keys() | expected.keys() if given.get(name) != expected.get(name)
-            )
-            raise ValueError(f"the checkpoint is of another model: {', '.join(different[:5])} do not fit")
-        for name, parameter in self.weights.items():
-            parameter.copy_(tensors[f"weights/{name}"])
-            self.ema.weights[name].copy_(tensors[f"ema/{name}"])
-            moments = {
-                moment: tensors[f"optimizer/{moment}/{name}"].to(parameter.device, copy=True)
-                for moment in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer/{moment}/{name}" in tensors
-            }
-            if moments:
-                self.optimizer.state[parameter] = moments
+        own = self.tensors()
+        shapes = {name: tensor.shape for name, tensor in own.items()}
+        given = {name: tensor.shape for name, tensor in tensors.items()}
+        if given != shapes:
+            differing = sorted(n for n in given.keys() | shapes.keys() if given.get(n) != shapes.get(n))
+            raise ValueError(f"the checkpoint is of another model: {', '.join(differing[:5])} do not fit")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
         self.step, self.samples = int(counters["step"]), int(counters["samples"])
         self.sums = {name: float(value) for name, value in counters["sums"].items()}

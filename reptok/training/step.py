@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reptok.data.loader import GeneratorBatch, TokenizerBatch
 from reptok.flow.time import sample_logit_normal, sample_uniform
-from reptok.training.optim import OptimConfig, clip_gradients, lr_factor, set_lr
+from reptok.training.optim import OptimConfig, clip_gradients, lr_factor
 from reptok.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -171,7 +171,6 @@ class TrainStep:
             NonFiniteError: `max_skipped` steps in a row had no finite gradient; names the batch's samples.
         """
         step, optimizer = self.state.step, self.state.optimizer
-        set_lr(optimizer, lr_factor(step, self.total_steps, self.optim))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             losses = self.objective(batch, random)
         losses["loss"].backward()
@@ -179,9 +178,9 @@ class TrainStep:
         # After DDP's reduction the norm is the same number on every rank, and so is the decision.
         norm = float(clip_gradients(parameters, self.optim.grad_clip))
         if finite := math.isfinite(norm):
-            optimizer.step()
+            optimizer.step(lr_factor(step, self.total_steps, self.optim))
             self.state.ema.update(step)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped >= self.max_skipped:
             samples = getattr(batch, "samples", None)

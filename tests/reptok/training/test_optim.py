@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.training.optim import OptimConfig, build_optimizer, clip_gradients, lr_factor, set_lr
+from reptok.training.optim import AdamW, OptimConfig, clip_gradients, lr_factor
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -20,29 +20,50 @@ def test_cosine_follows_its_closed_form():
     assert lr_factor(110, 110, config) == pytest.approx(0.1)
 
 
-def test_only_matrices_decay_and_the_embedding_has_its_own_rate():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(3, 2)
-            self.norm = nn.LayerNorm(2)
-            self.encoder = nn.Module()
-            self.encoder.embedding = nn.Parameter(torch.zeros(1, 3))
+def adamw_by_hand(weight, gradients, lr, decay, beta1, beta2, eps):
+    first = second = torch.zeros_like(weight)
+    for count, gradient in enumerate(gradients, start=1):
+        weight = weight * (1 - lr * decay)
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient.square()
+        corrected = (second / (1 - beta2**count)).sqrt() + eps
+        weight = weight - lr * first / (1 - beta1**count) / corrected
+    return weight
 
-    model = Model()
-    config = OptimConfig(lr=0.1, weight_decay=0.5, cls_lr_scale=10.0)
-    optimizer = build_optimizer(model.named_parameters(), config)
-    found = {id(p): (g["weight_decay"], g["lr"]) for g in optimizer.param_groups for p in g["params"]}
-    assert found[id(model.linear.weight)] == (0.5, 0.1)
-    assert found[id(model.linear.bias)] == found[id(model.norm.weight)] == (0.0, 0.1)
-    assert found[id(model.encoder.embedding)] == (0.0, 1.0)
-    set_lr(optimizer, 0.5)
-    assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.05, 0.5]
+
+def test_the_update_is_adamw():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(5, 4))
+    gradients = [torch.randn(5, 4) for _ in range(6)]
+    config = OptimConfig(lr=0.02, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
+    expected = adamw_by_hand(weight.detach().clone(), gradients, 0.01, 0.3, 0.8, 0.95, 1e-6)
+    optimizer = AdamW({"linear.weight": weight}, config)
+    for gradient in gradients:
+        weight.grad = gradient
+        optimizer.step(0.5)
+    assert torch.allclose(weight, expected, atol=1e-6)
+
+
+def test_only_matrices_decay_and_the_embedding_has_its_own_rate():
+    """Without gradients decay alone moves a weight; with them the first step has the length of the rate."""
+    names = ("linear.weight", "tokenizer.encoder.embedding", "norm.weight")
+    shapes = ((2, 3), (1, 3), (3,))
+    parameters = {name: nn.Parameter(torch.ones(shape)) for name, shape in zip(names, shapes, strict=True)}
+    optimizer = AdamW(parameters, OptimConfig(lr=0.1, weight_decay=0.5, cls_lr_scale=10.0))
+    optimizer.step(1.0)
+    assert [round(float(p.detach().mean()), 6) for p in parameters.values()] == [0.95, 1.0, 1.0]
+    for parameter in parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    fresh = AdamW(parameters, OptimConfig(lr=0.1, cls_lr_scale=10.0))
+    before = [p.detach().clone() for p in parameters.values()]
+    fresh.step(1.0)
+    moved = [float((b - p.detach()).mean()) for b, p in zip(before, parameters.values(), strict=True)]
+    assert moved == pytest.approx([0.1, 1.0, 0.1], rel=1e-5)
 
 
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="nothing to train"):
-        build_optimizer(nn.Linear(2, 2).requires_grad_(False).named_parameters(), OptimConfig())
+        AdamW({}, OptimConfig())
 
 
 def test_clipping_scales_to_the_norm_and_reports_the_one_before():

@@ -1,0 +1,98 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from reptok.autoencoder import LatentSpec
+from reptok.data.blocks import iterate_blocks
+from reptok.data.loader import Batches, GeneratorData, TokenizerData, split_sizes
+from reptok.data.shards import read_samples
+from reptok.data.transforms import decode_image, to_float
+
+SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
+
+
+@pytest.fixture
+def folders(tmp_path, small_dataset):
+    dataset = small_dataset.write_dataset(tmp_path / "dataset")
+    latents = small_dataset.write_latents(tmp_path / "latents", SPEC, token_dim=6, latent_size=4)
+    tokens = small_dataset.write_tokens(tmp_path / "tokens", token_dim=6)
+    return dataset, latents, tokens
+
+
+def stored(folder, name):
+    shards = [folder / f"train-{i:05d}.tar" for i in range(2)]
+    return np.concatenate([block[name] for shard in shards for block in iterate_blocks(shard)])
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_tokenizer_batch_is_what_was_stored(folders, cache_bytes):
+    dataset, latents, _ = folders
+    data = TokenizerData(dataset, latents, cache_bytes=cache_bytes)
+    files = [s for i in range(2) for s in read_samples(dataset / f"train-{i:05d}.tar")]
+    samples, flipped = np.array([10, 0, 4, 5]), np.array([False, True, False, True])
+    for _ in range(2):
+        batch = data.read(samples, flipped)
+        for row, (sample, flip) in enumerate(zip(samples, flipped, strict=True)):
+            image = to_float(decode_image(files[sample].jpg))
+            assert torch.equal(batch.images[row], image.flip(-1) if flip else image)
+            moments = stored(latents, "moments")[sample, int(flip)].astype(np.float32)
+            assert np.array_equal(batch.moments[row].numpy(), moments)
+            assert np.array_equal(
+                batch.frozen_token[row].numpy(), stored(latents, "frozen_token")[sample, int(flip)]
+            )
+
+
+def test_a_generator_batch_is_what_was_stored(folders):
+    dataset, _, tokens = folders
+    batch = GeneratorData(dataset, tokens).read(np.array([7, 1, 3]), np.array([True, False, False]))
+    assert batch.captions == ["a red cup", "a red cup", "a cat"]
+    assert batch.labels.tolist() == [1, 1, 0]
+    assert np.array_equal(batch.tokens.numpy(), stored(tokens, "token")[[7, 1, 3], [1, 0, 0]])
+
+
+def test_ranks_share_each_batch_without_overlap(folders):
+    """The ranks' rows, put together, are the batch of a single process; every epoch has every sample once."""
+    dataset, _, tokens = folders
+    data = GeneratorData(dataset, tokens)
+    alone = Batches(data, 4, seed=1)
+    pair = [Batches(data, 4, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    seen = []
+    for position in range(0, 44, 4):
+        whole = alone.read(position)
+        parts = [batches.read(position) for batches in pair]
+        assert torch.equal(whole.tokens, torch.cat([part.tokens for part in parts]))
+        seen += whole.samples.tolist()
+    assert [sorted(seen[epoch * 11 : epoch * 11 + 11]) for epoch in range(4)] == [list(range(11))] * 4
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 6, 11])
+def test_a_stream_resumes_anywhere(folders, steps):
+    dataset, latents, _ = folders
+    data = TokenizerData(dataset, latents)
+    whole = [batch.samples.tolist() for batch in islice(Batches(data, 4, seed=2).stream(0), 14)]
+    resumed = [
+        batch.samples.tolist() for batch in islice(Batches(data, 4, seed=2).stream(4 * steps), 14 - steps)
+    ]
+    assert resumed == whole[steps:]
+
+
+def test_impossible_divisions_are_refused(folders):
+    data = GeneratorData(folders[0], folders[2])
+    with pytest.raises(ValueError, match="12 training workers for 11 samples"):
+        Batches(data, 12, seed=0, world_size=12)
+    with pytest.raises(ValueError, match="does not divide among 3"):
+        Batches(data, 4, seed=0, world_size=3)
+
+
+def test_latents_of_another_dataset_are_refused(folders, tmp_path, small_dataset):
+    other = small_dataset.write_dataset(tmp_path / "other", seed=1)
+    with pytest.raises(ValueError, match="rerun the stage"):
+        TokenizerData(other, folders[1])
+
+
+def test_splits(folders):
+    assert split_sizes(folders[0]) == {"train": 11, "val": 3}
+    with pytest.raises(ValueError, match="no 'test' samples"):
+        GeneratorData(folders[0], folders[2], "test")
