@@ -96,7 +96,12 @@ def submit(command: list[str], environment: dict[str, str]) -> int:
     """Run `command`, echo its output, and try again while the head's agents are still starting."""
     for attempt in range(10):
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         assert process.stdout is not None
         starting = False

@@ -1,0 +1,119 @@
+"""The root of the configuration: what `conf/` fills in and `workflows.py` builds stages from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import WorkerResources
+from pipelines.dag.tracking import TrackingConfig
+from pipelines.demo.coyo import CoyoConfig
+from pipelines.ops.caption import CaptionerConfig
+from pipelines.ops.device import ComputeConfig
+from pipelines.stages.download import DownloadConfig
+from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
+from pipelines.stages.import_images import ImportImagesConfig
+from pipelines.stages.publish import PublishConfig
+from pipelines.stages.select_urls import SelectUrlsConfig
+from pipelines.stages.shard import ShardConfig
+from pipelines.zoo.autoencoder import AutoencoderRecipe
+from pipelines.zoo.encoder import EncoderRecipe
+from pipelines.zoo.text_encoder import TextEncoderRecipe
+from reptok.autoencoder import AutoencoderConfig
+from reptok.decoder.transformer import DecoderConfig
+from reptok.encoder.ssl import EncoderConfig
+from reptok.generator.generator import GeneratorConfig
+from reptok.text_encoder import TextEncoderConfig
+from reptok.training.loop import TrainConfig
+
+WorkflowName = Literal["t2i", "class_conditional", "zoo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images come from and how they are stored.
+
+    Attributes:
+        image_size: Side of the training images in pixels; the YAML hands it on to the stages.
+        web: The demo's own web of photographs; without it the URL list comes from `select_urls.sources`.
+        import_images: The folder of pictures of the `class_conditional` workflow.
+    """
+
+    image_size: int
+    web: CoyoConfig | None = None
+    select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    shard: ShardConfig = field(default_factory=ShardConfig)
+    import_images: ImportImagesConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeGroup:
+    """How the frozen networks run over the dataset, for latents and for tokens."""
+
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    workers: WorkerResources = insignificant(factory=WorkerResources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGroup:
+    """Both trainings, and the weight of the tokenizer's cosine loss (lambda in the paper's equation 3)."""
+
+    tokenizer: TrainConfig
+    generator: TrainConfig
+    preservation_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateGroup:
+    """What the two evaluations and the report measure."""
+
+    tokenizer: EvaluateTokenizerConfig = field(default_factory=EvaluateTokenizerConfig)
+    generator: EvaluateGeneratorConfig = field(default_factory=EvaluateGeneratorConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooRecipes:
+    """The foundations that `experiment=zoo` trains."""
+
+    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run depends on.
+
+    Attributes:
+        experiment: Name of the composed experiment.
+        workflow: Which set of stages.
+        root: Folder or fsspec URL of the artifacts.
+        until: Run this stage and what it needs.
+        only: Run this stage alone; its inputs must be published.
+        force: Run this stage again although it is published.
+    """
+
+    experiment: str
+    workflow: WorkflowName
+    root: str = "runs"
+    until: str | None = None
+    only: str | None = None
+    force: str | None = None
+    data: DataConfig
+    encoder: EncoderConfig
+    vae: AutoencoderConfig
+    decoder: DecoderConfig
+    generator: GeneratorConfig
+    text_encoder: TextEncoderConfig | None = None
+    captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
+    encode: EncodeGroup = field(default_factory=EncodeGroup)
+    train: TrainGroup
+    evaluate: EvaluateGroup = field(default_factory=EvaluateGroup)
+    zoo: ZooRecipes = field(default_factory=ZooRecipes)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,0 +1,135 @@
+"""The named workflows: which stages there are, and what of the configuration each one gets.
+
+Their order follows from the artifacts that they name (`pipelines/dag/graph.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.dag.stage import Stage, StageResult
+from pipelines.demo.subjects import SUBJECTS
+from pipelines.schema import Config
+from pipelines.stages.caption import Caption, CaptionConfig
+from pipelines.stages.download import Download
+from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
+from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
+from pipelines.stages.evaluate_generator import EvaluateGenerator
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
+from pipelines.stages.import_images import ImportImages, listing_digest
+from pipelines.stages.photograph_web import PhotographWeb
+from pipelines.stages.pretrain_encoder import PretrainEncoder
+from pipelines.stages.publish import Publish
+from pipelines.stages.select_urls import SelectUrls
+from pipelines.stages.shard import ShardDataset
+from pipelines.stages.train_autoencoder import TrainAutoencoder
+from pipelines.stages.train_class_generator import TrainClassGenerator
+from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
+from pipelines.stages.train_text_encoder import TrainTextEncoder
+from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
+
+FOUNDATIONS = ("vae", "encoder", "text_encoder")
+
+
+def build(config: Config) -> list[Stage]:
+    """The stages of `config.workflow`, in no particular order.
+
+    Raises:
+        ValueError: The configuration lacks what the workflow needs.
+    """
+    return {"t2i": t2i, "class_conditional": class_conditional, "zoo": zoo}[config.workflow](config)
+
+
+def t2i(config: Config) -> list[Stage]:
+    """Text to image: URLs, images, captions, both trainings, evaluation, one published model."""
+    return [*from_the_web(config), *model(config)]
+
+
+def class_conditional(config: Config) -> list[Stage]:
+    """A folder of labelled pictures takes the place of the web, and labels that of captions."""
+    pictures = config.data.import_images
+    if pictures is None:
+        raise ValueError("the workflow class_conditional needs data.import_images.folder=<folder of classes>")
+    return [ImportImages(replace(pictures, listing=listing_digest(pictures.folder))), *model(config)]
+
+
+def zoo(config: Config) -> list[Stage]:
+    """Train the embedded default's foundations, and the demo's models longer, on more crops."""
+    foundations: list[Stage] = [
+        TrainAutoencoder(config.zoo.autoencoder),
+        PretrainEncoder(config.zoo.encoder),
+        TrainTextEncoder(config.zoo.text_encoder),
+    ]
+    labelled = replace(
+        config.generator, condition="class", num_classes=len(SUBJECTS), text_dim=0, num_learnable_tokens=0
+    )
+    by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
+    return [*foundations, *from_the_web(config), *model(config, FOUNDATIONS), by_class]
+
+
+def from_the_web(config: Config) -> list[Stage]:
+    """From a list of URLs to a dataset with captions; the demo brings its own web."""
+    data = config.data
+    web: list[Stage] = [PhotographWeb(data.web)] if data.web else []
+    return [
+        *web,
+        SelectUrls(data.select_urls),
+        Download(data.download),
+        Caption(CaptionConfig(captioner=config.captioner, workers=data.shard.workers)),
+        ShardDataset(data.shard),
+    ]
+
+
+def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
+    """From a dataset to a published model; `made` are the frozen networks that other stages make."""
+    frozen = tuple(kind for kind in ("vae", "encoder") if kind in made)
+    language = tuple(kind for kind in ("text_encoder",) if kind in made)
+    text_encoder = config.text_encoder if config.generator.condition == "text" else None
+    text_digest = "" if language or text_encoder is None else weights_digest(text_encoder.path)
+    digest = "" if frozen else weights_digest(config.vae.path, config.encoder.path)
+    latents = EncodeLatentsConfig(
+        vae=config.vae, encoder=config.encoder, weights_digest=digest,
+        compute=config.encode.compute, workers=config.encode.workers,
+    )  # fmt: skip
+    tokenizer = TrainTokenizerConfig(
+        encoder=config.encoder, decoder=config.decoder, vae=config.vae, weights_digest=digest,
+        train=config.train.tokenizer, preservation_weight=config.train.preservation_weight,
+    )  # fmt: skip
+    text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}
+    generator = TrainGeneratorConfig(generator=config.generator, train=config.train.generator, **text)
+    return [
+        EncodeLatents(latents, frozen),
+        TrainTokenizer(tokenizer, frozen),
+        EncodeTokens(EncodeTokensConfig(compute=config.encode.compute, workers=config.encode.workers)),
+        TrainGenerator(generator, language),
+        EvaluateTokenizer(config.evaluate.tokenizer),
+        EvaluateGenerator(replace(config.evaluate.generator, **text), language),
+        Publish(replace(config.evaluate.publish, **text), language),
+    ]
+
+
+def weights_digest(*paths: str | None) -> str:
+    """Digest of the files in local weights folders; hub ids, which are no folders, do not enter.
+
+    Large weights are read once per invocation: other weights under an old path must make other artifacts.
+    """
+    digest = hashlib.sha256()
+    for path in filter(None, paths):
+        folder = Path(path).expanduser()
+        for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if file.suffix in (".json", ".safetensors", ".txt", ".model"):
+                digest.update(file.relative_to(folder).as_posix().encode())
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def summarise(config: Config, results: Sequence[StageResult]) -> None:
+    """Print what was done, the scores, and where to look."""
+    from pipelines.summary import summarise as print_summary
+
+    print_summary(results)
