@@ -1,4 +1,4 @@
-"""The frozen VAE between images and latents; the only place that knows the latents' scale and shift (paper, section 3.2)."""
+"""The frozen VAE between images and latents; which alone knows their scale and shift (section 3.2)."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ class LatentSpec:
         ]
         if differences:
             raise ValueError(
-                f"the latents of {self.vae} do not fit those of {other.vae}: {'; '.join(differences)}. Rerun "
-                "encode_latents and train_tokenizer with one VAE, or point both configurations at the same one."
+                f"the latents of {self.vae} do not fit those of {other.vae}: {'; '.join(differences)}. "
+                "Rerun encode_latents and train_tokenizer with one VAE, or point both configurations at it."
             )
 
 
 class Autoencoder(nn.Module):
-    """Frozen diffusers AutoencoderKL: images (B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) and back."""
+    """Frozen AutoencoderKL: images (B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) and back."""
 
     def __init__(self, config: AutoencoderConfig, vae: nn.Module | None = None) -> None:
         """Load the VAE that ``config`` names, or wrap a given one.
@@ -91,9 +91,10 @@ class Autoencoder(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.vae: Any = (vae if vae is not None else _load(config.path)).float().eval().requires_grad_(False)
-        self.channels: int = self.vae.config.latent_channels
-        self.downsample: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        frozen: Any = vae if vae is not None else _load(config.path)
+        self.vae = frozen.float().eval().requires_grad_(False)
+        self.channels: int = frozen.config.latent_channels
+        self.downsample: int = 2 ** (len(frozen.config.block_out_channels) - 1)
 
     def train(self, mode: bool = True) -> Autoencoder:
         """Stays in evaluation mode: the VAE is frozen."""
@@ -124,9 +125,7 @@ class Autoencoder(nn.Module):
     def encode_moments(self, images: Tensor) -> Tensor:
         """Posterior moments concat(mean, logvar) (B, 2C, h, w), unscaled, of images in [-1, 1]."""
         if images.shape[-1] % self.downsample or images.shape[-2] % self.downsample:
-            raise ValueError(
-                f"images of {tuple(images.shape[-2:])} must have sides that are multiples of {self.downsample}"
-            )
+            raise ValueError(f"image sides {tuple(images.shape[-2:])} must be multiples of {self.downsample}")
         moments: Tensor = self.vae.encode(images).latent_dist.parameters
         return moments
 
@@ -154,7 +153,7 @@ class Autoencoder(nn.Module):
 
 
 def build_vae(config: dict[str, Any] | None = None) -> nn.Module:
-    """A randomly initialised AutoencoderKL from a diffusers configuration (default: SD-VAE's); needs no hub."""
+    """A randomly initialised AutoencoderKL from a diffusers configuration (default: SD-VAE's)."""
     from diffusers import AutoencoderKL
 
     vae: nn.Module = AutoencoderKL.from_config(config or SD_VAE)
@@ -165,9 +164,11 @@ def _load(path: str) -> nn.Module:
     from diffusers import AutoencoderKL
 
     try:
-        vae: nn.Module = AutoencoderKL.from_pretrained(path, torch_dtype=torch.float32, use_safetensors=True)
+        vae: nn.Module = AutoencoderKL.from_pretrained(
+            path, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+        )
     except Exception as error:
         raise OSError(
-            f"no VAE at {path!r}: neither a local diffusers folder nor a hub model that can be reached ({error})"
+            f"no VAE at {path!r}: neither a diffusers folder nor a hub model that can be reached ({error})"
         ) from error
     return vae

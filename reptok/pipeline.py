@@ -44,7 +44,8 @@ class RepTokPipeline(nn.Module):
                 raise ValueError(f"the generator makes tokens of {theirs}, the tokenizer decodes {ours}")
             if text_encoder is not None and generator.config.text_dim not in (0, text_encoder.dim):
                 raise ValueError(
-                    f"the generator attends to width {generator.config.text_dim}, the text encoder gives {text_encoder.dim}"
+                    f"the generator reads text of width {generator.config.text_dim}, "
+                    f"the text encoder gives {text_encoder.dim}"
                 )
         self.tokenizer = tokenizer
         self.generator = generator
@@ -71,7 +72,9 @@ class RepTokPipeline(nn.Module):
             raise ValueError("give either a prompt or labels, not both")
         if kind == "text":
             if prompt is None or self.text_encoder is None:
-                raise ValueError("this model is conditioned on text: give a prompt (and keep its text encoder)")
+                raise ValueError(
+                    "this model is conditioned on text: give a prompt (and keep its text encoder)"
+                )
             states, mask = self.text_encoder([prompt] if isinstance(prompt, str) else list(prompt))
             return Condition(text=states, mask=mask)
         if prompt is not None:
@@ -86,7 +89,7 @@ class RepTokPipeline(nn.Module):
         return Condition()
 
     @torch.no_grad()
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         prompt: str | Sequence[str] | None = None,
         *,
@@ -140,7 +143,9 @@ class RepTokPipeline(nn.Module):
 
     def _need_generator(self) -> TokenGenerator:
         if self.generator is None:
-            raise ValueError("this model has a tokenizer but no generator: it reconstructs and does not generate")
+            raise ValueError(
+                "this model has a tokenizer but no generator: it reconstructs and does not generate"
+            )
         return self.generator
 
     def _label(self, label: int | str) -> int:

@@ -1,9 +1,9 @@
 """One folder per model: safetensors, JSON and a card; nothing in it executes.
 
-    model/  README.md  model.json (what is here, class names)
-      tokenizer/     config.json  model.safetensors  latent_spec.json  encoder/  autoencoder/
-      generator/     config.json  model.safetensors                      (if it generates)
-      text_encoder/  a language model's own folder, or config.json with a hub id   (if it reads text)
+model/  README.md  model.json (what is here, class names)
+  tokenizer/     config.json  model.safetensors  latent_spec.json  encoder/  autoencoder/
+  generator/     config.json  model.safetensors                      (if it generates)
+  text_encoder/  a language model's own folder, or config.json with a hub id   (if it reads text)
 """
 
 from __future__ import annotations
@@ -76,10 +76,12 @@ def save_generator(generator: TokenGenerator, folder: str | Path) -> None:
 
 
 def load_generator(folder: str | Path) -> TokenGenerator:
-    """Load what :func:`save_generator` wrote, in evaluation mode on the CPU; raises as :func:`load_tokenizer`."""
+    """Load what :func:`save_generator` wrote, in evaluation mode; raises as :func:`load_tokenizer`."""
     folder = Path(folder)
     generator = TokenGenerator(GeneratorConfig(**_config(folder, "generator")))
-    load_exact(generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors"))
+    load_exact(
+        generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors")
+    )
     return generator.eval()
 
 
@@ -134,14 +136,14 @@ def default_card(pipe: RepTokPipeline) -> str:
     def millions(module: nn.Module) -> str:
         return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
 
-    tokenizer = pipe.tokenizer
+    tokenizer, decoder = pipe.tokenizer, pipe.tokenizer.config.decoder
     lines = [
         "---\nlibrary_name: reptok\ntags: [reptok, image-generation]\n---\n",
         "# RepTok model\n",
         "An image is one continuous token. Load it with `reptok.load_pretrained(folder)`.\n",
         "| part | size |\n|---|---|",
-        f"| encoder, {tokenizer.encoder.dim} wide, {tokenizer.encoder.image_size} px | {millions(tokenizer.encoder)} |",
-        f"| decoder, {tokenizer.config.decoder.width} x {tokenizer.config.decoder.depth} | {millions(tokenizer.decoder)} |",
+        f"| encoder, {tokenizer.encoder.dim} wide | {millions(tokenizer.encoder)} |",
+        f"| decoder, {decoder.width} x {decoder.depth} | {millions(tokenizer.decoder)} |",
         f"| autoencoder | {millions(tokenizer.autoencoder)} |",
     ]
     if pipe.generator is not None:
@@ -156,9 +158,10 @@ def _save_text_encoder(config: TextEncoderConfig, folder: Path) -> None:
     source = Path(config.path)
     if source.is_dir():
         for file in sorted(source.iterdir()):
-            if file.is_file() and file.suffix not in FOREIGN_SUFFIXES and file.name != TEXT_CONFIG:
-                if not (folder / file.name).exists() or not (folder / file.name).samefile(file):
-                    shutil.copyfile(file, folder / file.name)
+            target = folder / file.name
+            wanted = file.is_file() and file.suffix not in FOREIGN_SUFFIXES and file.name != TEXT_CONFIG
+            if wanted and not (target.exists() and target.samefile(file)):
+                shutil.copyfile(file, target)
         config = replace(config, path=".")
     write_json(folder / TEXT_CONFIG, asdict(config))
 
@@ -195,5 +198,5 @@ def _local_folder(path_or_hub_id: str | Path) -> Path:
         return Path(snapshot_download(str(path_or_hub_id), allow_patterns=patterns))
     except Exception as error:
         raise OSError(
-            f"no model at {str(path_or_hub_id)!r}: neither a local folder nor a hub model that can be fetched ({error})"
+            f"no model at {str(path_or_hub_id)!r}: neither a folder nor a hub model within reach ({error})"
         ) from error

@@ -1,9 +1,10 @@
 """The authors' weights in this project's names and conventions; the only file that knows theirs.
 
-Their decoder runs from data (0) to noise (1) and predicts noise - data. Ours runs the other way: the time's direction sits in
-the decoder's Fourier features (they take 1 - t), the sign of the velocity goes into the output weights here. Their [cls]
-embedding and its position are added once, the positions are resampled once, as both are constants. Weights
-that cannot matter are left out: ``new_reg`` (its rows are dropped before use, gradient exactly zero) and ``mask_token``.
+Their decoder runs from data (0) to noise (1) and predicts noise - data. Ours runs the other way: the time's
+direction sits in the decoder's Fourier features (they take 1 - t), the sign of the velocity goes into the
+output weights here. Their [cls] embedding and its position are added once, the positions are resampled
+once, as both are constants. Weights that cannot matter are left out: ``new_reg`` (its rows are dropped
+before use, gradient exactly zero) and ``mask_token``.
 """
 
 from __future__ import annotations
@@ -84,9 +85,7 @@ def import_tokenizer(
     autoencoder = Autoencoder(AutoencoderConfig(path="autoencoder"), build_vae(vae_config))
     vit = architecture.build()
     decoder_config = _decoder_config(state, vit.num_features, autoencoder.channels, latent_size or 32)
-    config = RepTokConfig(
-        encoder=encoder_config, decoder=decoder_config, autoencoder=autoencoder.config
-    )
+    config = RepTokConfig(encoder=encoder_config, decoder=decoder_config, autoencoder=autoencoder.config)
     model = RepTok(config, encoder=SSLEncoder(encoder_config, vit, architecture), autoencoder=autoencoder)
     names = _names(model)
     ours = {k: v.shape for k, v in model.state_dict().items()}
@@ -149,13 +148,9 @@ def _names(model: RepTok) -> dict[str, str]:
     names = {f"decoder.{k}": v for k, v in DECODER_NAMES.items()}
     names |= {f"projection.{k}": DINO + v for k, v in PROJECTION_NAMES.items()}
     for i in range(model.config.decoder.depth):
-        names |= {
-            f"decoder.blocks.{i}.{k}": f"backbone.mid_level.{i}.{v}" for k, v in BLOCK_NAMES.items()
-        }
+        names |= {f"decoder.blocks.{i}.{k}": f"backbone.mid_level.{i}.{v}" for k, v in BLOCK_NAMES.items()}
     for i in range(model.config.decoder.mapping_depth):
-        names |= {
-            f"decoder.time.blocks.{i}.{k}": f"mapping.blocks.{i}.{v}" for k, v in MAPPING_NAMES.items()
-        }
+        names |= {f"decoder.time.blocks.{i}.{k}": f"mapping.blocks.{i}.{v}" for k, v in MAPPING_NAMES.items()}
     names |= {f"autoencoder.vae.{k}": f"ae.ae.{k}" for k in model.autoencoder.vae.state_dict()}
     names |= {
         f"encoder.vit.{k}": f"{DINO}model.{k}"
@@ -171,7 +166,9 @@ def _special_shapes(state: Mapping[str, Tensor], model: RepTok) -> dict[str, tup
     d, config = model.encoder.dim, model.config.decoder
     positions = _size(state, DINO + "model.pos_embed", 1)
     if math.isqrt(positions - 1) ** 2 != positions - 1:
-        raise ValueError(f"{DINO}model.pos_embed has {positions} positions, which is no square grid and [cls]")
+        raise ValueError(
+            f"{DINO}model.pos_embed has {positions} positions, which is no square grid and [cls]"
+        )
     shapes: dict[str, tuple[int, ...]] = {
         "time_emb.weight": (config.mapping_width // 2, 1),
         DINO + "temp_pos_embed": (1, 1, 1, d),
@@ -238,8 +235,8 @@ MIXER_PREFIXES = ("ema_model.net.", "model.net.", "net.")
 def import_generator(state_dict: Mapping[str, Tensor]) -> TokenGenerator:
     """Build the mixer that a state dict of the authors' generator holds, sizes inferred from its shapes.
 
-    Accepts bare keys, keys under ``ema_model.net.`` or ``model.net.`` (of both the averaged ones win; other keys are then
-    ignored), and the ``_orig_mod`` of a compiled model.
+    Accepts bare keys, keys under ``ema_model.net.`` or ``model.net.`` (of both the averaged ones win; other
+    keys are then ignored), and the ``_orig_mod`` of a compiled model.
 
     Raises:
         ValueError: Names every key that is missing, left over or of a wrong shape.

@@ -17,8 +17,8 @@ class TextEncoderConfig:
     """Which language model.
 
     Attributes:
-        kind: "clip" a transformers CLIPTextModel; "open_clip" a text tower of open_clip; "transformers" the last hidden
-            states of any other text model, such as Gemma or InternVL's language part.
+        kind: "clip" a transformers CLIPTextModel; "open_clip" a text tower of open_clip; "transformers" the
+            last hidden states of any other text model, such as Gemma or InternVL's language part.
         path: Local folder or hub id; for open_clip "MODEL/WEIGHTS", as in "ViT-L-14/openai".
         max_length: Captions are cut to this many tokens.
     """
@@ -48,8 +48,8 @@ class TextEncoder(nn.Module):
             model, self.text_tokenizer, self.dim = load(config)
         except Exception as error:
             raise OSError(
-                f"no text encoder of kind {config.kind!r} at {config.path!r}: neither a local folder nor a model that "
-                f"can be fetched ({error})"
+                f"no text encoder of kind {config.kind!r} at {config.path!r}: neither a folder nor a model "
+                f"that can be fetched ({error})"
             ) from error
         self.model = model.float().eval().requires_grad_(False)
 
@@ -66,7 +66,8 @@ class TextEncoder(nn.Module):
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States (B, L, C) float32 and mask (B, L) bool, True where there is a token.
 
-        An empty caption keeps the model's own begin and end tokens, so that every row has something to attend to.
+        An empty caption keeps the model's own begin and end tokens, so that every row has something to
+        attend to.
         """
         if isinstance(captions, str):
             raise ValueError("captions must be a list of strings; wrap a single caption in a list")
@@ -95,7 +96,7 @@ class TextEncoder(nn.Module):
         ids = self.text_tokenizer(captions).to(self.device)[:, : self.config.max_length]
         length = int((ids != 0).sum(1).max())  # CLIP pads with zeros behind its end token
         ids = ids[:, :length]
-        tower = self.model
+        tower: Any = self.model
         x = tower.token_embedding(ids) + tower.positional_embedding[:length]
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         return tower.ln_final(x).float(), ids != 0

@@ -1,6 +1,7 @@
-"""RepTok, the tokenizer: an image becomes one continuous token, and a flow decoder makes the token an image (paper, section 3).
+"""RepTok, the tokenizer: an image becomes one continuous token, and a flow decoder makes it an image again.
 
-B batch, K tokens per image (one in the paper), D token width, (C, h, w) the latent. Time runs from noise (0) to data (1).
+B batch, K tokens per image (one in the paper), D token width, (C, h, w) the latent. Time runs from noise
+(0) to data (1).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class TokenizerLosses(NamedTuple):
 
 
 class RepTok(nn.Module):
-    """Encoder, projection, decoder and VAE. What trains is the token embedding, the projection and the decoder."""
+    """Encoder, projection, decoder and VAE; the token embedding, the projection and the decoder train."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class RepTok(nn.Module):
         return tokens[:, 0] if self.encoder.num_tokens == 1 else tokens
 
     def velocity(self, x_t: Tensor, t: Tensor, token: Tensor) -> Tensor:
-        """The decoder's velocity (B, C, h, w) at noisy latents of that shape, times (B,) and tokens (B, D) or (B, K, D)."""
+        """The decoder's velocity (B, C, h, w) at latents of that shape, times (B,), tokens (B, [K,] D)."""
         return self.decoder(x_t, t, self.projection(self._as_sequence(token)))
 
     @torch.no_grad()
@@ -128,7 +129,7 @@ class RepTok(nn.Module):
         return solve(solver, lambda x, t: self.decoder(x, t, features), noise, num_steps)
 
     def detokenize(self, token: Tensor, **sampling: Any) -> Tensor:
-        """Tokens to images (B, 3, H, W) around [-1, 1], not clamped; keywords as in :meth:`detokenize_latent`."""
+        """Tokens to images (B, 3, H, W) around [-1, 1], unclamped; keywords of :meth:`detokenize_latent`."""
         return self.autoencoder.decode(self.detokenize_latent(token, **sampling))
 
     def reconstruct(self, images: Tensor, **sampling: Any) -> Tensor:
@@ -178,7 +179,7 @@ class RepTok(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Everything that the configuration does not give: embedding, projection, decoder (with its fixed frequencies)."""
+        """What the configuration does not give: embedding, projection, decoder with its time frequencies."""
         names = {f"encoder.{k}" for k in self.encoder.trainable_keys()}
         return {
             k: v

@@ -42,7 +42,7 @@ def half_if_exact(tensor: Tensor) -> Tensor:
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, *, shrink: bool = False) -> None:
-    """Write tensors to safetensors; ``shrink`` stores float32 tensors that float16 holds exactly as float16."""
+    """Write safetensors; ``shrink`` stores float32 tensors that float16 holds exactly as float16."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if shrink:
         tensors = {k: half_if_exact(v) for k, v in tensors.items()}

@@ -1,4 +1,4 @@
-"""Transformer block of the decoder: cosine attention with axial rotary positions, SwiGLU, scale-only adaptive norms.
+"""Block of the decoder: cosine attention with axial rotary positions, SwiGLU, scale-only adaptive norms.
 
 B batch, N tokens, D width, H heads.
 """

@@ -16,7 +16,8 @@ from reptok.decoder.blocks import RMSNorm, SwiGLU
 class FourierFeatures(nn.Module):
     """[cos(2 pi s w), sin(2 pi s w)] of the noise level s = 1 - t, with fixed normal frequencies w.
 
-    The noise level, not the time: the authors' decoder counts from data to noise, and its weights stay usable as they are.
+    The noise level, not the time: the authors' decoder counts from data to noise, and its weights stay
+    usable as they are.
     """
 
     weight: Tensor

@@ -10,13 +10,15 @@ def patchify(latent: Tensor, patch_size: int) -> Tensor:
     b, c, h, w = latent.shape
     p = patch_size
     if h % p or w % p:
-        raise ValueError(f"a latent of {h}x{w} does not divide into patches of {p}; choose another patch_size")
+        raise ValueError(
+            f"a latent of {h}x{w} does not divide into patches of {p}; choose another patch_size"
+        )
     x = latent.reshape(b, c, h // p, p, w // p, p)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // p) * (w // p), p * p * c)
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
-    """Inverse of :func:`patchify` for a ``grid`` of (rows, columns) patches: (B, N, p * p * C) -> (B, C, H, W)."""
+    """Inverse of :func:`patchify` for a grid of (rows, columns): (B, N, p * p * C) -> (B, C, H, W)."""
     b, _, features = patches.shape
     p, (rows, columns) = patch_size, grid
     x = patches.reshape(b, rows, columns, p, p, features // (p * p))

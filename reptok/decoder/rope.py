@@ -1,8 +1,8 @@
 """Axial rotary positions on the canvas [-1, 1]^2.
 
 Half of every head is rotated: d_head/8 frequencies for y and as many for x, pairing dimension i with
-i + d_head/4; the other half of the head passes through. Frequencies run geometrically from pi to 10 pi over all heads,
-neighbouring heads holding neighbouring frequencies.
+i + d_head/4; the other half of the head passes through. Frequencies run geometrically from pi to 10 pi over
+all heads, neighbouring heads holding neighbouring frequencies.
 """
 
 from __future__ import annotations

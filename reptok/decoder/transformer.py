@@ -1,7 +1,7 @@
 """Flow-matching transformer from a token and a noisy latent to the latent's velocity (paper, section 3.2).
 
-The projected token is prepended to the patches of the latent and sits at the centre of their canvas. B batch, N patches,
-D width, K tokens.
+The projected token is prepended to the patches of the latent and sits at the centre of their canvas. B
+batch, N patches, D width, K tokens.
 """
 
 from __future__ import annotations
@@ -48,9 +48,13 @@ class DecoderConfig:
         if self.width % (8 * self.heads):
             raise ValueError(f"decoder width {self.width} must be a multiple of 8 * heads = {8 * self.heads}")
         if self.token_dim > self.width:
-            raise ValueError(f"decoder width {self.width} must be at least the token's width {self.token_dim}")
+            raise ValueError(
+                f"decoder width {self.width} must be at least the token's width {self.token_dim}"
+            )
         if self.latent_size % self.patch_size:
-            raise ValueError(f"latent_size {self.latent_size} must be a multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"latent_size {self.latent_size} must be a multiple of patch_size {self.patch_size}"
+            )
         object.__setattr__(self, "mapping_width", self.mapping_width or min(self.width, 1024))
         object.__setattr__(self, "mapping_ff", self.mapping_ff or 3 * self.mapping_width)
         object.__setattr__(self, "ff", self.ff or 3 * self.width)

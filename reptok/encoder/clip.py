@@ -1,13 +1,15 @@
 """CLIP's vision tower through open_clip, as a plain vision transformer.
 
-The tower becomes timm's architecture of the same mathematics, so that the adapted [cls] embedding, the pruned gradient and
-the folder format work for it as for every other encoder. The token is the final-norm [cls] before CLIP's projection.
+The tower becomes timm's architecture of the same mathematics, so that the adapted [cls] embedding, the
+pruned gradient and the folder format work for it as for every other encoder. The token is the final-norm
+[cls] before CLIP's projection.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import nn
 
 from reptok.encoder.vit import Architecture
 from reptok.weights import load_exact
@@ -17,13 +19,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def load_clip(model: str, pretrained: str | None) -> tuple[VisionTransformer, Architecture]:
-    """The vision tower of an open_clip model such as ``("ViT-B-16-quickgelu", "openai")``; None: random weights."""
+    """The vision tower of an open_clip model, as in ("ViT-B-16-quickgelu", "openai"); None: untrained."""
     import open_clip
 
     return convert_tower(open_clip.create_model(model, pretrained=pretrained).visual)
 
 
-def convert_tower(visual: nn.Module) -> tuple[VisionTransformer, Architecture]:
+def convert_tower(visual: Any) -> tuple[VisionTransformer, Architecture]:
     """Rebuild an open_clip vision transformer in timm.
 
     Raises:
@@ -31,7 +33,9 @@ def convert_tower(visual: nn.Module) -> tuple[VisionTransformer, Architecture]:
     """
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:
-        raise ValueError(f"open_clip's {type(visual).__name__} is no plain vision transformer; choose a ViT model")
+        raise ValueError(
+            f"open_clip's {type(visual).__name__} is no plain vision transformer; choose a ViT model"
+        )
     quick = type(blocks[0].mlp.gelu).__name__ == "QuickGELU"
     width = visual.conv1.out_channels
     architecture = Architecture(

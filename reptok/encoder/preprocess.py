@@ -14,8 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def resize_square(images: Tensor, size: int) -> Tensor:
     """Centre-crop to a square, average-pool by the whole factor, then plain bilinear to ``size``.
 
-    No antialiasing in the last step: 256 -> 224 is what the authors' encoder saw. Accepts (B, 3, H, W) or (3, H, W) and
-    returns the same rank.
+    No antialiasing in the last step: 256 -> 224 is what the authors' encoder saw. Accepts (B, 3, H, W) or
+    (3, H, W) and returns the same rank.
     """
     if images.ndim == 3:
         return resize_square(images[None], size)[0]

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 class TokenProjection(nn.Module):
     """LayerNorm(W u + b) + zero_pad(u) with u = token + offset; W, b and the offset start at zero.
 
-    A fresh projection therefore passes the token unchanged into the first channels. The layer norm of an exact zero
-    amplifies gradients by 1/sqrt(1e-5), about 316, which is why training warms up.
+    A fresh projection therefore passes the token unchanged into the first channels. The layer norm of an
+    exact zero amplifies gradients by 1/sqrt(1e-5), about 316, which is why training warms up.
     """
 
     def __init__(self, token_dim: int, width: int, num_tokens: int = 1) -> None:

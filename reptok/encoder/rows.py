@@ -2,8 +2,8 @@
 
 Rows are reordered so that the tokens' rows come first, which attention does not notice. Then
 
-- in the first block the other rows do not depend on anything that trains, so they record no graph, and the tokens' rows do
-  not depend on the image, so they are normalised and projected once for the whole batch;
+- in the first block the other rows do not depend on anything that trains, so they record no graph, and the
+  tokens' rows do not depend on the image, so they are normalised and projected once for the whole batch;
 - in the last block only the tokens' rows are queried, and only they pass the feed-forward and the final norm.
 
 The result and every gradient equal those of the plain forward pass.
@@ -11,23 +11,24 @@ The result and every gradient equal those of the plain forward pass.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def input_embeddings(vit: VisionTransformer) -> Tensor:
+def input_embeddings(vit: Any) -> Tensor:
     """The [cls] and register embeddings (1 + R, D), without positions."""
     parts = [vit.cls_token[0]] if vit.reg_token is None else [vit.cls_token[0], vit.reg_token[0]]
     return torch.cat(parts)
 
 
-def token_rows(vit: VisionTransformer, pixels: Tensor, embeddings: Tensor, first: int) -> Tensor:
+def token_rows(vit: Any, pixels: Tensor, embeddings: Tensor, first: int) -> Tensor:
     """Final-norm output rows ``first`` ... of the prefix ([cls], registers), as (B, K, D).
 
     Args:
-        vit: The transformer; parameters without ``requires_grad`` cost no backward work of their own.
+        vit: timm's VisionTransformer; parameters without ``requires_grad`` cost no work of their own.
         pixels: Preprocessed images (B, 3, S, S).
         embeddings: Input embeddings (K, D) that take the place of the prefix rows ``first`` to ``first + K``.
         first: 0 begins at [cls], 1 at the first register.
@@ -53,12 +54,12 @@ def token_rows(vit: VisionTransformer, pixels: Tensor, embeddings: Tensor, first
     return vit.norm(_last_block(last, x, k))
 
 
-def _heads(block: Block, x: Tensor) -> Tensor:
+def _heads(block: Any, x: Tensor) -> Tensor:
     """(B, N, c * D) to (B, c * H, N, d_head)."""
     return x.unflatten(-1, (-1, block.attn.head_dim)).transpose(1, 2)
 
 
-def _finish(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _finish(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention from prepared heads and the feed-forward, both residual, for the rows of ``x``."""
     y = F.scaled_dot_product_attention(block.attn.q_norm(q), block.attn.k_norm(k), v)
     y = block.attn.norm(y.transpose(1, 2).flatten(2))
@@ -66,7 +67,7 @@ def _finish(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return x + block.ls2(block.mlp(block.norm2(x)))
 
 
-def _first_block(block: Block, rows: Tensor, others: Tensor) -> Tensor:
+def _first_block(block: Any, rows: Tensor, others: Tensor) -> Tensor:
     batch = others.shape[0]
     row_heads = _heads(block, block.attn.qkv(block.norm1(rows))).expand(batch, -1, -1, -1)
     other_heads = _heads(block, block.attn.qkv(block.norm1(others)))
@@ -75,7 +76,7 @@ def _first_block(block: Block, rows: Tensor, others: Tensor) -> Tensor:
     return _finish(block, x, q, k, v)
 
 
-def _last_block(block: Block, x: Tensor, num_rows: int) -> Tensor:
+def _last_block(block: Any, x: Tensor, num_rows: int) -> Tensor:
     qkv, width = block.attn.qkv, block.attn.attn_dim
     bias_q, bias_kv = (None, None) if qkv.bias is None else qkv.bias.split([width, 2 * width])
     weight_q, weight_kv = qkv.weight.split([width, 2 * width])

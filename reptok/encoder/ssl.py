@@ -1,4 +1,4 @@
-"""The image encoder: a frozen self-supervised vision transformer whose token embedding alone adapts (paper, section 3.1)."""
+"""A frozen self-supervised vision transformer whose token embedding alone adapts (paper, section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -25,7 +26,8 @@ class EncoderConfig:
 
     Attributes:
         name: A key of ``ENCODERS``, or "folder".
-        path: Folder with config.json and model.safetensors; needed for "folder", replaces the hub for the others.
+        path: Folder with config.json and model.safetensors; needed for "folder", replaces the hub for the
+            others.
         image_size: Side of the square the encoder sees, a multiple of its patch size.
         token: "cls" starts at the [cls] row (then registers), "reg" at the first register.
         num_tokens: K, number of rows.
@@ -72,7 +74,7 @@ class SSLEncoder(nn.Module):
             )
         own = rows[self.first_row : self.first_row + config.num_tokens].detach().clone()
         self.vit = vit.requires_grad_(False)
-        self.original: nn.Module | None = None
+        self.original: VisionTransformer | None = None
         if config.trainable == "everything":
             self.original = copy.deepcopy(vit)
             vit.requires_grad_(True)
@@ -99,7 +101,7 @@ class SSLEncoder(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """The unadapted [cls] (B, D), whichever rows are tokens; for nearest neighbours and feature distances."""
+        """The unadapted [cls] (B, D), whichever rows are tokens; for nearest neighbours and distances."""
         vit = self.original_vit
         return token_rows(vit, self.preprocess(images), input_embeddings(vit)[:1], 0)[:, 0]
 
@@ -121,10 +123,10 @@ def _hub(name: str) -> Builder:
             vit = architecture.build(pretrained=True)
         except Exception as error:
             raise OSError(
-                f"the weights of {name} could not be fetched from the hub ({error}); set encoder.path to a local "
-                "folder with its config.json and model.safetensors"
+                f"the weights of {name} could not be fetched from the hub ({error}); set encoder.path to a "
+                "local folder with its config.json and model.safetensors"
             ) from error
-        pixels = vit.pretrained_cfg
+        pixels: Any = vit.pretrained_cfg
         return resize_vit(vit, image_size), replace(
             architecture, name=name.split(".")[0], mean=tuple(pixels["mean"]), std=tuple(pixels["std"])
         )

@@ -1,6 +1,7 @@
 """Vision transformers as timm builds them, from a folder, a hub name or plain sizes.
 
-A folder has the hub's own format: config.json (architecture, model_args, pretrained_cfg) beside model.safetensors.
+A folder has the hub's own format: config.json (architecture, model_args, pretrained_cfg) beside
+model.safetensors.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 from safetensors.torch import load_file
 from timm import create_model
 from timm.models.vision_transformer import VisionTransformer
-
 
 from reptok.encoder.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from reptok.weights import read_json, save_weights, write_json
@@ -29,7 +29,8 @@ class Architecture:
 
     def build(self, *, pretrained: bool = False) -> VisionTransformer:
         """Build the network without a head; ``pretrained`` fetches the hub's weights for the name."""
-        return create_model(self.name, pretrained=pretrained, **{"num_classes": 0, **self.model_args})
+        vit: Any = create_model(self.name, pretrained=pretrained, **{"num_classes": 0, **self.model_args})
+        return vit
 
 
 def dinov2(
@@ -54,7 +55,8 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
 
     Raises:
         FileNotFoundError: config.json or model.safetensors is missing.
-        ValueError: The architecture is not a plain vision transformer with a [cls] token, or the weights do not fit.
+        ValueError: The architecture is not a plain vision transformer with a [cls] token, or the weights do
+            not fit.
     """
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
@@ -78,19 +80,21 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
 
 
 def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:
-    """Resample the positions to ``image_size`` (bicubic, antialiased, in float32); a no-op at the native size."""
+    """Resample the positions to ``image_size`` (bicubic, antialiased, float32); nothing at the native size."""
     if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
-        raise ValueError(f"the encoder must be a vision transformer with a [cls] token, got {type(vit).__name__}")
+        raise ValueError(f"the encoder must be a ViT with [cls], not {type(vit).__name__}")
     patch = vit.patch_embed.patch_size[0]
     if image_size % patch:
-        raise ValueError(f"the encoder's image_size {image_size} must be a multiple of its patch size {patch}")
+        raise ValueError(
+            f"the encoder's image_size {image_size} must be a multiple of its patch size {patch}"
+        )
     if vit.patch_embed.img_size != (image_size, image_size):
         vit.set_input_size(img_size=(image_size, image_size))
     return vit
 
 
 def save_vit(vit: VisionTransformer, architecture: Architecture, folder: Path) -> None:
-    """Write the folder that :func:`load_vit` reads; halves the file when float16 holds the weights exactly."""
+    """Write the folder that :func:`load_vit` reads; in float16 where that holds the weights exactly."""
     size = vit.patch_embed.img_size[0]
     model_args = {**architecture.model_args, "img_size": size, "num_classes": 0}
     pixels = {

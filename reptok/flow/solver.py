@@ -1,12 +1,14 @@
 """Solvers of dx/dt = velocity(x, t) from noise (t = 0) to data (t = 1), or back.
 
-``velocity`` takes x (B, ...) and t (B,) with conditioning and guidance already bound: a solver does not know what is
-being sampled.
+``velocity`` takes x (B, ...) and t (B,) with conditioning and guidance already bound: a solver does not
+know what is being sampled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -31,15 +33,15 @@ def _at(t: float, x: Tensor) -> Tensor:
 def euler(velocity: Velocity, noise: Tensor, num_steps: int, *, reverse: bool = False) -> Tensor:
     """Explicit Euler with ``num_steps`` equal steps: one evaluation each, exact on straight fields."""
     times, x = time_grid(num_steps, reverse=reverse), noise
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         x = x + (then - now) * velocity(x, _at(now, x))
     return x
 
 
 def heun(velocity: Velocity, noise: Tensor, num_steps: int, *, reverse: bool = False) -> Tensor:
-    """Heun's second-order method (explicit trapezoid): two evaluations a step, error of order 1/num_steps^2."""
+    """Heun's second-order method (explicit trapezoid): two evaluations a step, error O(1/num_steps^2)."""
     times, x = time_grid(num_steps, reverse=reverse), noise
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         v_now = velocity(x, _at(now, x))
         v_then = velocity(x + (then - now) * v_now, _at(then, x))
         x = x + (then - now) / 2 * (v_now + v_then)
@@ -47,7 +49,7 @@ def heun(velocity: Velocity, noise: Tensor, num_steps: int, *, reverse: bool = F
 
 
 def dopri5(velocity: Velocity, noise: Tensor, *, reverse: bool = False, tolerance: float = 1e-5) -> Tensor:
-    """Adaptive Dormand-Prince of torchdiffeq; the step size is shared by the batch, so samples influence each other."""
+    """Adaptive Dormand-Prince of torchdiffeq; a batch shares its steps, so samples influence each other."""
     from torchdiffeq import odeint
 
     ends = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], device=noise.device)

@@ -1,4 +1,4 @@
-"""Generators of tokens: a flow over one token per image, given nothing, a class or a text (paper, section 3.3)."""
+"""Generators of tokens: a flow over one token per image, given nothing, a class or a text (section 3.3)."""
 
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import GeneratorConfig, TokenGenerator

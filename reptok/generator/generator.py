@@ -1,7 +1,8 @@
 """The second stage: a flow that samples tokens (paper, section 3.3).
 
-Its space is that of normalised tokens (token - mean) / std; raw tokens enter :meth:`TokenGenerator.losses` and leave
-:meth:`TokenGenerator.sample`. B batch, K tokens per image, D token width; t = 0 noise, t = 1 data.
+Its space is that of normalised tokens (token - mean) / std; raw tokens enter :meth:`TokenGenerator.losses`
+and leave :meth:`TokenGenerator.sample`. B batch, K tokens per image, D token width; t = 0 noise, t = 1
+data.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class GeneratorConfig:
         if self.condition == "class" and self.num_classes < 1:
             raise ValueError("a class-conditional generator needs generator.num_classes of at least 1")
         if self.condition == "text" and self.text_dim < 1:
-            raise ValueError("a text-conditional generator needs generator.text_dim, the text encoder's width")
+            raise ValueError(
+                "a text-conditional generator needs generator.text_dim, the text encoder's width"
+            )
         object.__setattr__(self, "tokens_mlp_dim", self.tokens_mlp_dim or 2 * self.sequence_length)
         object.__setattr__(self, "channels_mlp_dim", self.channels_mlp_dim or 4 * self.dim)
 
@@ -140,7 +143,8 @@ class TokenGenerator(nn.Module):
     def _velocity(self, x_t: Tensor, t: Tensor, condition: Condition, context: TextContext | None) -> Tensor:
         if tuple(x_t.shape[1:]) != (self.config.num_tokens, self.config.token_dim):
             raise ValueError(
-                f"tokens must be (B, {self.config.num_tokens}, {self.config.token_dim}), got {tuple(x_t.shape)}"
+                f"tokens must be (B, {self.config.num_tokens}, {self.config.token_dim}), "
+                f"got {tuple(x_t.shape)}"
             )
         time = self.time(t)
         label = None if self.classes is None else self.classes(condition, len(x_t))
@@ -159,7 +163,9 @@ class TokenGenerator(nn.Module):
     def _extra(self, condition: Condition) -> Tensor:
         wanted = (self.config.num_extra_tokens, self.config.token_dim)
         if condition.extra is None or tuple(condition.extra.shape[1:]) != wanted:
-            raise ValueError(f"this generator needs Condition(extra=...) of shape (B, {wanted[0]}, {wanted[1]})")
+            raise ValueError(
+                f"this generator needs Condition(extra=...) of shape (B, {wanted[0]}, {wanted[1]})"
+            )
         return condition.extra
 
     def losses(
@@ -178,8 +184,8 @@ class TokenGenerator(nn.Module):
             condition: Of the same batch.
             noise: Standard normal (B, K, D).
             t: Times (B,); otherwise uniform.
-            drop: (B,) bool, samples made unconditional; drawn with ``condition_dropout`` in training mode, none in
-                evaluation mode.
+            drop: (B,) bool, samples made unconditional; drawn with ``condition_dropout`` in training mode,
+                none in evaluation mode.
         """
         x_1 = self.stats.normalize(tokens[:, None] if tokens.ndim == 2 else tokens)
         condition = Condition() if condition is None else condition

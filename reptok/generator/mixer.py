@@ -32,7 +32,7 @@ class ChannelMLP(nn.Sequential):
 
 
 class MixerBlock(nn.Module):
-    """Mix across tokens, look at the text if there is one, mix across channels; all residual and pre-normalised."""
+    """Mix across tokens, look at a text if there is one, mix across channels; residual, pre-normalised."""
 
     def __init__(
         self, num_tokens: int, width: int, tokens_mlp_dim: int, channels_mlp_dim: int, text_heads: int = 0

@@ -1,4 +1,4 @@
-"""Text conditioning: learnable tokens beside the noisy one, and cross-attention to a frozen language model (section 4.2).
+"""Cross-attention of a generator's tokens to a frozen language model (paper, section 4.2).
 
 B batch, N tokens, D width of the generator, L text tokens, C text width.
 """

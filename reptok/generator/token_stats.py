@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class TokenStats(nn.Module):
-    """Raw tokens (B, N, D) to normalised ones, (token - mean) / std, and back; identity until they are set."""
+    """Raw tokens (B, N, D) to (token - mean) / std, and back; the identity until they are set."""
 
     mean: Tensor
     std: Tensor
@@ -26,10 +26,13 @@ class TokenStats(nn.Module):
         """
         if mean.shape != self.mean.shape or std.shape != self.std.shape:
             raise ValueError(
-                f"token statistics must have shape {tuple(self.mean.shape)}, got {tuple(mean.shape)} and {tuple(std.shape)}"
+                f"token statistics must be of shape {tuple(self.mean.shape)}, "
+                f"got {tuple(mean.shape)} and {tuple(std.shape)}"
             )
         if not bool((std > 0).all()):
-            raise ValueError("token statistics hold a standard deviation that is not positive; recompute them")
+            raise ValueError(
+                "token statistics hold a standard deviation that is not positive; recompute them"
+            )
         self.mean.copy_(mean)
         self.std.copy_(std)
 

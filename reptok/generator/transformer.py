@@ -1,7 +1,7 @@
 """SiT-style transformer, the paper's attention baseline, over tokens or over the patches of a VAE latent.
 
-Conditions add to the time embedding and modulate every block (adaLN-Zero); a text is attended to besides. B batch, N
-tokens, D width.
+Conditions add to the time embedding and modulate every block (adaLN-Zero); a text is attended to besides. B
+batch, N tokens, D width.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _zero_linear(features_in: int, features_out: int) -> nn.Linear:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift for x (B, N, D), shift and scale (B, D)."""
+    """X * (1 + scale) + shift for x (B, N, D), shift and scale (B, D)."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
@@ -46,7 +46,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, ff: int, with_text: bool) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) for _ in range(2)])
+        self.norms = nn.ModuleList(
+            [nn.LayerNorm(width, eps=1e-6, elementwise_affine=False) for _ in range(2)]
+        )
         self.attention = SelfAttention(width, heads)
         self.text_norm = nn.LayerNorm(width) if with_text else None
         self.text_attention = CrossAttention(width, heads) if with_text else None
