@@ -86,7 +86,7 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +95,27 @@ def _init() -> None:
         ray.init(address=address, **common)
         return
     print("starting a local Ray", flush=True)
-    ray.init(
-        address="local",
-        num_cpus=None if _config.num_cpus is None else int(_config.num_cpus),
-        num_gpus=int(_config.num_gpus),
-        object_store_memory=_config.object_store_bytes,
-        include_dashboard=False,
-        **common,
-    )
+    if (
+        "RAY_AUTH_MODE" not in os.environ
+    ):  # Ray listens on every interface: only this run's processes may talk
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=None if _config.num_cpus is None else int(_config.num_cpus),
+                num_gpus=int(_config.num_gpus),
+                object_store_memory=_config.object_store_bytes,
+                include_dashboard=False,
+                **common,
+            )
+            return
+        except Exception as error:  # Ray raises a bare Exception when a busy machine takes more than 30 s
+            ray.shutdown()
+            if attempt == START_ATTEMPTS or "timed out" not in str(error):
+                raise
+            print("the local Ray was not ready in time; starting it again", flush=True)
 
 
 def _quieten() -> None:

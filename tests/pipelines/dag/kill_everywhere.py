@@ -1,8 +1,8 @@
 """Kill a run of toy stages at every file system call, and look at what is left.
 
-`python kill_everywhere.py FOLDER SCENARIO` prints {"points": n, "faults": [...]}. A profile hook counts the calls
-that change something while the engine locks, writes, syncs, renames, moves and removes; a forked child is killed
-(SIGKILL) before the n-th one, for every n until a child comes through unharmed.
+`python kill_everywhere.py FOLDER SCENARIO` prints {"points": n, "faults": [...]}. A hook counts the
+calls that change something while the engine locks, writes, syncs, renames, moves and removes; a forked child
+is killed (SIGKILL) before the n-th one, for every n until a child comes through unharmed.
 """
 
 import contextlib
@@ -80,10 +80,9 @@ def sweep(folder, options, times):
     git_commit()  # asked once, here, and not by every child
     reference = str(folder / "reference")
     child(lambda: run(stages(), reference))
-    expected, faults, point = contents(reference), [], 0
+    expected, faults, point, root = contents(reference), [], 0, str(folder / "store")
     while True:
         point += 1
-        root = str(folder / "store")
         shutil.rmtree(root, ignore_errors=True)
         if options:
             shutil.copytree(reference, root)

@@ -1,0 +1,135 @@
+"""Shard jobs: every row counted, done shards never done twice, the same bytes whatever happens."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from toy_shards import Shout, map_words, shards
+
+from pipelines.dag import cluster
+from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.shards import (
+    Shard,
+    ShardActor,
+    ShardError,
+    checked_stats,
+    map_shards,
+    read_done,
+    write_plan,
+)
+from pipelines.dag.workspace import Workspace
+
+EXPECTED = {"rows_in": 60.0, "rows_out": 48.0, "dropped_empty": 12.0}
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    cluster.configure(ClusterConfig(num_cpus=2))
+    cluster.ensure()
+    yield
+    cluster.shutdown()
+
+
+def files(url):
+    return {path.name: path.read_bytes() for path in Path(url).glob("*.txt")}
+
+
+def test_every_row_must_be_accounted_for():
+    shard = Shard(0, "s", 10, {})
+    good = {"rows_in": 10, "rows_out": 7, "dropped_a": 2, "dropped_b": 1, "bytes": 99}
+    assert checked_stats(shard, good)["bytes"] == 99.0
+    with pytest.raises(ValueError, match="10 rows in are not 7 rows out and 2 dropped"):
+        checked_stats(shard, {**good, "dropped_b": 0})
+    with pytest.raises(ValueError, match="read 9 rows where the plan says 10"):
+        checked_stats(shard, {**good, "rows_in": 9, "rows_out": 6})
+    with pytest.raises(ValueError, match="no rows_in and no rows_out"):
+        checked_stats(shard, {})
+
+
+def test_another_plan_for_the_same_artifact_is_refused(tmp_path):
+    out = Workspace(str(tmp_path))
+    write_plan(shards(), out)
+    write_plan(shards(), out)
+    with pytest.raises(ValueError, match="another plan"):
+        write_plan(shards(5), out)
+
+
+def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    actor = ShardActor(Shout(str(journal)), Workspace(url))
+    write_plan(shards(), Workspace(url))
+    for shard in shards():
+        assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
+    program = (
+        "import json, sys, toy_shards; print(json.dumps(toy_shards.map_words(*sys.argv[1:])));"
+        "assert 'ray' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, url, str(journal)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == EXPECTED
+
+
+def test_a_done_record_without_its_file_does_not_count(tmp_path):
+    out = Workspace(str(tmp_path / "out"))
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out)
+    for shard in shards(2):
+        actor._do(shard)
+    (tmp_path / "out" / "text-00001.txt").write_text("cut off")
+    assert set(read_done(shards(2), out)) == {0}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A job whose driver was killed after three shards (before Ray of this module starts: two would not fit)."""
+    folder = tmp_path_factory.mktemp("killed")
+    url, journal = str(folder / "out"), folder / "journal"
+    script = Path(__file__).with_name("toy_shards.py")
+    process = subprocess.run([sys.executable, str(script), url, str(journal)], capture_output=True, text=True)
+    assert process.returncode == -9, process.stderr
+    return url, journal
+
+
+def test_the_files_do_not_depend_on_workers_kills_or_retries(killed, local_ray, tmp_path):
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert map_words(one, tmp_path / "journal-1", workers=1) == EXPECTED
+    reference = files(one)
+    assert len(reference) == 6 and reference["text-00001.txt"].startswith(b"WORD 1 1\nWORD 1 2")
+    assert map_words(two, tmp_path / "journal-2", workers=2, faults='{"text-00002": "once"}') == EXPECTED
+    assert files(two) == reference
+
+    url, journal = killed
+    before = journal.read_text().split()
+    recorded = set(read_done(shards(), Workspace(url)))
+    assert 1 <= len(recorded) < 6
+    assert map_words(url, journal) == EXPECTED
+    again = journal.read_text().split()[len(before) :]
+    assert {int(name[-1]) for name in again} == set(range(6)) - recorded, "only the missing shards were done"
+    assert files(url) == reference
+
+
+def test_failing_shards_are_named_and_the_others_kept(local_ray, tmp_path):
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    faults = '{"text-00001": "raise", "text-00002": "lose", "text-00004": "die"}'
+    with pytest.raises(ShardError) as caught:
+        map_words(url, journal, faults=faults)
+    message = str(caught.value)
+    assert "3 of 6 shards failed, the others are kept" in message
+    assert "text-00001: RuntimeError: the ink ran out (toy_shards.py:" in message
+    assert "text-00002: ValueError: 10 rows in are not 7 rows out and 2 dropped" in message
+    assert "text-00004: its worker process died" in message
+    assert set(read_done(shards(), Workspace(url))) == {0, 3, 5}
+    assert map_words(url, journal) == EXPECTED
+
+
+def test_two_shards_with_one_index_are_refused(tmp_path):
+    same = [shards()[0], replace(shards()[1], index=0)]
+    with pytest.raises(ValueError, match="same index"):
+        map_shards(same, Shout("unused"), Workspace(str(tmp_path)))
