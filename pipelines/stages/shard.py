@@ -34,7 +34,7 @@ class ShardConfig:
 
     val_fraction: float = 0.01
     image_size: int = 256
-    workers: WorkerResources = insignificant(factory=WorkerResources)
+    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
