@@ -25,7 +25,7 @@ class CaptionConfig:
     """Captioner and workers."""
 
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
 
 @dataclass(frozen=True)

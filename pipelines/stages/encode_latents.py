@@ -39,7 +39,7 @@ class EncodeLatentsConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     weights_digest: str = ""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class EncodeTokensConfig:
     """How the tokenizer computes: device, precision, batch size; and its workers."""
 
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class ImportImagesConfig:
     val_fraction: float = 0.02
     samples_per_shard: int = 1000
     jpeg_quality: int = 95
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:

@@ -34,7 +34,7 @@ class ShardConfig:
 
     val_fraction: float = 0.01
     image_size: int = 256
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -90,7 +90,7 @@ class ShardTables(ShardJob):
         if (row["width"], row["height"]) != (size, size):
             raise ValueError(
                 f"{name}, key {row['key']}: the image is {row['width']} x {row['height']}, but "
-                f"shard.image_size is {size}; give download and shard the same image_size"
+                f"shard.image_size is {size}; give download the same image_size and mode center_crop"
             )
 
 
