@@ -53,8 +53,8 @@ class CoyoConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.images < 1 or not 0 < self.val_fraction < 1 or self.fault_fraction < 0:
-            raise ValueError("need images >= 1, 0 < val_fraction < 1 and fault_fraction >= 0")
+        if self.images < 1 or not 0 < self.val_fraction < 1 or not 0 <= self.fault_fraction <= 1:
+            raise ValueError("need images >= 1, 0 < val_fraction < 1 and 0 <= fault_fraction <= 1")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,6 @@ class SelectUrls(Stage):
             for rule in rules:
                 table = rule(table)
             shards.add(table, name)
-            out.log.progress(sum(read.values()), sum(read.values()))
         shards.close()
         rows_in = sum(read.values())
         report = [{"rule": rule.name, "threshold": rule.threshold, "dropped": rule.dropped} for rule in rules]
