@@ -30,7 +30,7 @@ class DownloadConfig:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     serve_web: bool = False
-    workers: WorkerResources = insignificant(factory=WorkerResources)  # noqa: RUF009
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
 
 class Download(Stage):

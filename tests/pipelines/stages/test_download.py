@@ -22,7 +22,7 @@ from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
 from reptok.data import columns
 
-FETCH = FetchConfig(attempt_seconds=5.0, total_seconds=8.0, backoff_seconds=0.05)
+FETCH = FetchConfig(attempt_seconds=4.0, total_seconds=6.0, backoff_seconds=0.05)
 RESIZE = ResizeConfig(image_size=64)
 
 
