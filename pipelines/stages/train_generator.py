@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reptok.text_encoder import TextEncoderConfig
-
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
 from pipelines.stages.weights import resolve
 from pipelines.workers.generator import train_generator
 from reptok.generator.generator import GeneratorConfig
+from reptok.text_encoder import TextEncoderConfig
 from reptok.training.loop import TrainConfig
 
 
@@ -36,7 +35,8 @@ class TrainGeneratorConfig:
 class TrainGenerator(Stage):
     """Train a token generator with Ray Train and publish its averaged weights as a folder."""
 
-    name, inputs, output = "train_generator", ("dataset", "tokens"), "generator"
+    name, output = "train_generator", "generator"
+    inputs: tuple[str, ...] = ("dataset", "tokens")
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):

@@ -41,7 +41,8 @@ class TrainTokenizerConfig:
 class TrainTokenizer(Stage):
     """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""
 
-    name, inputs, output = "train_tokenizer", ("dataset", "latents"), "tokenizer"
+    name, output = "train_tokenizer", "tokenizer"
+    inputs: tuple[str, ...] = ("dataset", "latents")
     config: TrainTokenizerConfig
 
     def __init__(self, config: TrainTokenizerConfig, models: tuple[str, ...] = ()):

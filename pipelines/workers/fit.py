@@ -124,12 +124,13 @@ def run(
         save: Writes the finished model, with its averaged weights, into a folder.
         show: Logs pictures of the averaged model at a step.
     """
-    folder, last = out.scratch / "checkpoints", dict[str, float]()
+    folder = out.scratch / "checkpoints"
     state = TrainState(objective, config.optim, config.ema_decay)
-    if (resumed := load_newest(folder, state)) and member.rank == 0:
-        print(f"resuming from {resumed.name}", flush=True)
-    first = member.rank == 0
+    load_newest(folder, state)
     _check_agreement(member, state.step)
+    first = member.rank == 0
+    if first:
+        log.progress(state.step, config.steps)
     callable_objective: nn.Module = objective
     if member.world_size > 1:
         callable_objective = DistributedDataParallel(objective, broadcast_buffers=False)
@@ -159,7 +160,6 @@ def run(
 
     def report(values: Mapping[str, float], at: int) -> None:
         if first:
-            last.update(values)
             log.metrics(values, at)
             log.progress(at, config.steps)
 
@@ -182,7 +182,7 @@ def run(
         finished = finished_folder(out)
         with state.ema.applied():
             save(finished / "model")
-        (finished / RESULT).write_text(json.dumps(last))
+        (finished / RESULT).write_text(json.dumps(state.latest))
 
 
 def finished_folder(out: Workspace) -> Path:

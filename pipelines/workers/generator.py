@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from reptok.pretrained import save_generator
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
 from safetensors.torch import load_file
 
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.fit import join, run
 from pipelines.workers.relay import RelayLog
-from reptok.data.loader import GeneratorData, split_sizes
+from reptok.data.loader import GeneratorBatch, GeneratorData, split_sizes
+from reptok.generator.conditioning import Condition
 from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.pretrained import save_generator
+from reptok.text_encoder import TextEncoder, TextEncoderConfig
 from reptok.training.conditions import CaptionConditions, label_condition, no_condition
 from reptok.training.loop import TrainConfig
 from reptok.training.step import GeneratorObjective
@@ -42,7 +44,8 @@ def train_generator(settings: dict[str, Any]) -> None:
             raise ValueError(
                 "generator.condition=text needs a text encoder; set text_encoder in the configuration"
             )
-        conditions = CaptionConditions(TextEncoder(text_config).to(member.device))
+        text_encoder = TextEncoder(text_config).to(member.device)
+        conditions: Callable[[GeneratorBatch], Condition] = CaptionConditions(text_encoder)
     else:
         conditions = label_condition if generator_config.condition == "class" else no_condition
     folders = dataset.local_path(), tokens.local_path()

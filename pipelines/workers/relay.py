@@ -75,9 +75,11 @@ def relay(log: StageLog) -> Iterator[RelayLog]:
 def _write(log: StageLog, message: tuple[Any, ...]) -> None:
     kind, *values = message
     if kind == "metrics":
-        log.metrics(*values)
+        metrics, step = values
+        log.metrics(metrics, step)
     elif kind == "progress":
-        log.progress(*values, unit="steps")
+        done, total = values
+        log.progress(done, total, "steps")
     else:
         from PIL import Image
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from reptok.pretrained import save_tokenizer
 
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.fit import join, run
@@ -14,6 +13,7 @@ from pipelines.workers.relay import RelayLog
 from reptok.autoencoder import LatentSpec
 from reptok.data.loader import TokenizerData, split_sizes
 from reptok.data.transforms import to_uint8
+from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok, RepTokConfig
 from reptok.training.loop import TrainConfig
 from reptok.training.step import TokenizerObjective

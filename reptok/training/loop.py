@@ -99,6 +99,11 @@ def train(
         save: Makes a checkpoint of `state`.
         evaluate: Returns validation metrics; called with the step.
     """
+
+    def record(values: Mapping[str, float]) -> None:
+        state.latest.update(values)
+        log(values, state.step)
+
     saved = since = time.monotonic()
     logged, waiting = state.step, 0.0
     stream = batches(state.samples)
@@ -114,12 +119,12 @@ def train(
         last = state.step == config.steps
         if state.step % config.log_every == 0 or last:
             elapsed, steps = max(time.monotonic() - since, 1e-9), state.step - logged
-            log({**means(state.sums), **speeds(steps * config.batch_size, elapsed, waiting)}, state.step)
+            record({**means(state.sums), **speeds(steps * config.batch_size, elapsed, waiting)})
             state.sums.clear()
             since, logged, waiting = time.monotonic(), state.step, 0.0
         if last or (config.eval_every and state.step % config.eval_every == 0):
             began = time.monotonic()
-            log(evaluate(state.step), state.step)
+            record(evaluate(state.step))
             since += time.monotonic() - began
         if last or time.monotonic() - saved >= config.checkpoint_every_seconds:
             save()

@@ -25,6 +25,7 @@ class TrainState:
         step: Updates done, skipped ones included.
         samples: Samples consumed, over all ranks; the loader's position.
         sums: Sums of the metrics since they were last logged, for means over the steps between.
+        latest: The values last logged, by name.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig, ema_decay: float):
@@ -37,6 +38,7 @@ class TrainState:
         self.step = 0
         self.samples = 0
         self.sums: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name: `weights/...`, `ema/...` and `optimizer/...`; not copies."""
@@ -49,7 +51,7 @@ class TrainState:
 
     def counters(self) -> dict[str, Any]:
         """Return the JSON-able rest of the state."""
-        return {"step": self.step, "samples": self.samples, "sums": self.sums}
+        return {"step": self.step, "samples": self.samples, "sums": self.sums, "latest": self.latest}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
@@ -71,4 +73,4 @@ class TrainState:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.step, self.samples = int(counters["step"]), int(counters["samples"])
-        self.sums = {name: float(value) for name, value in counters["sums"].items()}
+        self.sums, self.latest = dict(counters["sums"]), dict(counters["latest"])
