@@ -15,10 +15,10 @@ from pipelines.ops.device import ComputeConfig
 from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.tables import occupied
-from pipelines.stages.weights import resolve
-from reptok.autoencoder import AutoencoderConfig
+from pipelines.stages.weights import is_local, resolve
+from reptok.autoencoder import Autoencoder, AutoencoderConfig
 from reptok.data.blocks import BlockWriter
-from reptok.encoder.ssl import EncoderConfig
+from reptok.encoder.ssl import EncoderConfig, build_encoder
 
 LATENT_SPEC = "latent_spec.json"
 
@@ -94,6 +94,10 @@ class EncodeLatents(Stage):
             vae=resolve(models, "vae", self.config.vae),
             encoder=resolve(models, "encoder", self.config.encoder),
         )
+        if not is_local(config.vae):
+            Autoencoder(config.vae)  # fetched once, and missed at once, before any worker starts
+        if not is_local(config.encoder):
+            build_encoder(config.encoder)
         index = read_index(inputs["dataset"])
         job = LatentsJob(inputs["dataset"], index["image_size"], models, config)
         return map_shards(dataset_shards(index), job, out, config.workers)

@@ -48,6 +48,11 @@ def resolve(models: Mapping[str, Artifact], name: str, config: C) -> C:
     return config
 
 
+def is_local(config: HasPath) -> bool:
+    """Return whether the weights lie in a local folder; otherwise loading asks a hub."""
+    return config.path is not None and Path(config.path).is_dir()
+
+
 def _at(config: C, path: Path) -> C:
     moved: C = replace(config, path=str(path))  # type: ignore[type-var]
     return moved

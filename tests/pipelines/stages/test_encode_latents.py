@@ -93,6 +93,13 @@ def test_missing_weights_folder_is_named_before_anything_runs(dataset, config, r
         run_stage(EncodeLatents(config), {"dataset": dataset})
 
 
+def test_hub_that_cannot_be_reached_is_said_before_any_worker_starts(dataset, config, run_stage, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = EncodeLatentsConfig(vae=AutoencoderConfig(path="nobody/no-vae"), encoder=config.encoder)
+    with pytest.raises(OSError, match="no VAE at 'nobody/no-vae'"):
+        run_stage(EncodeLatents(config), {"dataset": dataset})
+
+
 def test_damaged_dataset_shard_is_named(dataset, config, run_stage):
     path = dataset.local_path("train-00001.tar")
     path.write_bytes(path.read_bytes()[:1500])
