@@ -80,7 +80,7 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
 
 
 def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:
-    """Resample the positions to ``image_size`` (bicubic, antialiased, float32); nothing at the native size."""
+    """Resample positions to ``image_size`` (bicubic, antialiased, float32); none at the native size."""
     if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
         raise ValueError(f"the encoder must be a ViT with [cls], not {type(vit).__name__}")
     patch = vit.patch_embed.patch_size[0]

@@ -1,4 +1,4 @@
-"""The authors' weights in this project's names and conventions; the only file that knows theirs.
+"""The authors' tokenizer in this project's names and conventions.
 
 Their decoder runs from data (0) to noise (1) and predicts noise - data. Ours runs the other way: the time's
 direction sits in the decoder's Fourier features (they take 1 - t), the sign of the velocity goes into the
@@ -24,7 +24,7 @@ from reptok.autoencoder import Autoencoder, AutoencoderConfig, build_vae
 from reptok.decoder.transformer import DecoderConfig
 from reptok.encoder.ssl import EncoderConfig, SSLEncoder
 from reptok.encoder.vit import Architecture, dinov2
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.reference_weights.shapes import count, size
 from reptok.tokenizer import RepTok, RepTokConfig
 from reptok.weights import check_keys
 
@@ -97,48 +97,36 @@ def import_tokenizer(
     return model
 
 
-def _size(state: Mapping[str, Tensor], key: str, axis: int) -> int:
-    if key not in state:
-        raise ValueError(f"the authors' tokenizer checkpoint does not fit: missing {key}")
-    return int(state[key].shape[axis])
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the highest number that ``pattern`` captures in a key, 0 without a match."""
-    found = (re.match(pattern, key) for key in state)
-    return max((int(m[1]) + 1 for m in found if m), default=0)
-
-
 def _vit_architecture(state: Mapping[str, Tensor], heads: int, image_size: int) -> Architecture:
     model = DINO + "model."
-    width = _size(state, model + "cls_token", -1)
+    width = size(state, model + "cls_token", -1)
     plain = dinov2(
         width,
-        _count(state, re.escape(model) + r"blocks\.(\d+)\."),
+        count(state, re.escape(model) + r"blocks\.(\d+)\."),
         heads,
-        patch_size=_size(state, model + "patch_embed.proj.weight", -1),
+        patch_size=size(state, model + "patch_embed.proj.weight", -1),
         image_size=image_size,
-        registers=_size(state, model + "register_tokens", 1),
+        registers=size(state, model + "register_tokens", 1),
     )
-    mlp_ratio = _size(state, model + "blocks.0.mlp.fc1.weight", 0) / width
+    mlp_ratio = size(state, model + "blocks.0.mlp.fc1.weight", 0) / width
     return replace(plain, model_args={**plain.model_args, "mlp_ratio": mlp_ratio})
 
 
 def _decoder_config(
     state: Mapping[str, Tensor], token_dim: int, channels: int, latent_size: int
 ) -> DecoderConfig:
-    features = _size(state, "backbone.mid_merge.pre_proj.proj.weight", 1)
+    features = size(state, "backbone.mid_merge.pre_proj.proj.weight", 1)
     return DecoderConfig(
-        width=_size(state, "backbone.mid_merge.proj.weight", 0),
-        depth=_count(state, r"backbone\.mid_level\.(\d+)\."),
-        heads=_size(state, "backbone.mid_level.0.self_attn.scale", 0),
+        width=size(state, "backbone.mid_merge.proj.weight", 0),
+        depth=count(state, r"backbone\.mid_level\.(\d+)\."),
+        heads=size(state, "backbone.mid_level.0.self_attn.scale", 0),
         patch_size=math.isqrt(features // channels),
         latent_channels=channels,
         latent_size=latent_size,
-        mapping_width=_size(state, "time_in_proj.weight", 0),
-        mapping_depth=_count(state, r"mapping\.blocks\.(\d+)\."),
-        mapping_ff=_size(state, "mapping.blocks.0.down_proj.weight", 1),
-        ff=_size(state, "backbone.mid_level.0.ff.down_proj.weight", 1),
+        mapping_width=size(state, "time_in_proj.weight", 0),
+        mapping_depth=count(state, r"mapping\.blocks\.(\d+)\."),
+        mapping_ff=size(state, "mapping.blocks.0.down_proj.weight", 1),
+        ff=size(state, "backbone.mid_level.0.ff.down_proj.weight", 1),
         token_dim=token_dim,
     )
 
@@ -164,7 +152,7 @@ def _names(model: RepTok) -> dict[str, str]:
 def _special_shapes(state: Mapping[str, Tensor], model: RepTok) -> dict[str, tuple[int, ...]]:
     """Shapes of their tensors that are transformed, only checked, or left out."""
     d, config = model.encoder.dim, model.config.decoder
-    positions = _size(state, DINO + "model.pos_embed", 1)
+    positions = size(state, DINO + "model.pos_embed", 1)
     if math.isqrt(positions - 1) ** 2 != positions - 1:
         raise ValueError(
             f"{DINO}model.pos_embed has {positions} positions, which is no square grid and [cls]"
@@ -227,84 +215,3 @@ def _resample(grid_positions: Tensor, side: int) -> Tensor:
     grid = grid_positions.unflatten(1, (n, n)).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False, antialias=True)
     return grid.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-MIXER_PREFIXES = ("ema_model.net.", "model.net.", "net.")
-
-
-def import_generator(state_dict: Mapping[str, Tensor]) -> TokenGenerator:
-    """Build the mixer that a state dict of the authors' generator holds, sizes inferred from its shapes.
-
-    Accepts bare keys, keys under ``ema_model.net.`` or ``model.net.`` (of both the averaged ones win; other
-    keys are then ignored), and the ``_orig_mod`` of a compiled model.
-
-    Raises:
-        ValueError: Names every key that is missing, left over or of a wrong shape.
-    """
-    state = _mixer_state(state_dict)
-    pattern = r"mixer\.(\d+)\."
-    depth = _count(state, pattern) - 3  # linear in, blocks, norm, linear out
-    if depth < 1:
-        raise ValueError("the state dict holds no mixer.* blocks of the authors' generator")
-    num_tokens, token_dim = _size(state, "pos_embed", 1), _size(state, "pos_embed", 2)
-    hidden, length = (_size(state, "mixer.1.0.fn.0.weight", axis) for axis in (0, 1))
-    table = "label_embedder.embedding_table.weight"
-    has_class = table in state
-    config = GeneratorConfig(
-        kind="mixer",
-        token_dim=token_dim,
-        num_tokens=num_tokens,
-        condition="class" if has_class else "none",
-        num_classes=_size(state, table, 0) - 1 if has_class else 0,
-        num_extra_tokens=length - num_tokens - 1 - has_class,
-        dim=_size(state, "mixer.0.weight", 0),
-        depth=depth,
-        tokens_mlp_dim=hidden,
-        channels_mlp_dim=_size(state, "mixer.1.1.fn.0.weight", 0),
-    )
-    model = TokenGenerator(config)
-    names = _mixer_names(depth, has_class)
-    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    expected = {theirs: shapes[ours] for ours, theirs in names.items()}
-    for name in expected:
-        if name.endswith(("0.fn.0.weight", "0.fn.3.weight")):
-            expected[name] = (*expected[name], 1)  # a convolution of width 1 there, a linear map here
-    expected["pos_embed"] = (1, num_tokens, token_dim)
-    check_keys(expected, state, source="the authors' generator checkpoint")
-    copied = {ours: state[theirs].float().reshape(shapes[ours]) for ours, theirs in names.items()}
-    model.load_state_dict(copied, strict=False)
-    return model
-
-
-def _mixer_state(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in MIXER_PREFIXES:
-        if any(k.startswith(prefix) for k in state_dict):
-            state_dict = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-            break
-    return {k.replace("._orig_mod", "").removeprefix("_orig_mod."): v for k, v in state_dict.items()}
-
-
-def _mixer_names(depth: int, has_class: bool) -> dict[str, str]:
-    names = {
-        "position": "pos_embed",
-        "time.mlp.0.weight": "t_embedder.mlp.0.weight",
-        "time.mlp.0.bias": "t_embedder.mlp.0.bias",
-        "time.mlp.2.weight": "t_embedder.mlp.2.weight",
-        "time.mlp.2.bias": "t_embedder.mlp.2.bias",
-    }
-    if has_class:
-        names["classes.table.weight"] = "label_embedder.embedding_table.weight"
-    pairs = [("linear_in", "0"), ("norm", str(depth + 1)), ("linear_out", str(depth + 2))]
-    for i in range(depth):
-        pairs += [
-            (f"blocks.{i}.token_norm", f"{i + 1}.0.norm"),
-            (f"blocks.{i}.token_mlp.up", f"{i + 1}.0.fn.0"),
-            (f"blocks.{i}.token_mlp.down", f"{i + 1}.0.fn.3"),
-            (f"blocks.{i}.channel_norm", f"{i + 1}.1.norm"),
-            (f"blocks.{i}.channel_mlp.0", f"{i + 1}.1.fn.0"),
-            (f"blocks.{i}.channel_mlp.2", f"{i + 1}.1.fn.3"),
-        ]
-    for ours, theirs in pairs:
-        for kind in ("weight", "bias"):
-            names[f"network.{ours}.{kind}"] = f"mixer.{theirs}.{kind}"
-    return names

@@ -1,0 +1,180 @@
+"""Read a foreign PyTorch checkpoint without executing anything in it.
+
+Such a file is a zip archive of raw tensors and a pickle that refers to them. The pickle may name any
+function of any module; here every name but those of tensors and plain containers resolves to an inert
+placeholder that records what it is given.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+DAMAGE = (  # what reading a broken or hostile file can raise
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+)
+LOCAL_HEADER = 30  # fixed part of a zip member's header
+
+
+class Inert:
+    """Stands for an object whose class is not trusted: keeps its state and items, does nothing."""
+
+    def __init__(self, *arguments: Any, **_: Any) -> None:
+        self.state: Any = None
+        self.items: dict[Any, Any] = {}
+        self.elements: list[Any] = list(arguments)
+
+    def __new__(cls, *_: Any, **__: Any) -> Inert:
+        self = super().__new__(cls)
+        self.state, self.items, self.elements = None, {}, []
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        return Inert()
+
+    def append(self, element: Any) -> None:
+        """Take an element of what was a list."""
+        self.elements.append(element)
+
+    def extend(self, elements: Any) -> None:
+        """Take elements of what was a list."""
+        self.elements.extend(elements)
+
+
+def _rebuild_tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return storage.as_strided(tuple(size), tuple(stride), offset)  # refuses to leave the storage
+
+
+def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
+TRUSTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): tuple,
+}
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Resolves tensors and containers; all else is :class:`Inert`."""
+
+    def __init__(self, file: Any, storage: Callable[[Any], Tensor]) -> None:
+        super().__init__(file)
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.storage") and name in STORAGES:
+            return STORAGES[name]
+        return TRUSTED.get((module, name), Inert)
+
+    def persistent_load(self, reference: Any) -> Tensor:
+        return self._storage(reference)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; tensors are mapped from the file, objects of unknown classes become :class:`Inert`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no PyTorch zip checkpoint, or it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {m.filename: m for m in archive.infolist()}
+            pickles = [n for n in members if n.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise ValueError(f"{path} is no PyTorch checkpoint: it holds {len(pickles)} data.pkl")
+            root = pickles[0].removesuffix("data.pkl")
+
+            def storage(reference: Any) -> Tensor:
+                kind, dtype, key, _, num = reference
+                if kind != "storage" or not isinstance(dtype, torch.dtype):
+                    raise ValueError(f"{path} refers to storage of an unknown kind")
+                return _map_storage(path, members[f"{root}data/{key}"], dtype, int(num))
+
+            with archive.open(pickles[0]) as file:
+                checkpoint = _InertUnpickler(file, storage).load()
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        KeyError,
+        EOFError,
+        struct.error,
+        RuntimeError,
+    ) as error:
+        raise ValueError(f"{path} is no readable PyTorch checkpoint: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds no dictionary")
+    return checkpoint
+
+
+def _map_storage(path: Path, member: zipfile.ZipInfo, dtype: torch.dtype, num: int) -> Tensor:
+    """The flat tensor of one uncompressed member, copy-on-write over the file."""
+    nbytes = num * dtype.itemsize
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size < nbytes:
+        raise ValueError(f"{member.filename} in {path} is compressed or too short")
+    if num == 0:
+        return torch.empty(0, dtype=dtype)
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        name_length, extra_length = struct.unpack("<26xHH", file.read(LOCAL_HEADER))
+    start = member.header_offset + LOCAL_HEADER + name_length + extra_length
+    mapped = np.memmap(path, dtype=np.uint8, mode="c", offset=start, shape=(nbytes,))
+    return torch.from_numpy(mapped).view(dtype)
+
+
+def plain(value: Any) -> Any:
+    """Untrusted configuration objects as plain dictionaries, lists and values where they show any."""
+    if isinstance(value, Inert):
+        state = value.state
+        if isinstance(state, dict) and "_content" in state:  # OmegaConf's containers
+            return plain(state["_content"])
+        if isinstance(state, dict) and "_val" in state:  # and leaves
+            return plain(state["_val"])
+        return plain(value.items or state or value.elements or None)
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
