@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,15 @@ class AutoencoderConfig:
 
     Attributes:
         path: Local diffusers AutoencoderKL folder, or a hub id.
-        scale: Multiplies (posterior - shift), so that latents have about unit variance.
-        shift: Subtracted from the posterior before scaling.
+        scale: Multiplies (posterior - shift), so that latents have about unit variance; None takes the
+            `scaling_factor` that the VAE's own configuration states.
+        shift: Subtracted from the posterior before scaling; None takes the VAE's own `shift_factor`.
         sample: Whether training draws from the posterior; otherwise it takes the mean.
     """
 
     path: str = "stabilityai/sd-vae-ft-mse"
-    scale: float = 0.18215
-    shift: float = 0.0
+    scale: float | None = None
+    shift: float | None = None
     sample: bool = True
 
 
@@ -90,8 +91,10 @@ class Autoencoder(nn.Module):
             OSError: Neither a local folder nor a reachable hub id.
         """
         super().__init__()
-        self.config = config
         frozen: Any = vae if vae is not None else _load(config.path)
+        self.scale: float = frozen.config.scaling_factor if config.scale is None else config.scale
+        self.shift: float = (frozen.config.shift_factor or 0.0) if config.shift is None else config.shift
+        self.config = replace(config, scale=self.scale, shift=self.shift)
         self.vae = frozen.float().eval().requires_grad_(False)
         self.channels: int = frozen.config.latent_channels
         self.downsample: int = 2 ** (len(frozen.config.block_out_channels) - 1)
@@ -115,8 +118,8 @@ class Autoencoder(nn.Module):
         return LatentSpec(
             vae=Path(self.config.path).name,
             vae_digest=self.digest,
-            scale=self.config.scale,
-            shift=self.config.shift,
+            scale=self.scale,
+            shift=self.shift,
             channels=self.channels,
             downsample=self.downsample,
         )
@@ -134,7 +137,7 @@ class Autoencoder(nn.Module):
         mean, logvar = moments.chunk(2, dim=1)
         if noise is not None:
             mean = mean + (0.5 * logvar.clamp(*LOGVAR_RANGE)).exp() * noise
-        return (mean - self.config.shift) * self.config.scale
+        return (mean - self.shift) * self.scale
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Images in [-1, 1] to scaled latents (B, C, h, w); see :meth:`latents_from_moments`."""
@@ -143,7 +146,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images (B, 3, H, W) around [-1, 1], not clamped."""
-        images: Tensor = self.vae.decode(latents / self.config.scale + self.config.shift).sample
+        images: Tensor = self.vae.decode(latents / self.scale + self.shift).sample
         return images
 
     def save(self, folder: Path) -> None:
