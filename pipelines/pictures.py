@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#7a7a7a"
+INK = "#808080"
 COLOURS = ("#8d99a6", "#3f7fd1", "#e07b39", "#4f9d69", "#a564b0", "#c2a032", "#d1556f", "#3fa7b5")
 FONT_SIZE = 17
 GAP = 6

@@ -16,8 +16,8 @@ from pipelines.pictures import Row, curves, dots, grid, to_pictures
 SAMPLES = Plate(
     file="samples.webp",
     title="Generated images",
-    caption="Every row is one condition from the validation set. Left and right start from the same noise, with "
-    "another strength of guidance.",
+    caption="Every row is one condition from the validation set. Left and right start from the same noise, "
+    "with another strength of guidance.",
 )
 NEIGHBOURS = Plate(
     file="neighbours.webp",
@@ -28,7 +28,7 @@ NEIGHBOURS = Plate(
 RECOGNITION = Plate(
     file="recognition.webp",
     title="Recognised as what was asked for",
-    caption="Share of each subject's images in which the nearest training images vote for what was asked: real "
+    caption="Share of the images in which the nearest training images vote for what was asked: real "
     "validation images, and samples made from their captions or labels.",
 )
 LOSSES = Plate(

@@ -97,6 +97,7 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                     "real images": 100 * metrics["eval/recognised_real"],
                 },
                 note="vote of the nearest training images, frozen encoder's features",
+                headline=True,
             )
         )
     for name, title in (("gfid", "gFID"), ("gfd_vit", "Frechet distance, frozen encoder")):

@@ -21,7 +21,7 @@ from reptok.metrics.evaluator import ReconstructionEvaluator
 from reptok.metrics.features import FeatureExtractor
 from reptok.tokenizer import RepTok
 
-REPTOK, VAE, MEAN, WRONG, REFERENCE = "RepTok", "VAE", "subject mean", "wrong token", "reference RepTok"
+REPTOK, VAE, MEAN, WRONG, REFERENCE = "RepTok", "VAE", "subject mean", "wrong token", "reference"
 TIME_BINS = 8
 
 

@@ -32,6 +32,7 @@ class Score:
         baselines: what to hold beside it: the floor, the ceiling, a reference.
         higher_is_better: which direction is progress; None where neither is.
         note: one sentence on how it was measured.
+        headline: whether it belongs on top of the report.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Score:
     baselines: Mapping[str, float] = field(default_factory=dict)
     higher_is_better: bool | None = True
     note: str = ""
+    headline: bool = False
 
     def show(self, value: float | None = None) -> str:
         """The value, or another one in the same unit, with sensible digits."""
@@ -79,13 +81,18 @@ class Evaluation:
 
     def write(self, out: Workspace) -> None:
         """Write `metrics.json`; the pictures are written by `save_plate`."""
-        out.write_json(METRICS_FILE, asdict(self))
+        data = asdict(self)
+        for score in data["scores"]:
+            score["baselines"] = list(score["baselines"].items())  # in reading order, which JSON objects lose
+        out.write_json(METRICS_FILE, data)
 
     @classmethod
     def read(cls, artifact: Artifact) -> Evaluation:
         """Read what `write` wrote."""
         data: dict[str, Any] = artifact.read_json(METRICS_FILE)
-        data["scores"] = [Score(**score) for score in data["scores"]]
+        data["scores"] = [
+            Score(**{**score, "baselines": dict(score["baselines"])}) for score in data["scores"]
+        ]
         data["plates"] = [Plate(**plate) for plate in data["plates"]]
         return cls(**data)
 

@@ -62,7 +62,13 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
         return {title: factor * metrics[key] for title, key in found.items() if key in metrics}
 
     result = [
-        Score(name="PSNR", value=metrics["eval/psnr"], unit="dB", baselines=beside("psnr", FLOOR | CEILING)),
+        Score(
+            name="PSNR",
+            value=metrics["eval/psnr"],
+            unit="dB",
+            baselines=beside("psnr", FLOOR | CEILING),
+            headline=True,
+        ),
         Score(name="SSIM", value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING)),
     ]
     if "eval/lpips" in metrics:
@@ -95,6 +101,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
                 unit="%",
                 baselines=beside("recognised", {"originals": "_originals"} | CEILING, 100),
                 note=f"vote of the {neighbours} nearest training images, frozen encoder's features",
+                headline=True,
             )
         )
     even = 1 / (interpolation_frames - 1)

@@ -146,9 +146,7 @@ class EvaluateGenerator(Stage):
         text_encoder = None
         if generator.config.condition == "text":
             if config.text_encoder is None:
-                raise ValueError(
-                    "the generator reads text: set evaluate_generator.text_encoder to what it was trained with"
-                )
+                raise ValueError("the generator reads text: set evaluate_generator.text_encoder to its own")
             models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
             settings = resolve(models, "text_encoder", config.text_encoder)
             text_encoder = TextEncoder(settings).to(config.device).eval()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reptok.pretrained import load_tokenizer
-
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Stage
@@ -20,6 +18,7 @@ from pipelines.evaluation.results import Evaluation, save_plate
 from pipelines.evaluation.tokenizer_scores import measure, scores
 from reptok.metrics.features import EncoderFeatures, FeatureExtractor, InceptionFeatures
 from reptok.metrics.perceptual import Lpips
+from reptok.pretrained import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class EvaluateTokenizerConfig:
         shown_subjects: columns of the reconstruction grid.
         shown_pairs: rows of the interpolation picture.
         reference_tokenizer: folder of another tokenizer to show beside this one; none if empty.
+        reference_digest: digest of that folder: other weights, another report.
         inception_weights: file of the FID Inception's weights; without it there is no FID.
         lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
         batch_size: images at a time.
@@ -51,6 +51,7 @@ class EvaluateTokenizerConfig:
     shown_subjects: int = 20
     shown_pairs: int = 6
     reference_tokenizer: str = ""
+    reference_digest: str = ""
     inception_weights: str = ""
     lpips_weights: str = ""
     batch_size: int = insignificant(50)
@@ -133,6 +134,8 @@ class EvaluateTokenizer(Stage):
 
     def _notes(self, bank: FeatureBank) -> list[str]:
         notes = []
+        if self.config.reference_tokenizer:
+            notes.append(f"The reference is another tokenizer: {self.config.reference_tokenizer}.")
         if not self.config.inception_weights:
             notes.append(
                 "No FID: the weights of the Inception network were not given. The Frechet distance here is "

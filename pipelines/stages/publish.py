@@ -1,0 +1,102 @@
+"""Stage: everything that a user needs, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.evaluation.lineage import lineage
+from pipelines.evaluation.results import Evaluation
+from pipelines.report import chapter_of, render_card, render_report, training_pictures
+from pipelines.stages.weights import resolve
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import default_card, load_generator, load_tokenizer, save_pretrained
+from reptok.text_encoder import TextEncoder, TextEncoderConfig
+
+REPORT_FILE = "report.html"
+PICTURES = "pictures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishConfig:
+    """The model's name and what travels with it.
+
+    Attributes:
+        name: name in the model registry.
+        title: heading of the report and of the model card.
+        text_encoder: the frozen language model the generator was trained with; None without text.
+        weights_digest: digest of its weights where they are a local folder.
+    """
+
+    name: str = "reptok"
+    title: str = "RepTok: one token per image"
+    text_encoder: TextEncoderConfig | None = None
+    weights_digest: str = ""
+
+
+class Publish(Stage):
+    """Write tokenizer, generator and text encoder as one model with its card and its report."""
+
+    name = "publish"
+    output = "model"
+    needs_cluster = False
+    config: PublishConfig
+
+    def __init__(self, config: PublishConfig, models: tuple[str, ...] = ()):
+        """Read also the artifact of kind "text_encoder", where `models` names it."""
+        super().__init__(config)
+        self.inputs = ("dataset", "tokenizer", "generator", "tokenizer_report", "generator_report", *models)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        pipe = self._pipeline(inputs)
+        reports = [inputs["tokenizer_report"], inputs["generator_report"]]
+        pictures = self._copy_pictures(reports, out)
+        evaluations = [Evaluation.read(report) for report in reports]
+        facts = "| part " + default_card(pipe).partition("| part ")[2]
+        card = render_card(self.config.title, evaluations, pictures, facts)
+        folder = out.scratch / "model"
+        save_pretrained(pipe, folder, card=card)
+        out.publish_folder(folder)
+
+        trainings = {"Tokenizer": inputs["tokenizer"], "Generator": inputs["generator"]}
+        html = render_report(
+            self.config.title,
+            [chapter_of(report) for report in reports],
+            training_pictures(trainings),
+            lineage(inputs.values()),
+        )
+        out.write_bytes(REPORT_FILE, html.encode())
+        out.log.text(REPORT_FILE, html)
+        out.log.model(self.config.name, out.url)
+        return {"parameters": float(sum(parameter.numel() for parameter in pipe.parameters()))}
+
+    def _pipeline(self, inputs: Mapping[str, Artifact]) -> RepTokPipeline:
+        generator = load_generator(inputs["generator"].local_path())
+        text_encoder = None
+        if generator.config.condition == "text":
+            if self.config.text_encoder is None:
+                raise ValueError(
+                    "the generator reads text: set publish.text_encoder to what it was trained with"
+                )
+            models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
+            text_encoder = TextEncoder(resolve(models, "text_encoder", self.config.text_encoder))
+        names = inputs["dataset"].read_json("index.json").get("class_names")
+        return RepTokPipeline(
+            tokenizer=load_tokenizer(inputs["tokenizer"].local_path()),
+            generator=generator,
+            text_encoder=text_encoder,
+            class_names=names if generator.config.condition == "class" else None,
+        )
+
+    def _copy_pictures(self, reports: list[Artifact], out: Workspace) -> list[tuple[str, str]]:
+        """Put the reports' pictures beside the card; titles with files."""
+        files = []
+        for report in reports:
+            for plate in Evaluation.read(report).plates:
+                file = f"{PICTURES}/{report.kind}/{plate.file}"
+                out.write_bytes(file, report.read_bytes(plate.file))
+                files.append((plate.title, file))
+        return files

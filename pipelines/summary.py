@@ -1,0 +1,93 @@
+"""The last screen of a run: what every stage did, the scores that matter, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.dag.progress import duration
+from pipelines.dag.stage import StageResult
+from pipelines.evaluation.results import Evaluation
+
+REPORTS = ("tokenizer_report", "generator_report")
+COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
+
+
+def summarise(results: Sequence[StageResult], console: Console | None = None) -> None:
+    """Print the stages, the scores and the way to the report.
+
+    Args:
+        results: what the runner returned.
+        console: where to print; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    console.print(_stages(results))
+    for evaluation in _evaluations(results):
+        console.print(_scores(evaluation))
+    for result in results:
+        if result.error:
+            console.print(f"[bold red]{escape(result.name)}[/]: {escape(result.error)}")
+    model = next((r.artifact for r in results if r.artifact and r.artifact.kind == "model"), None)
+    if model is not None:
+        report = model.url_of("report.html")
+        console.print(f"\nReport:   {escape(report)}", soft_wrap=True)
+        console.print(f"Model:    {escape(model.url)}", soft_wrap=True)
+        console.print("Curves:   [bold]make ui[/]")
+
+
+def _stages(results: Sequence[StageResult]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("stage", "left"), ("", "left"), ("time", "right"), ("result", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for result in results:
+        colour = COLOURS.get(result.action, "")
+        action = f"[{colour}]{escape(result.action)}[/]" if colour else escape(result.action)
+        time = duration(result.seconds) if result.seconds else ""
+        table.add_row(escape(result.name), action, time, escape(describe(result.stats)))
+    total = sum(result.seconds for result in results)
+    table.add_row("", "", f"[bold]{duration(total)}[/]", "of work; stages overlap where they can")
+    return table
+
+
+def _evaluations(results: Sequence[StageResult]) -> Iterator[Evaluation]:
+    for result in results:
+        if result.artifact is not None and result.artifact.kind in REPORTS:
+            yield Evaluation.read(result.artifact)
+
+
+def _scores(evaluation: Evaluation) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left", title_style="bold")
+    table.title = "\n" + escape(evaluation.title)
+    table.add_column("measure")
+    table.add_column("this run", justify="right", style="bold")
+    table.add_column("beside it")
+    for score in evaluation.scores:
+        beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
+        table.add_row(escape(score.name), escape(score.show()), escape(beside))
+    return table
+
+
+def describe(stats: Mapping[str, float]) -> str:
+    """A stage's result in a few words: its rows, or its first figures."""
+    if "rows_in" in stats:
+        dropped = {
+            name.removeprefix("dropped_").replace("_", " "): value
+            for name, value in sorted(stats.items(), key=lambda item: -item[1])
+            if name.startswith("dropped_") and value
+        }
+        text = f"{stats['rows_in']:,.0f} rows in, {stats.get('rows_out', 0):,.0f} out"
+        if dropped:
+            text += f", {sum(dropped.values()):,.0f} dropped: "
+            text += ", ".join(f"{value:,.0f} {reason}" for reason, value in list(dropped.items())[:4])
+            text += ", ..." if len(dropped) > 4 else ""
+        return text
+    for loss in ("val_loss", "train_loss", "val/loss"):
+        if loss in stats:
+            return f"{loss.replace('_', ' ').replace('/', ' ')} {stats[loss]:.4f}"
+    shown = list(stats.items())[:2]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}" for name, value in shown
+    )

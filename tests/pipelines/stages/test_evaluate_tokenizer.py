@@ -1,0 +1,70 @@
+import io
+
+import pytest
+from PIL import Image
+
+from pipelines.dag.workspace import Workspace
+from pipelines.evaluation.results import Evaluation
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateTokenizerConfig
+
+
+def evaluate(world, run_stage, name="out", **settings):
+    config = EvaluateTokenizerConfig(neighbours=5, decoder_steps=2, interpolation_pairs=2, **settings)
+    return run_stage(
+        EvaluateTokenizer(config), {kind: world[kind] for kind in ("dataset", "tokenizer")}, name
+    )
+
+
+@pytest.fixture
+def report(small_world, run_stage):
+    folder = str(small_world["tokenizer"].local_path())
+    return evaluate(small_world, run_stage, reference_tokenizer=folder)
+
+
+def test_figures_stand_between_their_baselines(report):
+    artifact, stats = report
+    evaluation = Evaluation.read(artifact)
+    assert evaluation.metrics == stats
+    assert stats["eval/images"] == 12
+    assert stats["eval/recognised_originals"] == 1.0  # three plain colours
+    assert stats["eval/psnr_subject_mean"] > 20  # each subject is one colour and noise
+    # The reference is the same tokenizer, and noise follows from the image alone.
+    assert stats["eval/psnr_reference"] == stats["eval/psnr"]
+    assert stats["eval/psnr_above_wrong_token"] == pytest.approx(
+        stats["eval/psnr"] - stats["eval/psnr_wrong_token"]
+    )
+    assert stats["val/loss"] == pytest.approx(sum(stats[f"val/loss_segment_{i}"] for i in range(8)) / 8)
+    psnr = evaluation.scores[0]
+    assert list(psnr.baselines) == ["subject mean", "wrong token", "reference", "VAE alone"]
+
+
+def test_what_was_not_measured_is_said(report):
+    artifact, stats = report
+    assert not any("fid" in name or "lpips" in name for name in stats)
+    assert any("No FID" in note for note in Evaluation.read(artifact).notes)
+
+
+def test_every_plate_is_a_picture(report):
+    artifact, _ = report
+    plates = Evaluation.read(artifact).plates
+    assert [plate.file for plate in plates] == artifact.files("*.webp") or len(plates) == 4
+    for plate in plates:
+        assert Image.open(io.BytesIO(artifact.read_bytes(plate.file))).width > 100
+
+
+def test_the_batch_size_changes_nothing(small_world, run_stage):
+    first, second = (evaluate(small_world, run_stage, f"batch{size}", batch_size=size)[1] for size in (5, 12))
+    assert first == pytest.approx(second, rel=1e-4, abs=1e-5)
+
+
+def test_a_dataset_without_validation_images_is_refused(small_world, make_artifact, run_stage):
+    from pipelines.stages.dataset import DatasetShardWriter, write_index
+
+    def write(out: Workspace) -> None:
+        with DatasetShardWriter(out, 0):
+            pass
+        write_index(out, 1, 32)
+
+    world = {**small_world, "dataset": make_artifact("dataset", write)}
+    with pytest.raises(ValueError, match="no 'val' samples"):
+        evaluate(world, run_stage)

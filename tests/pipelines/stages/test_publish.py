@@ -1,0 +1,49 @@
+import pytest
+
+import reptok
+from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateTokenizerConfig
+from pipelines.stages.publish import Publish, PublishConfig
+from reptok.pretrained import load_pretrained
+from reptok.text_encoder import TextEncoderConfig
+
+
+@pytest.fixture
+def published(small_world, tiny_models, run_stage):
+    """The model artifact and the reports it was made from."""
+    text = TextEncoderConfig(kind="clip", path=str(tiny_models / "text_encoder"), max_length=16)
+    stages = [
+        EvaluateTokenizer(EvaluateTokenizerConfig(neighbours=5, decoder_steps=2)),
+        EvaluateGenerator(
+            EvaluateGeneratorConfig(
+                neighbours=5, decoder_steps=2, generator_steps=2, shown_samples=1, text_encoder=text
+            )
+        ),
+        Publish(PublishConfig(title="A <i>model</i>", text_encoder=text)),
+    ]
+    made = dict(small_world)
+    for stage in stages:
+        artifact, _ = run_stage(stage, {kind: made[kind] for kind in stage.inputs}, stage.output)
+        made[stage.output] = artifact
+    return made
+
+
+def test_the_published_folder_is_a_whole_model_with_card_and_report(published):
+    model = published["model"]
+    pipe = load_pretrained(model.local_path())
+    pictures = pipe(["a photo of sky"] * 2, num_steps=2, decoder_steps=2, seed=3)
+    assert [picture.size for picture in pictures] == [(32, 32)] * 2
+    assert reptok.__name__ == "reptok"
+
+    html = model.read_bytes("report.html").decode()
+    assert "A &lt;i&gt;model&lt;/i&gt;" in html and "<i>model" not in html
+    assert html.count("data:image/webp;base64,") == 9  # four plates of each evaluation, one training curve
+    assert 'src="http' not in html and "<script" not in html
+    assert "make_dataset" in html and "http 404" in html and "adds up" in html
+
+    card = model.read_bytes("README.md").decode()
+    assert "| PSNR |" in card and "No FID" in card
+    for line in card.splitlines():
+        if line.startswith("!["):
+            assert line.split("(")[1].rstrip(")") in model.files("pictures/*")
+    assert not [name for name in model.files() if name.endswith((".bin", ".pt", ".pkl"))]
