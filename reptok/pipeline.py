@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from reptok.data.transforms import to_uint8
 from reptok.flow.noise import expand_seed
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
@@ -17,8 +18,7 @@ from reptok.tokenizer import RepTok
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Images (B, 3, H, W), clamped to [-1, 1], as 8-bit RGB pictures."""
-    levels = (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-    return [Image.fromarray(level) for level in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(pixels) for pixels in to_uint8(images)]
 
 
 class RepTokPipeline(nn.Module):

@@ -135,14 +135,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
             with archive.open(pickles[0]) as file:
                 checkpoint = _InertUnpickler(file, storage).load()
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        KeyError,
-        EOFError,
-        struct.error,
-        RuntimeError,
-    ) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is no readable PyTorch checkpoint: {error}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds no dictionary")
