@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
 from pipelines.stages.weights import resolve
-from pipelines.workers.generator import train_generator
 from reptok.generator.generator import GeneratorConfig
 from reptok.text_encoder import TextEncoderConfig
 from reptok.training.loop import TrainConfig
@@ -46,6 +45,8 @@ class TrainGenerator(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.workers.generator import train_generator  # heavy: only a stage that runs pays for it
+
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
         text_encoder = config.text_encoder and resolve(models, "text_encoder", config.text_encoder)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
 from pipelines.stages.weights import resolve
-from pipelines.workers.tokenizer import train_tokenizer
 from reptok.autoencoder import AutoencoderConfig
 from reptok.decoder.transformer import DecoderConfig
 from reptok.encoder.ssl import EncoderConfig
@@ -52,6 +51,8 @@ class TrainTokenizer(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.workers.tokenizer import train_tokenizer  # heavy: only a stage that runs pays for it
+
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}
         settings = {

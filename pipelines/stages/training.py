@@ -14,7 +14,8 @@ from reptok.training.loop import TrainConfig
 
 def training_resources(train: TrainConfig) -> Resources:
     """Return what a training occupies while it runs."""
-    return Resources(cpus=train.workers * train.threads, gpus=train.workers * train.gpus_per_worker)
+    processes = max(1, train.workers)
+    return Resources(cpus=processes * train.threads, gpus=processes * train.gpus_per_worker)
 
 
 def train_and_publish(

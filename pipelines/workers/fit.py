@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.dag import cluster
 from pipelines.dag.stage import Workspace
-from pipelines.workers.relay import RelayLog, relay
+from pipelines.workers.relay import RelayLog, direct, relay
 from reptok.data.loader import Batches, Readable
 from reptok.training.checkpoint import load_newest, save_checkpoint
 from reptok.training.loop import TrainConfig, train
@@ -72,12 +73,14 @@ def fit(
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
-    with relay(out.log) as log:
+    with relay(out.log) if config.workers else nullcontext(direct(out.log)) as log:
         TorchTrainer(
             worker,
             train_loop_config={**settings, "log": log},
             scaling_config=ScalingConfig(
-                num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+                num_workers=config.workers,  # 0 is Ray Train's local mode
+                use_gpu=config.gpus_per_worker > 0,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 name=out.fingerprint,
@@ -125,6 +128,8 @@ def run(
         show: Logs pictures of the averaged model at a step.
     """
     folder = out.scratch / "checkpoints"
+    if config.compile:
+        compile_blocks(objective)
     state = TrainState(objective, config.optim, config.ema_decay)
     load_newest(folder, state)
     _check_agreement(member, state.step)
@@ -139,8 +144,8 @@ def run(
         world_size=member.world_size, window=config.window,
     )  # fmt: skip
     step = TrainStep(
-        torch.compile(callable_objective) if config.compile else callable_objective,
-        state, config.optim, config.steps, precision=config.precision, device=member.device,
+        callable_objective, state, config.optim, config.steps,
+        precision=config.precision, device=member.device,
     )  # fmt: skip
 
     def evaluate(at: int) -> Mapping[str, float]:
@@ -183,6 +188,14 @@ def run(
         with state.ema.applied():
             save(finished / "model")
         (finished / RESULT).write_text(json.dumps(state.latest))
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile every block of the model's stacks on its own: one short compilation serves all of a stack."""
+    for stack in model.modules():
+        if isinstance(stack, nn.ModuleList):
+            for block in stack:
+                block.compile()
 
 
 def finished_folder(out: Workspace) -> Path:

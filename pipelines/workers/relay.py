@@ -7,12 +7,11 @@ and it never waits for the server.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from ray.util.queue import Empty, Queue
 
 from pipelines.dag.tracking import StageLog
 
@@ -20,30 +19,32 @@ POLL_SECONDS = 0.5
 
 
 class RelayLog:
-    """What a worker logs to; picklable."""
+    """What a worker logs to; as picklable as the callable that takes its messages."""
 
-    def __init__(self, queue: Queue):
-        self._queue = queue
+    def __init__(self, send: Callable[[tuple[Any, ...]], None]):
+        self._send = send
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record scalars of a step."""
         if values:
-            self._queue.put(("metrics", dict(values), step))
+            self._send(("metrics", dict(values), step))
 
     def progress(self, done: int, total: int) -> None:
         """Tell how far the training is."""
-        self._queue.put(("progress", done, total))
+        self._send(("progress", done, total))
 
     def grid(
         self, name: str, columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], step: int
     ) -> None:
         """Record a table of pictures, uint8 (H, W, 3) each, which the driver draws."""
-        self._queue.put(("grid", name, list(columns), [list(row) for row in rows], step))
+        self._send(("grid", name, list(columns), [list(row) for row in rows], step))
 
 
 @contextmanager
 def relay(log: StageLog) -> Iterator[RelayLog]:
     """Pass on to `log` what workers write into the given `RelayLog`, until the block ends."""
+    from ray.util.queue import Empty, Queue
+
     queue = Queue(actor_options={"num_cpus": 0})
     ended = threading.Event()
 
@@ -65,11 +66,16 @@ def relay(log: StageLog) -> Iterator[RelayLog]:
     thread = threading.Thread(target=forward, name="relay", daemon=True)
     thread.start()
     try:
-        yield RelayLog(queue)
+        yield RelayLog(queue.put)
     finally:
         ended.set()
         thread.join(30)
         queue.shutdown(force=True)
+
+
+def direct(log: StageLog) -> RelayLog:
+    """Write into `log` without a detour, for a worker that runs in the driver's own process."""
+    return RelayLog(lambda message: _write(log, message))
 
 
 def _write(log: StageLog, message: tuple[Any, ...]) -> None:

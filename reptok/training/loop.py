@@ -40,12 +40,13 @@ class TrainConfig:
             with uniform times.
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
-        compile: Compile the network (torch.compile); pays on a GPU.
+        compile: Compile the network's blocks (torch.compile); pays on a GPU.
         log_every: Steps between two entries of the curves.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
-        workers: Training processes.
+        workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
+            and the restart of a process that dies.
         threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
@@ -72,8 +73,8 @@ class TrainConfig:
     window: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.workers < 1:
-            raise ValueError("train.steps, train.batch_size and train.workers must be at least 1")
+        if self.steps < 1 or self.batch_size < 1 or self.threads < 1 or self.workers < 0:
+            raise ValueError("train.steps, train.batch_size and train.threads must be at least 1, workers 0")
 
 
 def train(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from itertools import islice
 
@@ -115,6 +116,10 @@ def alone() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def local_ray():
     cluster.configure(ClusterConfig(num_cpus=2))
+    cluster.ensure()
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     yield
     cluster.shutdown()
 

@@ -1,17 +1,14 @@
-"""The real workers in this process (Ray Train's local mode), and the stages that publish what they leave."""
+"""The real stages, training in this process (Ray Train's local mode)."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
-from pipelines.workers.generator import train_generator
-from pipelines.workers.tokenizer import train_tokenizer
 from reptok.autoencoder import Autoencoder, AutoencoderConfig
 from reptok.decoder.transformer import DecoderConfig
 from reptok.encoder.ssl import EncoderConfig
@@ -31,36 +28,32 @@ TRAIN = TrainConfig(
     ema_decay=0.5,
     log_every=2,
     eval_every=0,
+    workers=0,
 )
+TEXT_GENERATOR = GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2)
 
 
-class ListLog:
-    """What `RelayLog` is to a worker."""
+class RecordingLog:
+    """A stage's log in memory."""
 
     def __init__(self):
         self.recorded: dict[str, float] = {}
-        self.grids: list[tuple] = []
+        self.pictures: list[tuple] = []
+        self.done = 0.0
 
-    def metrics(self, values, step):
+    def metrics(self, values, step=None):
         self.recorded |= values
 
-    def progress(self, done, total):
+    def progress(self, done, total, unit="rows"):
         self.done = done
 
-    def grid(self, name, columns, rows, step):
-        self.grids.append((name, columns, rows, step))
+    def picture(self, name, image, step=None):
+        self.pictures.append((name, image.size, step))
 
 
-def in_this_process(worker, settings) -> ListLog:
-    """Run a worker under Ray Train's local mode: no actor, no cluster."""
-    from ray.train import ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    log = ListLog()
-    TorchTrainer(
-        worker, train_loop_config={**settings, "log": log}, scaling_config=ScalingConfig(num_workers=0)
-    ).fit()
-    return log
+def workspace(folder: Path) -> tuple[Workspace, RecordingLog]:
+    log = RecordingLog()
+    return Workspace(str(folder), "f00d", log), log
 
 
 @pytest.fixture(scope="module")
@@ -83,32 +76,30 @@ def artifacts(tmp_path, small_dataset, configs):
     return {kind: published(kind, folder) for kind, folder in folders.items()}
 
 
+def tokenizer_config(configs: RepTokConfig) -> TrainTokenizerConfig:
+    return TrainTokenizerConfig(
+        train=TRAIN, encoder=configs.encoder, decoder=configs.decoder, vae=configs.autoencoder
+    )
+
+
 def published(kind: str, folder: Path) -> Artifact:
     Workspace(str(folder)).publish({})
     return Artifact(kind, folder.name, str(folder))
 
 
 def test_train_tokenizer_publishes_a_tokenizer_that_differs_by_what_was_trained(tmp_path, artifacts, configs):
-    out = Workspace(str(tmp_path / "out"), "f00d")
+    out, log = workspace(tmp_path / "out")
     inputs = {kind: artifacts[kind] for kind in ("dataset", "latents")}
-    settings = {**inputs, "tokenizer": configs, "train": TRAIN, "preservation_weight": 0.1, "out": out}
-    log = in_this_process(train_tokenizer, settings)
+    stage = TrainTokenizer(tokenizer_config(configs))
+    stats = stage.run(inputs, out)
     assert {
         "train/velocity",
         "train/preservation",
         "val/loss_segment_7",
         "val/preservation",
     } <= log.recorded.keys()
-    ((name, columns, rows, step),) = log.grids
-    assert (name, columns, len(rows), step) == ("reconstructions", ["original", "VAE", "RepTok"], 3, 4)
-    assert all(Image.fromarray(np.asarray(pixels)).size == (32, 32) for row in rows for pixels in row)
-
-    stage = TrainTokenizer(
-        TrainTokenizerConfig(
-            train=TRAIN, encoder=configs.encoder, decoder=configs.decoder, vae=configs.autoencoder
-        )
-    )
-    stats = stage.run(inputs, out)  # what an interrupted attempt finished is published, not trained again
+    assert [(name, step) for name, _, step in log.pictures] == [("reconstructions", 4)]
+    assert log.done == 4
     assert stats["val_loss"] == log.recorded["val/loss"]
     torch.manual_seed(TRAIN.seed)
     fresh, trained = RepTok(configs), load_tokenizer(out.local_path())
@@ -120,32 +111,36 @@ def test_train_tokenizer_publishes_a_tokenizer_that_differs_by_what_was_trained(
     assert [place.name for place in checkpoints(out.scratch / "checkpoints")] == ["step-00000004"]
 
 
-def test_latents_of_another_vae_are_refused(tmp_path, artifacts, configs, small_dataset):
-    from dataclasses import replace
+def test_what_an_interrupted_attempt_finished_is_published_and_not_trained_again(
+    tmp_path, artifacts, configs
+):
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "latents")}
+    first, _ = workspace(tmp_path / "out")
+    stats = TrainTokenizer(tokenizer_config(configs)).run(inputs, first)
+    (first.local_path() / "model.safetensors").unlink()
+    second, log = workspace(tmp_path / "out")
+    assert TrainTokenizer(tokenizer_config(configs)).run(inputs, second) == stats
+    assert not log.recorded
+    load_tokenizer(second.local_path())
 
+
+def test_latents_of_another_vae_are_refused(tmp_path, artifacts, configs, small_dataset):
     other = replace(Autoencoder(configs.autoencoder).spec, scale=0.5)
     folder = small_dataset.write_latents(tmp_path / "foreign", other, token_dim=32, latent_size=4)
-    settings = {
-        "dataset": artifacts["dataset"], "latents": published("latents", folder), "tokenizer": configs,
-        "train": TRAIN, "preservation_weight": 0.1, "out": Workspace(str(tmp_path / "out"), "f00d"),
-    }  # fmt: skip
+    inputs = {"dataset": artifacts["dataset"], "latents": published("latents", folder)}
     with pytest.raises(ValueError, match="Rerun encode_latents"):
-        in_this_process(train_tokenizer, settings)
+        TrainTokenizer(tokenizer_config(configs)).run(inputs, workspace(tmp_path / "out")[0])
 
 
 def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
     tmp_path, artifacts, tiny_models
 ):
-    out = Workspace(str(tmp_path / "out"), "f00d")
+    out, log = workspace(tmp_path / "out")
     inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens")}
-    sizes = GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2)
     text = TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16)
-    config = TrainGeneratorConfig(generator=sizes, text_encoder=text, train=TRAIN)
-    log = in_this_process(
-        train_generator, {**inputs, "generator": sizes, "text_encoder": text, "train": TRAIN, "out": out}
-    )
-    assert {"train/loss", "train/grad_norm", "val/loss", "speed/images_per_second"} <= log.recorded.keys()
+    config = TrainGeneratorConfig(generator=TEXT_GENERATOR, text_encoder=text, train=TRAIN)
     TrainGenerator(config).run(inputs, out)
+    assert {"train/loss", "train/grad_norm", "val/loss", "speed/images_per_second"} <= log.recorded.keys()
     generator = load_generator(out.local_path())
     assert torch.allclose(generator.stats.mean, torch.full((32,), 0.5))
     tokens = generator.sample(Condition(), num_samples=5, num_steps=2)
@@ -153,13 +148,10 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
 
 
 def test_a_text_generator_without_a_language_model_is_refused(tmp_path, artifacts):
-    settings = {
-        "dataset": artifacts["dataset"], "tokens": artifacts["tokens"], "text_encoder": None, "train": TRAIN,
-        "generator": GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2),
-        "out": Workspace(str(tmp_path / "out"), "f00d"),
-    }  # fmt: skip
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens")}
+    stage = TrainGenerator(TrainGeneratorConfig(generator=TEXT_GENERATOR, train=TRAIN))
     with pytest.raises(ValueError, match="needs a text encoder"):
-        in_this_process(train_generator, settings)
+        stage.run(inputs, workspace(tmp_path / "out")[0])
 
 
 def test_models_that_the_workflow_supplies_are_inputs():
