@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,7 @@ def ensure() -> None:
     """Connect this process to Ray, unless it is connected."""
     global _ours
     with _lock:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+        _prepare_environment()
         import ray
 
         if not ray.is_initialized():
@@ -77,6 +76,18 @@ def shutdown() -> None:
 
             ray.shutdown()
             _ours = False
+
+
+def _prepare_environment() -> None:
+    """What Ray reads when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    starts = _config.joins is None and "ray" not in sys.modules
+    if starts and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on every interface: only processes of this run may talk to it.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _init() -> None:
