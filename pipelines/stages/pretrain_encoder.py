@@ -1,0 +1,26 @@
+"""Stage: pre-train the zoo's encoder by self-distillation on the demo's photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.zoo.encoder import EncoderRecipe, train_encoder
+
+
+class PretrainEncoder(Stage):
+    """A timm ViT folder; see `pipelines/zoo/encoder.py`."""
+
+    name, output = "pretrain_encoder", "encoder"
+    needs_cluster = False
+
+    def __init__(self, config: EncoderRecipe) -> None:
+        super().__init__(config)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        folder = out.scratch / "saved"
+        stats = train_encoder(self.config, folder, out.scratch, out.log.metrics)
+        out.publish_folder(folder)
+        return stats

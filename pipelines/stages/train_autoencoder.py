@@ -1,0 +1,26 @@
+"""Stage: train the zoo's autoencoder on the demo's photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.stage import Stage
+from pipelines.dag.workspace import Workspace
+from pipelines.zoo.autoencoder import AutoencoderRecipe, train_autoencoder
+
+
+class TrainAutoencoder(Stage):
+    """A diffusers `AutoencoderKL` folder; see `pipelines/zoo/autoencoder.py`."""
+
+    name, output = "train_autoencoder", "vae"
+    needs_cluster = False
+
+    def __init__(self, config: AutoencoderRecipe) -> None:
+        super().__init__(config)
+
+    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        folder = out.scratch / "saved"
+        stats = train_autoencoder(self.config, folder, out.scratch, out.log.metrics)
+        out.publish_folder(folder)
+        return stats
