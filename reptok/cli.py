@@ -160,7 +160,8 @@ def flops() -> None:
         ("mixer 1280 x 28, expansion 3", counting.generator_cost(counting.mixer_config(3))),
     ):
         typer.echo(
-            f"{name:34} {cost.parameters / 1e6:10.2f} {cost.macs / giga:8.2f} {cost.attention_macs / giga:13.2f}"
+            f"{name:34} {cost.parameters / 1e6:10.2f} {cost.macs / giga:8.2f} "
+            f"{cost.attention_macs / giga:13.2f}"
         )
     typer.echo(f"\n{'model':18} {'steps':>7} {'GFLOPs':>8} {'printed':>8} {'PFLOPs':>8} {'printed':>8}")
     for row in counting.efficiency_table():

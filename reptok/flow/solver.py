@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from itertools import pairwise
 
 import torch
 from torch import Tensor
