@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
@@ -71,7 +72,7 @@ class EvaluateTokenizer(Stage):
         config = self.config
         tokenizer = load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval()
         reference = None
-        if config.reference_tokenizer:
+        if config.reference_tokenizer and Path(config.reference_tokenizer).is_dir():
             reference = load_tokenizer(config.reference_tokenizer).to(config.device).eval()
         view = DatasetView(inputs["dataset"], "val", config.images)
         training = DatasetView(inputs["dataset"], "train", config.bank_images)
@@ -125,17 +126,20 @@ class EvaluateTokenizer(Stage):
             "ceiling (the VAE alone, which keeps all of its latent).",
             scores=scores(metrics, config.neighbours, config.interpolation_frames),
             plates=[save_plate(out, picture, plate) for picture, plate in pictures],
-            notes=self._notes(bank),
+            notes=self._notes(bank, reference is not None),
             metrics=metrics,
         )
         evaluation.write(out)
         out.log.metrics(metrics)
         return metrics
 
-    def _notes(self, bank: FeatureBank) -> list[str]:
+    def _notes(self, bank: FeatureBank, has_reference: bool) -> list[str]:
         notes = []
         if self.config.reference_tokenizer:
-            notes.append(f"The reference is another tokenizer: {self.config.reference_tokenizer}.")
+            found = (
+                "The reference is the tokenizer in" if has_reference else "No reference: there is no folder"
+            )
+            notes.append(f"{found} {self.config.reference_tokenizer}.")
         if not self.config.inception_weights:
             notes.append(
                 "No FID: the weights of the Inception network were not given. The Frechet distance here is "
