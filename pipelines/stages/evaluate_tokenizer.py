@@ -136,9 +136,7 @@ class EvaluateTokenizer(Stage):
     def _notes(self, bank: FeatureBank, has_reference: bool) -> list[str]:
         notes = []
         if self.config.reference_tokenizer:
-            found = (
-                "The reference is the tokenizer in" if has_reference else "No reference: there is no folder"
-            )
+            found = "The reference is the tokenizer in" if has_reference else "No reference: no folder"
             notes.append(f"{found} {self.config.reference_tokenizer}.")
         if not self.config.inception_weights:
             notes.append(
