@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,14 +20,12 @@ from torch import Tensor, nn
 Log = Callable[[Mapping[str, float], int], None]
 
 
-class StepFunction(Protocol):
-    """One optimisation step's loss and figures; backward and the optimizer are the loop's."""
-
-    def __call__(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]: ...
+# One step's loss and figures, from (step, generator); backward and the optimizer are the loop's.
+StepFunction = Callable[[int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
 
 @contextmanager
-def threads(count: int):
+def threads(count: int) -> Iterator[None]:
     """Compute with `count` threads: their number changes the order of sums, so the weights' last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
