@@ -88,7 +88,7 @@ def test_a_done_record_without_its_file_does_not_count(tmp_path):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A job whose driver was killed after three shards (before Ray of this module starts: two would not fit)."""
+    """A job whose driver was killed after three shards (before the module's own Ray starts)."""
     folder = tmp_path_factory.mktemp("killed")
     url, journal = str(folder / "out"), folder / "journal"
     script = Path(__file__).with_name("toy_shards.py")

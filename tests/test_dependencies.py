@@ -1,0 +1,96 @@
+"""The dependency rules of the tree, read from every import statement (also those inside functions)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENGINES = {"ray", "mlflow", "hydra"}
+ONLY_IN = {
+    "diffusers": ("reptok/autoencoder.py", "pipelines/zoo/autoencoder.py"),
+    "transformers": ("reptok/captioner.py", "reptok/text_encoder.py", "pipelines/zoo/text_encoder.py"),
+    "open_clip": ("reptok/encoder/clip.py", "reptok/text_encoder.py", "reptok/metrics/clip_score.py"),
+    "timm": ("reptok/encoder/", "pipelines/zoo/encoder.py"),
+    "ray": ("pipelines/",),
+    "mlflow": ("pipelines/",),
+    "hydra": ("pipelines/config.py",),
+    "omegaconf": ("pipelines/config.py",),
+}
+NETWORKS = ("reptok/decoder/", "reptok/encoder/", "reptok/generator/", "reptok/autoencoder.py")
+
+
+def imports(path):
+    """Full dotted names that a file imports, relative imports resolved, `from a import b` as a.b."""
+    package = path.relative_to(REPOSITORY).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+FILES = {
+    path.relative_to(REPOSITORY).as_posix(): set(imports(path))
+    for top in ("reptok", "pipelines")
+    for path in sorted((REPOSITORY / top).rglob("*.py"))
+}
+
+
+def importers(module):
+    """Files that import a module or anything in it."""
+    return sorted(
+        name for name, found in FILES.items() if any(f"{i}.".startswith(f"{module}.") for i in found)
+    )
+
+
+def below(*folders):
+    return {name: found for name, found in FILES.items() if name.startswith(folders)}
+
+
+def test_the_tree_is_read():
+    assert "reptok/__init__.py" in FILES and "pipelines.dag.stage.Stage" in FILES["pipelines/dag/graph.py"]
+
+
+@pytest.mark.parametrize("module", ["pipelines", *sorted(ENGINES)])
+def test_the_library_does_not_know_the_program(module):
+    assert [name for name in importers(module) if name.startswith("reptok/")] == []
+
+
+@pytest.mark.parametrize(("module", "places"), ONLY_IN.items(), ids=str)
+def test_a_foreign_library_stays_in_its_room(module, places):
+    assert [name for name in importers(module) if not name.startswith(places)] == []
+
+
+def test_the_engine_knows_no_stage():
+    for name, found in below("pipelines/dag/").items():
+        foreign = {
+            i for i in found if i.startswith(("pipelines.", "reptok")) and not i.startswith("pipelines.dag.")
+        }
+        assert not foreign, f"{name} imports {foreign}"
+
+
+def test_ops_know_no_stage_and_workers_no_op():
+    upward = {"pipelines/ops/": ("pipelines.stages", "pipelines.workers", "pipelines.workflows")}
+    upward["pipelines/workers/"] = ("pipelines.stages", "pipelines.ops", "pipelines.workflows")
+    upward["pipelines/stages/"] = ("pipelines.workflows", "pipelines.run_all")
+    for folder, forbidden in upward.items():
+        for name, found in below(folder).items():
+            assert not {i for i in found if f"{i}.".startswith(tuple(f"{f}." for f in forbidden))}, name
+
+
+def test_the_flow_knows_no_network_and_networks_know_no_flow():
+    for name, found in below("reptok/flow/").items():
+        assert not {i for i in found if i.startswith("reptok.") and not i.startswith("reptok.flow")}, name
+    for name, found in below(*NETWORKS).items():
+        if (
+            name != "reptok/generator/generator.py"
+        ):  # it composes a network with the flow, as tokenizer.py does
+            assert not {i for i in found if f"{i}.".startswith("reptok.flow.")}, name
+
+
+def test_no_drawer_for_odds_and_ends():
+    odd = {"utils.py", "helpers.py", "common.py", "util.py", "misc.py"}
+    assert [name for name in FILES if name.rsplit("/", 1)[-1] in odd] == []
