@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import torch
@@ -72,6 +73,7 @@ def measure(build: Callable[[], nn.Module], call: Callable[[nn.Module], object])
     return Cost(parameters=parameters, macs=sum(flops.values()) // 2, attention_macs=attention // 2)
 
 
+@cache
 def decoder_cost(config: DecoderConfig = SIZES["XL"]) -> Cost:
     """One evaluation of the decoder for one image."""
 
@@ -82,12 +84,14 @@ def decoder_cost(config: DecoderConfig = SIZES["XL"]) -> Cost:
     return measure(lambda: Decoder(config), call)
 
 
+@cache
 def encoder_cost(width: int = 768, depth: int = 12, heads: int = 12, *, registers: int = 4) -> Cost:
     """One plain forward pass of a DINOv2 vision transformer at 224 px, no row left out."""
     architecture = dinov2(width, depth, heads, registers=registers)
     return measure(architecture.build, lambda vit: vit(torch.empty(1, 3, 224, 224)))
 
 
+@cache
 def generator_cost(config: GeneratorConfig) -> Cost:
     """One evaluation of a class-conditional generator for one image."""
 

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from reptok import cli
+from reptok.autoencoder import AutoencoderConfig
+from reptok.decoder.transformer import DecoderConfig
+from reptok.encoder.ssl import EncoderConfig
+from reptok.flops import decoder_cost, efficiency_table, encoder_cost, generator_cost, mixer_config
+from reptok.generator import GeneratorConfig, TokenGenerator
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import save_pretrained
+from reptok.tokenizer import RepTok, RepTokConfig
+
+
+def test_the_decoder_counts_what_was_counted_by_hand():
+    cost = decoder_cost()
+    assert cost.parameters == 570_418_752
+    assert cost.macs / 1e9 == pytest.approx(128.85, abs=0.01)
+    assert cost.attention_macs == 2 * 257**2 * 1152 * 28
+
+
+def test_both_readings_of_the_mixer_and_the_encoder():
+    assert generator_cost(mixer_config(4)).parameters / 1e6 == pytest.approx(370.85, abs=0.01)
+    assert generator_cost(mixer_config(3)).macs / 1e9 == pytest.approx(0.834, abs=0.001)
+    assert encoder_cost(registers=0).linear_macs / 1e9 == pytest.approx(21.944, abs=0.001)
+
+
+def test_the_efficiency_table_agrees_with_print_where_no_note_explains_it():
+    for row in efficiency_table():
+        tolerance = 0.1 if "SiT-L" not in row.name else 3.3
+        assert row.gflops == pytest.approx(row.printed_gflops, abs=tolerance), row.name
+        assert row.pflops == pytest.approx(row.printed_pflops, rel=0.05), row.name
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models, tmp_path_factory):
+    torch.manual_seed(0)
+    tokenizer = RepTok(
+        RepTokConfig(
+            encoder=EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32),
+            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
+            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
+        )
+    )
+    config = GeneratorConfig(token_dim=32, dim=16, depth=1, condition="class", num_classes=2)
+    folder = tmp_path_factory.mktemp("cli") / "model"
+    save_pretrained(RepTokPipeline(tokenizer, TokenGenerator(config), class_names=["cat", "dog"]), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / "red.png", tmp_path / "blue.jpg"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (50, 40), colour).save(path)
+    return [str(p) for p in paths]
+
+
+def call(*arguments):
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_pictures_in_pictures_out(model, pictures, tmp_path):
+    call("reconstruct", model, *pictures, "-o", tmp_path / "r", "--steps", 2)
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["blue.png", "red.png"]
+    call("generate", model, "cat", "dog", "-o", tmp_path / "g", "--num-images", 2, "--steps", 2)
+    assert [Image.open(p).size for p in sorted((tmp_path / "g").iterdir())] == [(32, 32)] * 4
+    call("interpolate", model, *pictures, "-o", tmp_path / "i.png", "--frames", 3, "--steps", 2)
+    assert Image.open(tmp_path / "i.png").size == (96, 32)
+    call("tokenize", model, *pictures, "-o", tmp_path / "t.safetensors")
+    assert load_file(tmp_path / "t.safetensors")["token"].shape == (2, 32)
+
+
+def test_info_and_flops_speak(model):
+    assert "classes: cat, dog" in call("info", model)
+    assert "RepTok 700K" in call("flops")
+
+
+def test_a_mistake_is_one_line_and_exit_status_one(model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["reptok", "generate", model, "cow"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert "reptok: unknown class 'cow'; known classes: cat, dog" in capsys.readouterr().err
