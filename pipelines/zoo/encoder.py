@@ -8,6 +8,7 @@ layout, so the patches must not learn to forget it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
 
     Returns:
         k-nearest-neighbour subject accuracy on validation crops of the saved class token, beside the same
-        network untrained and beside colour statistics.
+        network untrained and beside colour statistics, without and with a histogram.
     """
     with threads(config.threads):
         torch.manual_seed(config.seed)
@@ -231,28 +232,40 @@ def class_tokens(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def colour_statistics(images: Tensor) -> Tensor:
-    """Mean and deviation of each channel and its histogram of 8 bins: (B, 3, H, W) -> (B, 30)."""
+    """Mean and deviation of each channel: (B, 3, H, W) -> (B, 6)."""
+    return torch.cat([images.mean((2, 3)), images.std((2, 3))], 1)
+
+
+def colour_histogram(images: Tensor) -> Tensor:
+    """Share of each channel's values in 8 equal bins of [-1, 1]: (B, 3, H, W) -> (B, 24)."""
     bins = ((images + 1) * 4).clamp(0, 7.99).long()
-    histogram = F.one_hot(bins.flatten(2), 8).float().mean(2).flatten(1)
-    return torch.cat([images.mean((2, 3)), images.std((2, 3)), histogram], 1)
+    return F.one_hot(bins.flatten(2), 8).float().mean(2).flatten(1)
 
 
 def measure_encoder(folder: Path, config: EncoderRecipe, k: int = 20) -> dict[str, float]:
-    """Subject accuracy of k nearest neighbours: a bank of training crops, queries of validation crops."""
+    """Subject accuracy of k nearest neighbours: a bank of training crops, queries of validation crops.
+
+    Colours are brought to mean 0 and deviation 1 over the bank first: their raw cosines would tell little.
+    """
     bank = CropPool.draw("train", config.bank_per_subject, config.seed + 1)
     queries = CropPool.draw("val", config.queries_per_subject, config.seed + 1)
     images, asked = bank.images(slice(None)), queries.images(slice(None))
 
-    def accuracy(features: Tensor, query_features: Tensor) -> float:
-        return knn_accuracy(features, bank.labels, query_features, queries.labels, k)
+    def accuracy(feature: Callable[[Tensor], Tensor], standardised: bool) -> float:
+        known, new = feature(images), feature(asked)
+        if standardised:
+            mean, std = known.mean(0), known.std(0) + 1e-6
+            known, new = (known - mean) / std, (new - mean) / std
+        return knn_accuracy(known, bank.labels, new, queries.labels, k)
 
     trained = load_vit(folder, config.image_size)[0].eval()
     torch.manual_seed(config.seed)
     untrained = architecture(config).build().eval()
-    colours, query_colours = colour_statistics(images), colour_statistics(asked)
-    mean, std = colours.mean(0), colours.std(0) + 1e-6
     return {
-        "knn": accuracy(class_tokens(trained, images), class_tokens(trained, asked)),
-        "knn_untrained": accuracy(class_tokens(untrained, images), class_tokens(untrained, asked)),
-        "knn_colours": accuracy((colours - mean) / std, (query_colours - mean) / std),
+        "knn": accuracy(lambda x: class_tokens(trained, x), False),
+        "knn_untrained": accuracy(lambda x: class_tokens(untrained, x), False),
+        "knn_colours": accuracy(colour_statistics, True),
+        "knn_colours_and_histogram": accuracy(
+            lambda x: torch.cat([colour_statistics(x), colour_histogram(x)], 1), True
+        ),
     }
