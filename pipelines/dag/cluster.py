@@ -7,12 +7,19 @@ import os
 import secrets
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.dag import processes
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
+
+
+# Linux ends Ray's processes together with the *thread* that started them, and a stage's thread ends with its stage.
+_keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ def ensure() -> None:
         import ray
 
         if not ray.is_initialized():
-            _init()
+            _keeper.submit(_init).result()
             _quieten()
             _ours = True
 
@@ -83,6 +90,7 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its core writes into the user's terminal
     starts = _config.joins is None and "ray" not in sys.modules
     if starts and "RAY_AUTH_MODE" not in os.environ:
         # Ray listens on every interface: only processes of this run may talk to it.
@@ -93,24 +101,17 @@ def _prepare_environment() -> None:
 def _init() -> None:
     import ray
 
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    common: dict[str, Any] = {
-        "logging_level": logging.WARNING,
-        "log_to_driver": False,
-        "runtime_env": None if submitted else {"env_vars": {"PYTHONPATH": path}},
-    }
-    address = _config.joins
-    if address:
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address := _config.joins:
         print(f"joining the Ray cluster at {address}", flush=True)
-        ray.init(address=address, **common)
+        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        environment = None if submitted else {"env_vars": {"PYTHONPATH": _python_path()}}
+        ray.init(address=address, runtime_env=environment, **common)
         return
     print("starting a local Ray", flush=True)
-    if (
-        "RAY_AUTH_MODE" not in os.environ
-    ):  # Ray listens on every interface: only this run's processes may talk
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Workers inherit this; by way of a runtime environment every one of them would start Python twice.
+    os.environ["PYTHONPATH"] = _python_path()
+    before = set(processes.children())
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(
@@ -124,16 +125,22 @@ def _init() -> None:
             return
         except Exception as error:  # Ray raises a bare Exception when a busy machine takes more than 30 s
             ray.shutdown()
+            processes.end([process for process in processes.children() if process not in before])
             if attempt == START_ATTEMPTS or "timed out" not in str(error):
                 raise
             print("the local Ray was not ready in time; starting it again", flush=True)
+
+
+def _python_path() -> str:
+    """Where workers find this project, whatever their working folder."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
 
 
 def _quieten() -> None:
     """Ray Data draws bars and logs of its own; ours say what a user wants to know."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False

@@ -41,7 +41,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
                 cluster.ensure()
             stats = {key: float(value) for key, value in stage.run(planned.inputs, out).items()}
             seconds = time.monotonic() - begun
-            log.handle()  # the manifest names the run, which may still be on its way
+            log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
             published = _publish(planned, out, stats, seconds)
             manifest = published.folder.read_bytes(MANIFEST).decode()
             tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED")

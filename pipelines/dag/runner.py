@@ -147,8 +147,7 @@ class _Schedule:
             print(f"{result.name}: skip (published)", flush=True)
         else:
             print(f"{result.name}: done in {duration(result.seconds)}", flush=True)
-        run_id = result.artifact.manifest.get("run_id") if result.artifact else None
-        self._tracker.link(result.name, result.action, run_id)
+        self._tracker.link(result.name, result.action, result.artifact.fingerprint if result.artifact else "")
 
     def _occupy(self, stage: Stage) -> bool:
         """Take the stage's resources if they are free; one that wants more than there is gets everything."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +22,10 @@ from pipelines.dag.workspace import SCRATCH, Workspace
 
 PLAN = f"{SCRATCH}/shards/plan.json"
 DONE = f"{SCRATCH}/shards/done"
+BEGUN = f"{SCRATCH}/shards/begun"
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
+SHOWN = 8  # causes in a message, and shards of one cause
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,7 @@ def map_shards(
                 out.log.progress(rows, total)
     lost = [shard for shard in shards if shard.index not in done]
     if lost:
-        lines = [f"{s.name}: {failures.get(s.index, 'its worker process died')}" for s in lost]
-        shown = "\n  ".join(lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else []))
-        raise ShardError(f"{len(lost)} of {len(shards)} shards failed, the others are kept:\n  {shown}")
+        raise ShardError(_report(lost, failures, len(shards)))
     stats: dict[str, float] = {}
     for index in sorted(done):
         out.digests.update(done[index]["files"])
@@ -177,20 +178,39 @@ def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
 class ShardActor:
     """Lives in a Ray actor and does one shard after another."""
 
-    def __init__(self, job: ShardJob, out: Workspace) -> None:
-        job.setup()
-        self._job, self._out = job, out
+    def __init__(self, job: ShardJob, out: Workspace, invocation: str) -> None:
+        self._job, self._out, self._invocation = job, out, invocation
+        self._failure = ""
+        try:
+            job.setup()
+        except Exception as error:
+            self._failure = _described(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = Shard(**json.loads(row["shard"]))
+        record, failure = {}, self._failure or self._count_deaths(shard)
         for attempt in range(1, ATTEMPTS + 1):
+            if failure:
+                break
             try:
-                return {"index": shard.index, "record": json.dumps(self._do(shard)), "failure": ""}
+                record = self._do(shard)
+                break
             except Exception as error:
-                failure = f"{type(error).__name__}: {error} ({_place(error)})"
-                if attempt < ATTEMPTS:
+                if attempt == ATTEMPTS:
+                    failure = _described(error)
+                else:
                     time.sleep(RETRY_SECONDS * attempt)
-        return {"index": shard.index, "record": "", "failure": failure}
+        return {"index": shard.index, "record": json.dumps(record), "failure": failure}
+
+    def _count_deaths(self, shard: Shard) -> str:
+        """Remember that this shard begins; says so if its worker died each time that it did.
+
+        Ray begins a lost shard again, without end and in another process: only the storage knows.
+        """
+        name = f"{BEGUN}/{self._invocation}/{shard.index:06d}"
+        begun = int(self._out.folder.read_bytes(name)) if self._out.folder.exists(name) else 0
+        self._out.folder.write_bytes(name, str(begun + 1).encode())
+        return f"its worker process died {begun} times (out of memory?)" if begun >= ATTEMPTS else ""
 
     def _do(self, shard: Shard) -> dict[str, Any]:
         out = Workspace(self._out.url, self._out.fingerprint)
@@ -211,24 +231,36 @@ def _stream(
     workers = min(resources.workers, len(shards))
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         cast(Any, ShardActor),
-        fn_constructor_args=(job, out),
+        fn_constructor_args=(job, out, uuid.uuid4().hex[:8]),
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
         ),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
-        max_restarts=ATTEMPTS * len(shards),
-        max_task_retries=ATTEMPTS - 1,
     )
     for row in results.iter_rows():
-        yield row["index"], json.loads(row["record"] or "{}"), row["failure"]
+        yield row["index"], json.loads(row["record"]), row["failure"]
 
 
 def _record_name(index: int) -> str:
     return f"{DONE}/{index:06d}.json"
 
 
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame, for the message."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "?"
+def _report(lost: Sequence[Shard], failures: Mapping[int, str], total: int) -> str:
+    """The message of a failed job: each cause with the shards that it struck."""
+    causes: dict[str, list[str]] = {}
+    for shard in lost:
+        causes.setdefault(failures.get(shard.index, "Ray lost it"), []).append(shard.name)
+    lines = [f"{len(lost)} of {total} shards failed, the others are kept:"]
+    for cause, names in list(causes.items())[:SHOWN]:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append(f"{', '.join(names[:SHOWN])}{more}: {cause}")
+    if len(causes) > SHOWN:
+        lines.append(f"and {len(causes) - SHOWN} more causes")
+    return "\n  ".join(lines)
+
+
+def _described(error: BaseException) -> str:
+    """Type, message, and file and line of the innermost frame."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"

@@ -100,7 +100,7 @@ class StageLog:
         """Print rows, rate and time left, now and then."""
         self._progress.update(done, total, unit)
 
-    def handle(self, wait_seconds: float = 30.0) -> RunHandle | None:
+    def handle(self, wait_seconds: float = 120.0) -> RunHandle | None:
         """What `attach` needs in another process; None when tracking is off or away."""
         if self._writer is None:
             return None
@@ -194,9 +194,15 @@ class Tracker:
         if log in self._open:
             self._open.remove(log)
 
-    def link(self, stage: str, action: str, run_id: str | None) -> None:
+    def link(self, stage: str, action: str, fingerprint: str) -> None:
         """Tell in the parent run what became of a stage and which run made its artifact."""
-        self._log.tags({f"stage.{stage}": f"{action} {run_id or ''}".strip()})
+
+        def tag(client: Any, run: str) -> None:
+            query = f"tags.fingerprint = '{fingerprint}'"
+            found = client.search_runs([self._experiment], query, max_results=1) if fingerprint else []
+            client.set_tag(run, f"stage.{stage}", " ".join([action, *(made.info.run_id for made in found)]))
+
+        self._log._put(tag)
 
     def close(self, status: str, seconds: float = 20.0) -> None:
         """End the parent run, and with the same status the runs of stages that are not finished."""

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from pipelines.dag.shards import (
     Shard,
     ShardActor,
     ShardError,
+    _report,
     checked_stats,
     map_shards,
     read_done,
@@ -27,10 +28,12 @@ EXPECTED = {"rows_in": 60.0, "rows_out": 48.0, "dropped_empty": 12.0}
 
 @pytest.fixture(scope="module")
 def local_ray():
-    cluster.configure(ClusterConfig(num_cpus=2))
-    cluster.ensure()
-    yield
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the workers to find toy_shards
+        cluster.configure(ClusterConfig(num_cpus=2))
+        cluster.ensure()
+        yield
+        cluster.shutdown()
 
 
 def files(url):
@@ -59,7 +62,7 @@ def test_another_plan_for_the_same_artifact_is_refused(tmp_path):
 
 def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
-    actor = ShardActor(Shout(str(journal)), Workspace(url))
+    actor = ShardActor(Shout(str(journal)), Workspace(url), "test")
     write_plan(shards(), Workspace(url))
     for shard in shards():
         assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
@@ -79,7 +82,7 @@ def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
 
 def test_a_done_record_without_its_file_does_not_count(tmp_path):
     out = Workspace(str(tmp_path / "out"))
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out)
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
     for shard in shards(2):
         actor._do(shard)
     (tmp_path / "out" / "text-00001.txt").write_text("cut off")
@@ -124,9 +127,21 @@ def test_failing_shards_are_named_and_the_others_kept(local_ray, tmp_path):
     assert "3 of 6 shards failed, the others are kept" in message
     assert "text-00001: RuntimeError: the ink ran out (toy_shards.py:" in message
     assert "text-00002: ValueError: 10 rows in are not 7 rows out and 2 dropped" in message
-    assert "text-00004: its worker process died" in message
+    assert "text-00004: its worker process died 3 times" in message
     assert set(read_done(shards(), Workspace(url))) == {0, 3, 5}
     assert map_words(url, journal) == EXPECTED
+
+
+def test_a_broken_setup_is_one_cause_for_all_shards(tmp_path):
+    @dataclass(frozen=True)
+    class Broken(Shout):
+        def setup(self):
+            raise OSError("no model at 'nowhere'")
+
+    actor = ShardActor(Broken("unused"), Workspace(str(tmp_path)), "test")
+    failures = {s.index: actor({"shard": json.dumps(asdict(s))})["failure"] for s in shards()}
+    message = _report(shards(), failures, 6)
+    assert message.count("OSError: no model at 'nowhere'") == 1 and "text-00000, text-00001" in message
 
 
 def test_two_shards_with_one_index_are_refused(tmp_path):

@@ -60,11 +60,12 @@ def test_one_parent_per_invocation_and_one_nested_run_per_stage(recorded):
     assert done.data.tags["stage.a"] == f"skip {a.info.run_id}", (
         "a skipped stage links to the run that made it"
     )
+    assert done.data.tags["stage.b"] == f"resume {b.info.run_id}"
     assert second[1].artifact.manifest["run_id"] == b.info.run_id
 
 
 def test_config_stats_curves_lineage_and_files_are_recorded(recorded):
-    root, client, _, second = recorded
+    _, client, _, second = recorded
     (b,) = runs(client, stage="b")
     assert b.data.params == {"text": "b", "decoder.depth": "6", "workers": "2"}
     assert b.data.metrics["characters"] == second[1].stats["characters"]
