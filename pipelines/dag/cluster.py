@@ -16,9 +16,7 @@ from pipelines.dag import processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
-
-
-# Linux ends Ray's processes together with the *thread* that started them, and a stage's thread ends with its stage.
+# Linux ends Ray's processes with the thread that started them, and a stage's thread ends with its stage.
 _keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
 
 

@@ -178,7 +178,7 @@ def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
 class ShardActor:
     """Lives in a Ray actor and does one shard after another."""
 
-    def __init__(self, job: ShardJob, out: Workspace, invocation: str) -> None:
+    def __init__(self, job: ShardJob, out: Workspace, invocation: str = "alone") -> None:
         self._job, self._out, self._invocation = job, out, invocation
         self._failure = ""
         try:
