@@ -36,10 +36,10 @@ plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)
 
 test: $(VENV)/.ready  ## the tests (ARGS="-k name" selects)
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
-	@$(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff and mypy
 	@$(VENV)/bin/ruff check .

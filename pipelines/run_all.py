@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 def command(entry: Callable[[], int]) -> NoReturn:
-    """Run a command line as this process: Ctrl-C and SIGTERM end it with status 130 or 143, and nothing stays."""
+    """Run a command line as this process; Ctrl-C and SIGTERM end it with status 130 or 143."""
     status = [130]
 
     def terminate(number: int, frame: object) -> NoReturn:

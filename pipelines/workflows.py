@@ -99,6 +99,7 @@ def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
         encoder=config.encoder, decoder=config.decoder, vae=config.vae, weights_digest=digest,
         train=config.train.tokenizer, preservation_weight=config.train.preservation_weight,
     )  # fmt: skip
+    reference = config.evaluate.tokenizer.reference_tokenizer
     text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}
     generator = TrainGeneratorConfig(generator=config.generator, train=config.train.generator, **text)
     return [
@@ -106,7 +107,7 @@ def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
         TrainTokenizer(tokenizer, frozen),
         EncodeTokens(EncodeTokensConfig(compute=config.encode.compute, workers=config.encode.workers)),
         TrainGenerator(generator, language),
-        EvaluateTokenizer(config.evaluate.tokenizer),
+        EvaluateTokenizer(replace(config.evaluate.tokenizer, reference_digest=weights_digest(reference))),
         EvaluateGenerator(replace(config.evaluate.generator, **text), language),
         Publish(replace(config.evaluate.publish, **text), language),
     ]

@@ -1,8 +1,8 @@
 """Submit the workflow to a running Ray head: `make submit ARGS="experiment=demo"`.
 
-Prepares what a bare `ray job submit -- python pipelines/run_all.py` needs and does not say: the cluster's token, a
-head that is ready to take a job, an absolute artifact root (the job's working folder is a copy that Ray deletes), and
-the files that must stay at home. Then it runs that command and follows the job's log.
+Prepares what a bare `ray job submit -- python pipelines/run_all.py` needs and does not say: the cluster's
+token, a head that is ready to take a job, an absolute artifact root (the job's working folder is a copy that
+Ray deletes), and the files that must stay at home. Then it runs that command and follows the job's log.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def read_token() -> str:
         return path.read_text().strip()
     except OSError as error:
         raise NotReadyError(
-            f"no cluster token at {path} ({error.strerror}); `ray get-auth-token --generate` before `ray start --head` "
-            "makes one, or point RAY_AUTH_TOKEN_PATH at the head's token file"
+            f"no cluster token at {path} ({error.strerror}); `ray get-auth-token --generate` before "
+            "`ray start --head` makes one, or point RAY_AUTH_TOKEN_PATH at the head's token file"
         ) from error
 
 
@@ -61,8 +61,8 @@ def wait_until_ready(address: str, token: str, seconds: float = READY_SECONDS) -
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
                 raise NotReadyError(
-                    f"the head at {address} refused the token (HTTP {error.code}); use the token of the user who "
-                    "started the head: RAY_AUTH_TOKEN_PATH=<file>"
+                    f"the head at {address} refused the token (HTTP {error.code}); use the token of "
+                    "the user who started the head: RAY_AUTH_TOKEN_PATH=<file>"
                 ) from error
             reason = f"HTTP {error.code}"
         except OSError as error:
@@ -81,7 +81,7 @@ def job_command(address: str, arguments: list[str]) -> list[str]:
         arguments = [f"root={REPOSITORY / 'runs'}", *arguments]
     runtime_env: dict[str, object] = {"excludes": EXCLUDES}
     if urlsplit(address).hostname in ("127.0.0.1", "localhost"):
-        # A head started by `.venv/bin/ray` does not have .venv on its PATH; the job's `python` must be this one.
+        # A head started by `.venv/bin/ray` has no .venv on its PATH; the job's `python` must be this one.
         runtime_env["env_vars"] = {"PATH": f"{Path(sys.executable).parent}:${{PATH}}"}
     return [
         str(Path(sys.executable).with_name("ray")), "job", "submit",

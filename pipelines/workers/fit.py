@@ -187,6 +187,7 @@ def run(
         finished = finished_folder(out)
         with state.ema.applied():
             save(finished / "model")
+        (finished / "model" / "history.json").write_text(json.dumps(state.history))
         (finished / RESULT).write_text(json.dumps(state.latest))
 
 

@@ -77,6 +77,9 @@ class TrainConfig:
             raise ValueError("train.steps, train.batch_size and train.threads must be at least 1, workers 0")
 
 
+HISTORY_POINTS = 100
+
+
 def train(
     state: TrainState,
     step: Callable[[Any, StepRandom], dict[str, float]],
@@ -118,6 +121,7 @@ def train(
         for name, value in {**values, "count": 1.0}.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         last = state.step == config.steps
+        trace(state, values, last or state.step % max(1, config.steps // HISTORY_POINTS) == 0)
         if state.step % config.log_every == 0 or last:
             elapsed, steps = max(time.monotonic() - since, 1e-9), state.step - logged
             record({**means(state.sums), **speeds(steps * config.batch_size, elapsed, waiting)})
@@ -130,6 +134,16 @@ def train(
         if last or time.monotonic() - saved >= config.checkpoint_every_seconds:
             save()
             saved = time.monotonic()
+
+
+def trace(state: TrainState, values: Mapping[str, float], close: bool) -> None:
+    """Take a step's loss into the history; `close` ends a point of it."""
+    if not values.get("skipped"):
+        state.pending.append(values["loss"])
+    if close and state.pending:
+        mean = sum(state.pending) / len(state.pending)
+        state.history.append({"step": state.step, "train/loss": mean})
+        state.pending.clear()
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:

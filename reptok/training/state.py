@@ -26,6 +26,8 @@ class TrainState:
         samples: Samples consumed, over all ranks; the loader's position.
         sums: Sums of the metrics since they were last logged, for means over the steps between.
         latest: The values last logged, by name.
+        history: The loss curve, a hundred points {"step", "train/loss"}, however often is logged.
+        pending: Losses since the last point of `history`.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig, ema_decay: float):
@@ -39,6 +41,8 @@ class TrainState:
         self.samples = 0
         self.sums: dict[str, float] = {}
         self.latest: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
+        self.pending: list[float] = []
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name: `weights/...`, `ema/...` and `optimizer/...`; not copies."""
@@ -51,7 +55,8 @@ class TrainState:
 
     def counters(self) -> dict[str, Any]:
         """Return the JSON-able rest of the state."""
-        return {"step": self.step, "samples": self.samples, "sums": self.sums, "latest": self.latest}
+        names = ("step", "samples", "sums", "latest", "history", "pending")
+        return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
@@ -74,3 +79,4 @@ class TrainState:
             tensor.copy_(tensors[name])
         self.step, self.samples = int(counters["step"]), int(counters["samples"])
         self.sums, self.latest = dict(counters["sums"]), dict(counters["latest"])
+        self.history, self.pending = list(counters["history"]), list(counters["pending"])

@@ -1,4 +1,4 @@
-"""Hydra composes, the dataclasses judge: what is unknown or of a wrong type is named, with the nearest valid key."""
+"""Hydra composes, the dataclasses judge: what is unknown or wrong is named, with the nearest valid key."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,7 +46,7 @@ def conf(tmp_path):
         "decoder/S.yaml": "depth: 4\nwidth: 128\n",
         "decoder/XL.yaml": "depth: 28\nwidth: 1152\n",
         "experiment/demo.yaml": "# @package _global_\nwarmup_steps: 5\n",
-        "experiment/paper.yaml": "# @package _global_\ndefaults:\n  - override /decoder: XL\nroot: ${oc.env:HOME}\n",
+        "experiment/paper.yaml": "# @package _global_\ndefaults:\n  - override /decoder: XL\n",
     }
     for name, text in files.items():
         path = tmp_path / "conf" / name
@@ -104,13 +104,13 @@ def test_what_is_wrong_is_named(conf, override, message):
 
 def test_an_unknown_key_in_a_file_is_named_too(conf):
     (conf / "decoder" / "S.yaml").write_text("depth: 4\nhight: 2\nwidht: 3\n")
-    with pytest.raises(ConfigError, match="unknown key decoder.hight"):
+    with pytest.raises(ConfigError, match=r"unknown key decoder\.hight"):
         load_config(Root, [], conf)
 
 
 def test_a_missing_value_is_named(conf):
     (conf / "config.yaml").write_text("defaults:\n  - experiment: demo\n")
-    with pytest.raises(ConfigError, match="root has no value; give one with root="):
+    with pytest.raises(ConfigError, match="root has no value; give one with root"):
         load_config(Root, [], conf)
     (conf / "config.yaml").write_text("defaults:\n  - experiment: demo\nroot: ???\n")
     with pytest.raises(ConfigError, match="root"):

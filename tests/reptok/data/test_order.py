@@ -9,7 +9,9 @@ def epoch_of(order: SampleOrder, epoch: int, batch: int = 7) -> np.ndarray:
     return np.concatenate([order.take(p, min(batch, end - p))[0] for p in range(start, end, batch)])
 
 
-@pytest.mark.parametrize(("blocks", "window"), [([10], 100), ([5, 3, 4, 6, 2], 8), ([1] * 23, 4), ([7, 0, 5], 3)])
+@pytest.mark.parametrize(
+    ("blocks", "window"), [([10], 100), ([5, 3, 4, 6, 2], 8), ([1] * 23, 4), ([7, 0, 5], 3)]
+)
 def test_every_sample_comes_exactly_once_per_epoch(blocks, window):
     order = SampleOrder(blocks, seed=3, window=window)
     for epoch in range(3):

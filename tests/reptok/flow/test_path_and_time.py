@@ -41,15 +41,13 @@ def test_path_refuses_shapes_that_would_broadcast():
 
 def test_loss_is_per_sample_mean_squared_error():
     predicted = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])
-    torch.testing.assert_close(
-        velocity_loss(predicted, torch.zeros(2, 1, 2)), torch.tensor([2.5, 0.0])
-    )
+    torch.testing.assert_close(velocity_loss(predicted, torch.zeros(2, 1, 2)), torch.tensor([2.5, 0.0]))
 
 
 def test_logit_normal_has_its_median_at_the_sigmoid_of_loc():
     generator = torch.Generator().manual_seed(0)
     t = sample_logit_normal(20_000, loc=0.5, scale=2.0, generator=generator)
-    assert 0 < t.min() and t.max() < 1
+    assert t.min() > 0 and t.max() < 1
     assert abs(float(t.median()) - float(torch.sigmoid(torch.tensor(0.5)))) < 0.02
     assert abs(float(sample_uniform(20_000, generator=generator).mean()) - 0.5) < 0.01
 
