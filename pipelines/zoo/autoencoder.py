@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pipelines.dag.fingerprint import insignificant
 from pipelines.zoo.crops import CropPool
 from pipelines.zoo.linear_start import start_linear
 from pipelines.zoo.loop import Log, ema_update, threads, train_loop
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class AutoencoderRecipe:
 def build_autoencoder(config: AutoencoderRecipe) -> AutoencoderKL:
     """The untrained network; three halvings of the side, so that 64 pixels become an 8 x 8 x 4 latent."""
     levels = len(config.block_out_channels)
+    from diffusers import AutoencoderKL
+
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -145,6 +150,8 @@ def psnr(images: Tensor, others: Tensor) -> Tensor:
 
 def measure_autoencoder(folder: Path, config: AutoencoderRecipe) -> dict[str, float]:
     """Reconstruction by the saved weights, in float32, on crops that the training has not seen."""
+    from diffusers import AutoencoderKL
+
     model = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
     stats = {"scaling_factor": float(model.config.scaling_factor)}
     for split in ("train", "val"):

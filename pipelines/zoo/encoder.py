@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightly.loss import DINOLoss, KoLeoLoss
-from lightly.models.modules import DINOProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -100,6 +98,8 @@ class Distilled(nn.Module):
         super().__init__()
         self.vit = architecture(config).build()
         self.preprocess = Preprocess(config.image_size)
+        from lightly.models.modules import DINOProjectionHead
+
         self.head = DINOProjectionHead(config.width, 2 * config.width, 64, config.prototypes)
 
     def forward(self, views: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -172,6 +172,8 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
         teacher = Distilled(config).requires_grad_(False)
         teacher.load_state_dict(student.state_dict())
         pool = CropPool.draw("train", config.crops_per_subject, config.seed, config.crop_size)
+        from lightly.loss import DINOLoss, KoLeoLoss
+
         token_loss = DINOLoss(
             config.prototypes, teacher_temp=config.teacher_temperature, center_momentum=config.centre_momentum
         )

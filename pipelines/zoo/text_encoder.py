@@ -8,16 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import NFKC, Lowercase, Sequence
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from pipelines.dag.fingerprint import insignificant
 from pipelines.demo.subjects import SUBJECTS
@@ -25,6 +20,9 @@ from pipelines.zoo.crops import CropPool
 from pipelines.zoo.encoder import class_tokens
 from pipelines.zoo.loop import Log, threads, train_loop
 from reptok.encoder.vit import load_vit
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 IMAGE_SIZE = 64
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
@@ -62,6 +60,13 @@ class TextEncoderRecipe:
 
 def build_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFast:
     """Lower-cased whole words of `texts`; every other word is the unknown one."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.normalizers import NFKC, Lowercase, Sequence
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, START, END, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -82,6 +87,8 @@ def build_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFas
 
 def build_text_encoder(config: TextEncoderRecipe, tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
     """The untrained text tower, sized for the tokenizer's words."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -114,6 +121,8 @@ def train_text_encoder(
         Share of texts whose subject is found among validation crops (`retrieval`), of all alt-texts and of
         alt-texts with every fourth word unknown.
     """
+    from transformers import AutoTokenizer, CLIPTextModel
+
     texts = [text for subject in SUBJECTS for text in subject.alt_texts]
     labels = torch.tensor([label for label, subject in enumerate(SUBJECTS) for _ in subject.alt_texts])
     with threads(config.threads):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.functional import center_crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,8 +18,10 @@ def resize_square(images: Tensor, size: int) -> Tensor:
     """
     if images.ndim == 3:
         return resize_square(images[None], size)[0]
-    side = min(images.shape[-2:])
-    x = center_crop(images, [side, side])
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    x = images[..., top : top + side, left : left + side]
     factor = side // size
     if factor > 1:
         x = F.avg_pool2d(x, factor)

@@ -6,15 +6,17 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from reptok.encoder.preprocess import Preprocess
 from reptok.encoder.rows import input_embeddings, token_rows
 from reptok.encoder.vit import Architecture, dinov2, load_vit, resize_vit
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 TOKENS = ("cls", "reg")
 TRAINABLE = ("cls", "nothing", "everything")
@@ -113,7 +115,7 @@ class SSLEncoder(nn.Module):
         return keys
 
 
-Builder = Callable[[int], tuple[VisionTransformer, Architecture]]
+Builder = Callable[[int], tuple["VisionTransformer", Architecture]]
 
 
 def _hub(name: str) -> Builder:
