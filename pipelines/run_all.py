@@ -72,6 +72,7 @@ def command(entry: Callable[[], int]) -> NoReturn:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     try:
         code = entry()
     except KeyboardInterrupt:

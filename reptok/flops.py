@@ -64,7 +64,7 @@ class EfficiencyRow:
 def measure(build: Callable[[], nn.Module], call: Callable[[nn.Module], object]) -> Cost:
     """Count one call of a module that is built without memory."""
     with torch.device("meta"), torch.no_grad():
-        module = build().eval()
+        module = build().eval().to("meta")  # buffers too, where a library has replaced what fills them
         with FlopCounterMode(display=False) as counter:
             call(module)
     flops = {str(op): n for op, n in counter.get_flop_counts().get("Global", {}).items()}

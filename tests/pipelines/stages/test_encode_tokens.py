@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load
 
+from pipelines.dag.shards import ShardError
 from pipelines.ops.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
@@ -97,6 +98,6 @@ def test_tokenizer_of_another_image_size_is_refused(dataset, tiny_models, make_a
     larger = build_tokenizer(tiny_models, latent_size=8)
     artifact = make_artifact("tokenizer", lambda out: save_tokenizer(larger, out.local_path()))
     with pytest.raises(
-        ValueError, match="images are 32 px, but the tokenizer was trained on 64 px; rerun train_tok"
+        ShardError, match="images are 32 px, but the tokenizer was trained on 64 px; rerun train_tok"
     ):
         run_stage(EncodeTokens(CONFIG), {"dataset": dataset, "tokenizer": artifact})
