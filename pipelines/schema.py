@@ -60,11 +60,13 @@ class EncodeGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainGroup:
-    """Both trainings, and the weight of the tokenizer's cosine loss (lambda in the paper's equation 3)."""
+    """Both trainings; for the tokenizer's own three see `pipelines/stages/train_tokenizer.py`."""
 
     tokenizer: TrainConfig
     generator: TrainConfig
     preservation_weight: float = 0.1
+    draws: int = 1
+    decoder_first_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
     tokenizer = TrainTokenizerConfig(
         encoder=config.encoder, decoder=config.decoder, vae=config.vae, weights_digest=digest,
         train=config.train.tokenizer, preservation_weight=config.train.preservation_weight,
+        draws=config.train.draws, decoder_first_steps=config.train.decoder_first_steps,
     )  # fmt: skip
     reference = config.evaluate.tokenizer.reference_tokenizer
     text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}

@@ -138,7 +138,7 @@ class RepTok(nn.Module):
 
     def losses(
         self,
-        images: Tensor,
+        images: Tensor | None,
         *,
         latents: Tensor | None = None,
         noise: Tensor | None = None,
@@ -148,13 +148,18 @@ class RepTok(nn.Module):
         """The two training losses of a batch; what is not given is computed or drawn.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1], what the encoder sees.
-            latents: Scaled latents (B, C, h, w) of the same images.
+            images: (B, 3, H, W) in [-1, 1], what the encoder sees; None trains the decoder alone, on the
+                frozen tokens (latents and frozen_token must be given then).
+            latents: Scaled latents (B, C, h, w) of the same images; or (n B, C, h, w) with noise and t alike,
+                the whole batch n times: every image is encoded once and decoded from n draws.
             noise: Standard normal, shaped like the latents.
             t: Times (B,); otherwise logit-normal.
             frozen_token: The unadapted encoder's tokens (B, D) or (B, K, D).
         """
+        if images is None and (latents is None or frozen_token is None):
+            raise ValueError("without images the losses need latents and frozen_token")
         if latents is None:
+            assert images is not None
             moments = self.autoencoder.encode_moments(images)
             posterior = torch.randn_like(moments.chunk(2, 1)[0]) if self.config.autoencoder.sample else None
             latents = self.autoencoder.latents_from_moments(moments, posterior)
@@ -163,14 +168,18 @@ class RepTok(nn.Module):
         if noise is None:
             noise = torch.randn_like(latents)
         if frozen_token is None:
+            assert images is not None
             frozen_token = self.encoder.frozen(images)
-        tokens = self.encoder(images)
+        target = self._as_sequence(frozen_token)
+        unadapted = (
+            target + 0.0 * self.encoder.embedding.sum()
+        )  # data-parallel training wants it in the graph
+        tokens = unadapted if images is None else self.encoder(images)
         point = LinearPath().sample(noise, latents, t)
-        predicted = self.velocity(point.x_t, t, tokens)
-        return TokenizerLosses(
-            velocity=velocity_loss(predicted, point.v_t),
-            preservation=preservation_loss(tokens, self._as_sequence(frozen_token)),
-        )
+        draws = len(latents) // len(tokens)
+        predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
+        velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1).mean(0)
+        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
 
     forward = losses  # what a data-parallel wrapper calls
 

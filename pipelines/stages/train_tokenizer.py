@@ -25,6 +25,10 @@ class TrainTokenizerConfig:
         vae: The autoencoder whose latents it decodes to; the one of `encode_latents`.
         train: Length, optimiser, rhythm.
         preservation_weight: Weight of 1 - cosine(token, frozen token) (paper, equation 3).
+        draws: Noises and times that an encoded image is decoded from in a step (1 in the paper); where the
+            encoder costs as much as the decoder, several give more learning for the same work.
+        decoder_first_steps: Steps at the start in which the decoder learns alone, from the cached frozen
+            tokens, and no image is encoded (0 in the paper).
         weights_digest: Digest of the frozen weights, where they are a local folder: other weights, another
             artifact.
     """
@@ -34,6 +38,8 @@ class TrainTokenizerConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     preservation_weight: float = 0.1
+    draws: int = 1
+    decoder_first_steps: int = 0
     weights_digest: str = ""
 
 
@@ -62,6 +68,8 @@ class TrainTokenizer(Stage):
                 autoencoder=resolve(models, "vae", config.vae),
             ),
             "preservation_weight": config.preservation_weight,
+            "draws": config.draws,
+            "decoder_first_steps": config.decoder_first_steps,
             "dataset": inputs["dataset"],
             "latents": inputs["latents"],
         }

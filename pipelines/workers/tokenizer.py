@@ -25,7 +25,8 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
     """Train in this process; rank 0 leaves the averaged tokenizer in the workspace's scratch.
 
     Args:
-        settings: "tokenizer" (RepTokConfig), "train" (TrainConfig), "preservation_weight", the artifacts
+        settings: "tokenizer" (RepTokConfig), "train" (TrainConfig), "preservation_weight", "draws",
+            "decoder_first_steps", the artifacts
             "dataset" and "latents", the workspace "out", and "log".
     """
     config: TrainConfig = settings["train"]
@@ -46,7 +47,10 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
             columns, rows = reconstructions(tokenizer, validation)
             log.grid("reconstructions", columns, rows, step)
 
-    objective = TokenizerObjective(tokenizer, settings["preservation_weight"], config.time_sampling)
+    objective = TokenizerObjective(
+        tokenizer, settings["preservation_weight"], config.time_sampling,
+        draws=settings["draws"], decoder_first_steps=settings["decoder_first_steps"],
+    )  # fmt: skip
     run(
         member, objective, config, data, validation, out, log,
         save=lambda folder: save_tokenizer(tokenizer, folder), show=show,

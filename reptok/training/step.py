@@ -45,7 +45,7 @@ class StepRandom:
             mine: This rank's rows of them.
             device: Where to draw; CPU and GPU draw different numbers.
         """
-        self.device = torch.device(device)
+        self.step, self.device = step, torch.device(device)
         self._generator = torch.Generator(self.device).manual_seed((seed << 32) + step)
         self._batch_size, self._mine = batch_size, mine
 
@@ -70,10 +70,28 @@ class StepRandom:
 class TokenizerObjective(nn.Module):
     """The tokenizer's loss: velocity of the decoder plus preservation of the token (paper, section 3.2)."""
 
-    def __init__(self, tokenizer: RepTok, preservation_weight: float, time_sampling: TimeSampling):
+    def __init__(
+        self,
+        tokenizer: RepTok,
+        preservation_weight: float,
+        time_sampling: TimeSampling,
+        *,
+        draws: int = 1,
+        decoder_first_steps: int = 0,
+    ):
+        """Train `tokenizer`.
+
+        Args:
+            tokenizer: What is trained.
+            preservation_weight: lambda of the cosine loss.
+            time_sampling: Distribution of t.
+            draws: Noises and times that an encoded image is decoded from; they share the encoder's cost.
+            decoder_first_steps: Steps at the start in which the decoder learns alone, from frozen tokens.
+        """
         super().__init__()
         self.tokenizer = tokenizer
         self.preservation_weight, self.time_sampling = preservation_weight, time_sampling
+        self.draws, self.decoder_first_steps = draws, decoder_first_steps
 
     def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch means "loss", "velocity" and "preservation", scalars.
@@ -81,17 +99,24 @@ class TokenizerObjective(nn.Module):
         Args:
             batch: Images, moments and frozen tokens, on any device.
             random: The step's random numbers.
-            t: Times (B,); drawn when None.
+            t: Times (B,), for a validation: one draw with them; drawn when None.
         """
+        validating = t is not None
+        draws = range(1 if validating else self.draws)
         moments = batch.moments.to(random.device, non_blocking=True)
         latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
-        posterior = random.normal(*latent_shape) if self.tokenizer.config.autoencoder.sample else None
-        latents = self.tokenizer.autoencoder.latents_from_moments(moments, posterior)
+        autoencoder = self.tokenizer.autoencoder
+        sample = autoencoder.config.sample
+        latents = [
+            autoencoder.latents_from_moments(moments, random.normal(*latent_shape) if sample else None)
+            for _ in draws
+        ]
+        alone = not validating and random.step < self.decoder_first_steps
         losses = self.tokenizer.losses(
-            batch.images.to(random.device, non_blocking=True),
-            latents=latents,
-            noise=random.normal(*latent_shape),
-            t=random.times(self.time_sampling) if t is None else t,
+            None if alone else batch.images.to(random.device, non_blocking=True),
+            latents=torch.cat(latents),
+            noise=torch.cat([random.normal(*latent_shape) for _ in draws]),
+            t=torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t,
             frozen_token=batch.frozen_token.to(random.device, non_blocking=True),
         )
         velocity, preservation = losses.velocity.mean(), losses.preservation.mean()

@@ -135,3 +135,29 @@ def test_what_a_user_can_get_wrong(tokenizer, tiny_models):
     vae = AutoencoderConfig(path=str(tiny_models / "autoencoder"))
     with pytest.raises(ValueError, match=r"decoder\.token_dim is 64, but the encoder's width is 32"):
         RepTok(RepTokConfig(encoder=encoder, decoder=decoder, autoencoder=vae))
+
+
+def test_draws_share_one_encoding(tokenizer, images):
+    latents, noise, t = torch.randn(6, 4, 4, 4), torch.randn(6, 4, 4, 4), torch.rand(6)
+    frozen = tokenizer.encoder.frozen(images)
+    both = tokenizer.losses(images, latents=latents, noise=noise, t=t, frozen_token=frozen)
+    apart = [
+        tokenizer.losses(images, latents=latents[part], noise=noise[part], t=t[part], frozen_token=frozen)
+        for part in (slice(3), slice(3, 6))
+    ]
+    torch.testing.assert_close(both.velocity, (apart[0].velocity + apart[1].velocity) / 2)
+    torch.testing.assert_close(both.preservation, apart[0].preservation)
+
+
+def test_without_images_the_decoder_learns_from_the_frozen_token(tokenizer, images):
+    latents, noise, t = torch.randn(3, 4, 4, 4), torch.randn(3, 4, 4, 4), torch.rand(3)
+    frozen = tokenizer.encoder.frozen(images)
+    losses = tokenizer.losses(None, latents=latents, noise=noise, t=t, frozen_token=frozen)
+    x_t = (1 - t[:, None, None, None]) * noise + t[:, None, None, None] * latents
+    velocity = tokenizer.velocity(x_t, t, frozen)
+    torch.testing.assert_close(losses.velocity, (velocity - (latents - noise)).square().mean((1, 2, 3)))
+    losses.velocity.sum().backward()
+    assert tokenizer.encoder.embedding.grad.abs().max() == 0
+    assert all(p.grad is not None for p in tokenizer.trainable_parameters())
+    with pytest.raises(ValueError, match="need latents and frozen_token"):
+        tokenizer.losses(None, latents=latents)
