@@ -61,7 +61,7 @@ def print_table(planned: Sequence[PlannedStage]) -> None:
         inputs = ", ".join(p.inputs) or "-"
         cells = (p.stage.name, action, escape(p.reason), inputs, p.stage.output, p.artifact.fingerprint)
         table.add_row(*cells)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def main(arguments: list[str]) -> int:
