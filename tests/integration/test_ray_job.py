@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -39,10 +40,15 @@ def _namespaces_allowed() -> bool:
     return bool(unshare) and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
 
 
+@pytest.fixture
+def home():
+    """A folder with a short name: the paths of Ray's sockets must stay below 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="rt", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.skipif(not _namespaces_allowed(), reason="needs the right to make a network namespace (root)")
-def test_submitted_with_a_token_and_refused_without(tmp_path):
-    home = tmp_path / "h"
-    home.mkdir()
+def test_submitted_with_a_token_and_refused_without(home):
     script = SCRIPT.format(home=home, repository=REPOSITORY, bin=BIN, python=sys.executable)
     done = subprocess.run(
         ["unshare", "-n", "--fork", "--pid", "--mount-proc", "bash", "-c", script],
