@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny random models: `autoencoder/`, `encoder/`, `text_encoder/`, for 32 px images."""
-    spec = importlib.util.spec_from_file_location("tiny_models", FIXTURES / "tiny_models.py")
+def _load(name: str) -> ModuleType:
+    """A module of `fixtures/`, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, FIXTURES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.write_all(tmp_path_factory.mktemp("tiny_models"))
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny random models: `autoencoder/`, `encoder/`, `text_encoder/`, for 32 px images."""
+    return _load("tiny_models").write_all(tmp_path_factory.mktemp("tiny_models"))
+
+
+@pytest.fixture(scope="session")
+def small_dataset() -> ModuleType:
+    """The writers of small `dataset`, `latents` and `tokens` folders."""
+    return _load("small_dataset")
