@@ -19,15 +19,9 @@ from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
-from pipelines.zoo.autoencoder import AutoencoderRecipe
-from pipelines.zoo.encoder import EncoderRecipe
-from pipelines.zoo.text_encoder import TextEncoderRecipe
-from reptok.autoencoder import AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
-from reptok.generator.generator import GeneratorConfig
-from reptok.text_encoder import TextEncoderConfig
-from reptok.training.loop import TrainConfig
+from pipelines.zoo.recipes import AutoencoderRecipe, EncoderRecipe, TextEncoderRecipe
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
+from reptok.training.config import TrainConfig
 
 WorkflowName = Literal["t2i", "class_conditional", "zoo"]
 
@@ -80,8 +74,16 @@ class EvaluateGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class ZooRecipes:
-    """The foundations that `experiment=zoo` trains."""
+    """What `experiment=zoo` trains before the models.
 
+    Attributes:
+        foundations: Train the three small networks; otherwise those in `zoo/` are used.
+        autoencoder: Recipe of `zoo/autoencoder`.
+        encoder: Recipe of `zoo/encoder`.
+        text_encoder: Recipe of `zoo/text_encoder`.
+    """
+
+    foundations: bool = True
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)

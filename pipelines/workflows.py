@@ -64,11 +64,12 @@ def zoo(config: Config) -> list[Stage]:
         PretrainEncoder(config.zoo.encoder),
         TrainTextEncoder(config.zoo.text_encoder),
     ]
+    made = FOUNDATIONS if config.zoo.foundations else ()
     labelled = replace(
         config.generator, condition="class", num_classes=len(SUBJECTS), text_dim=0, num_learnable_tokens=0
     )
     by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
-    return [*foundations, *from_the_web(config), *model(config, FOUNDATIONS), by_class]
+    return [*(foundations if made else ()), *from_the_web(config), *model(config, made), by_class]
 
 
 def from_the_web(config: Config) -> list[Stage]:

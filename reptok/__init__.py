@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reptok.configs import GeneratorConfig, RepTokConfig
     from reptok.generator.conditioning import Condition
-    from reptok.generator.generator import GeneratorConfig, TokenGenerator
+    from reptok.generator.generator import TokenGenerator
     from reptok.pipeline import RepTokPipeline
     from reptok.pretrained import load_pretrained, save_pretrained
-    from reptok.tokenizer import RepTok, RepTokConfig
+    from reptok.tokenizer import RepTok
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,9 +30,9 @@ __all__ = [
 
 _HOMES = {
     "Condition": "reptok.generator.conditioning",
-    "GeneratorConfig": "reptok.generator.generator",
+    "GeneratorConfig": "reptok.configs",
     "RepTok": "reptok.tokenizer",
-    "RepTokConfig": "reptok.tokenizer",
+    "RepTokConfig": "reptok.configs",
     "RepTokPipeline": "reptok.pipeline",
     "TokenGenerator": "reptok.generator.generator",
     "load_pretrained": "reptok.pretrained",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reptok.configs import AutoencoderConfig
 from reptok.weights import save_weights
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -26,24 +27,6 @@ SD_VAE = {  # stabilityai/sd-vae-ft-mse
     "act_fn": "silu",
     "sample_size": 256,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """Which VAE and how its latents are scaled.
-
-    Attributes:
-        path: Local diffusers AutoencoderKL folder, or a hub id.
-        scale: Multiplies (posterior - shift), so that latents have about unit variance; None takes the
-            `scaling_factor` that the VAE's own configuration states.
-        shift: Subtracted from the posterior before scaling; None takes the VAE's own `shift_factor`.
-        sample: Whether training draws from the posterior; otherwise it takes the mean.
-    """
-
-    path: str = "stabilityai/sd-vae-ft-mse"
-    scale: float | None = None
-    shift: float | None = None
-    sample: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +135,7 @@ class Autoencoder(nn.Module):
     def save(self, folder: Path) -> None:
         """Write a diffusers folder; the file is half as large when float16 holds the weights exactly."""
         self.vae.save_config(folder)
-        save_weights(self.vae.state_dict(), folder / "diffusion_pytorch_model.safetensors", shrink=True)
+        save_weights(self.vae.state_dict(), folder / "diffusion_pytorch_model.safetensors")
 
 
 def build_vae(config: dict[str, Any] | None = None) -> nn.Module:

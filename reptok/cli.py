@@ -216,7 +216,8 @@ def _batches(tokenizer: RepTok, pictures: list[Path], batch_size: int) -> Iterat
     """Pictures as (B, 3, S, S) in [-1, 1], centre-cropped to the tokenizer's size, with a progress bar."""
     import torch
 
-    from reptok.data.transforms import centre_crop, decode_image, to_float
+    from reptok.data.images import centre_crop, decode_image
+    from reptok.data.transforms import to_float
 
     with typer.progressbar(length=len(pictures), label="pictures") as bar:
         for start in range(0, len(pictures), batch_size):

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from reptok.configs import DecoderConfig, GeneratorConfig
 from reptok.decoder.sizes import SIZES
-from reptok.decoder.transformer import Decoder, DecoderConfig
+from reptok.decoder.transformer import Decoder
 from reptok.encoder.vit import dinov2
 from reptok.generator.conditioning import Condition
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.generator.generator import TokenGenerator
 
 GIGA = 1e9
 GENERATOR_BATCH = 256  # the batch with which the paper's total PFLOPs follow from its GFLOPs per iteration

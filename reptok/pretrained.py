@@ -16,11 +16,12 @@ from typing import Any
 from torch import nn
 
 from reptok.autoencoder import Autoencoder, LatentSpec
+from reptok.configs import GeneratorConfig, RepTokConfig, TextEncoderConfig
 from reptok.encoder.vit import save_vit
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.generator.generator import TokenGenerator
 from reptok.pipeline import RepTokPipeline
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.text_encoder import TextEncoder
+from reptok.tokenizer import RepTok
 from reptok.weights import load_exact, load_weights, read_json, save_weights, write_json
 
 FORMAT = 1

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-KINDS = ("clip", "open_clip", "transformers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig:
-    """Which language model.
-
-    Attributes:
-        kind: "clip" a transformers CLIPTextModel; "open_clip" a text tower of open_clip; "transformers" the
-            last hidden states of any other text model, such as Gemma or InternVL's language part.
-        path: Local folder or hub id; for open_clip "MODEL/WEIGHTS", as in "ViT-L-14/openai".
-        max_length: Captions are cut to this many tokens.
-    """
-
-    kind: str = "clip"
-    path: str = "openai/clip-vit-large-patch14"
-    max_length: int = 77
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"text_encoder.kind must be one of {KINDS}, got {self.kind!r}")
+from reptok.configs import TextEncoderConfig
 
 
 class TextEncoder(nn.Module):

@@ -7,41 +7,23 @@ B batch, K tokens per image (one in the paper), D token width, (C, h, w) the lat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from reptok.autoencoder import Autoencoder, AutoencoderConfig
-from reptok.decoder.transformer import Decoder, DecoderConfig
+from reptok.autoencoder import Autoencoder
+from reptok.configs import RepTokConfig
+from reptok.decoder.transformer import Decoder
 from reptok.encoder.preservation import preservation_loss
 from reptok.encoder.projection import TokenProjection
-from reptok.encoder.ssl import EncoderConfig, SSLEncoder, build_encoder
+from reptok.encoder.ssl import SSLEncoder, build_encoder
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed, noise_from_seeds
 from reptok.flow.path import LinearPath
 from reptok.flow.solver import solve
 from reptok.flow.time import sample_logit_normal
 from reptok.weights import check_keys
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepTokConfig:
-    """The tokenizer's parts; decoder and encoder must agree on the width and number of tokens."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RepTokConfig:
-        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
-        return cls(
-            encoder=EncoderConfig(**values["encoder"]),
-            decoder=DecoderConfig(**values["decoder"]),
-            autoencoder=AutoencoderConfig(**values["autoencoder"]),
-        )
 
 
 class TokenizerLosses(NamedTuple):

@@ -41,11 +41,9 @@ def half_if_exact(tensor: Tensor) -> Tensor:
     return half if torch.equal(half.float(), tensor) else tensor
 
 
-def save_weights(state: Mapping[str, Tensor], path: Path, *, shrink: bool = False) -> None:
-    """Write safetensors; ``shrink`` stores float32 tensors that float16 holds exactly as float16."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    if shrink:
-        tensors = {k: half_if_exact(v) for k, v in tensors.items()}
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write safetensors; float32 tensors that float16 holds exactly are stored as float16."""
+    tensors = {k: half_if_exact(v.detach().cpu().contiguous()) for k, v in state.items()}
     save_file(tensors, str(path), metadata={"format": "pt"})
 
 

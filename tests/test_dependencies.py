@@ -1,9 +1,14 @@
 """The dependency rules of the tree, read from every import statement (also those inside functions)."""
 
 import ast
+import inspect
+import textwrap
 from pathlib import Path
 
 import pytest
+
+from pipelines import workflows
+from pipelines.dag.stage import Stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = {"ray", "mlflow", "hydra"}
@@ -23,7 +28,12 @@ NETWORKS = ("reptok/decoder/", "reptok/encoder/", "reptok/generator/", "reptok/a
 def imports(path):
     """Full dotted names that a file imports, relative imports resolved, `from a import b` as a.b."""
     package = path.relative_to(REPOSITORY).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), package)
+
+
+def names(nodes, package=()):
+    """Full dotted names that some statements import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,6 +99,31 @@ def test_the_flow_knows_no_network_and_networks_know_no_flow():
             name != "reptok/generator/generator.py"
         ):  # it composes a network with the flow, as tokenizer.py does
             assert not {i for i in found if f"{i}.".startswith("reptok.flow.")}, name
+
+
+def loaded(modules):
+    """The modules of the tree that are imported with these, at the top of their files."""
+    seen, waiting = set(), list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = REPOSITORY / f"{name.replace('.', '/')}.py"
+        if path.exists() and name not in seen:
+            seen.add(name)
+            for found in names(ast.parse(path.read_text(encoding="utf-8")).body):
+                waiting += [found, found.rpartition(".")[0]]
+    return seen
+
+
+def test_a_stage_names_what_it_imports_when_it_runs():
+    def kinds(base):
+        return {kind for child in base.__subclasses__() for kind in (child, *kinds(child))}
+
+    stages = [kind for kind in kinds(Stage) if kind.__module__.startswith("pipelines.stages.")]
+    assert workflows.TrainTokenizer in stages
+    for stage in stages:
+        late = set(names(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(stage))))))
+        before = loaded(stage.modules)
+        assert not {i for i in late if not {i, i.rpartition(".")[0]} & before}, stage.name
 
 
 def test_no_drawer_for_odds_and_ends():

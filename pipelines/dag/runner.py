@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 
 import psutil
 
@@ -48,6 +49,7 @@ def run(
     if all(p.action == "skip" for p in planned):
         print("nothing to do: everything is published", flush=True)
         return [skipped(p) for p in planned]
+    load([p.stage for p in planned])
     cluster = cluster or ClusterConfig()
     ray_cluster.configure(cluster)
     tracker = Tracker(tracking or TrackingConfig(), root, {"git_commit": git_commit()})
@@ -60,6 +62,13 @@ def run(
     tracker.close("FAILED" if any(result.error for result in results) else "FINISHED")
     ray_cluster.shutdown()
     return results
+
+
+def load(stages: Sequence[Stage]) -> None:
+    """Import what the stages import when they run, all in this thread."""
+    for stage in stages:
+        for module in stage.modules:
+            import_module(module)
 
 
 def _stop(tracker: Tracker, others: set[psutil.Process]) -> None:

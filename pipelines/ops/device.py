@@ -5,9 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,8 @@ class ComputeConfig:
         Raises:
             RuntimeError: cuda was asked for and is not there.
         """
+        import torch  # heavy: only an op that runs pays for it
+
         if self.device == "cuda":
             if not torch.cuda.is_available():
                 raise RuntimeError(
@@ -63,4 +63,6 @@ class ComputeConfig:
         """Context in which the network runs."""
         if self.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device, PRECISIONS[self.precision])
+        import torch
+
+        return torch.autocast(self.device, getattr(torch, self.precision))

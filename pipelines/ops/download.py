@@ -12,7 +12,8 @@ from typing import Any
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.fetch import FetchConfig, Fetcher
+from pipelines.ops.fetch import Fetcher
+from pipelines.ops.manners import FetchConfig
 from pipelines.ops.reasons import Failure
 from pipelines.ops.resize import ResizeConfig, resize
 from reptok.data import columns

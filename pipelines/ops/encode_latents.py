@@ -12,9 +12,10 @@ import torch
 
 from pipelines.ops.device import ComputeConfig
 from pipelines.ops.op import Batch, Op
-from reptok.autoencoder import Autoencoder, AutoencoderConfig
+from reptok.autoencoder import Autoencoder
+from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.transforms import flip, to_float
-from reptok.encoder.ssl import EncoderConfig, SSLEncoder, build_encoder
+from reptok.encoder.ssl import SSLEncoder, build_encoder
 
 
 @dataclass(frozen=True)

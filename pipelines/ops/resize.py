@@ -9,7 +9,6 @@ import hashlib
 import io
 from dataclasses import dataclass
 
-import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -117,6 +116,8 @@ def resize(data: bytes, config: ResizeConfig) -> Picture:
 
 def perceptual_hash(image: Image.Image) -> str:
     """16 hex digits that similar images share, as in COYO's `image_phash`."""
+    import imagehash  # brings scipy: only a process that hashes pays for it
+
     return str(imagehash.phash(image))
 
 

@@ -21,8 +21,8 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
 from reptok.data.columns import SAMPLES, read_table, write_table
+from reptok.data.images import centre_crop, decode_image
 from reptok.data.shards import Sample, SampleWriter, read_samples
-from reptok.data.transforms import centre_crop, decode_image
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val")

@@ -10,8 +10,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Resources, Stage, Workspace
 from pipelines.demo.web import FaultServer
-from pipelines.ops.download import DownloadJob
-from pipelines.ops.fetch import FetchConfig
+from pipelines.ops.manners import FetchConfig
 from pipelines.ops.resize import ResizeConfig
 from reptok.data import columns
 
@@ -40,6 +39,7 @@ class Download(Stage):
     """
 
     name, output, version = "download", "images", 1
+    modules = ("pipelines.ops.download",)
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
@@ -47,6 +47,8 @@ class Download(Stage):
         self.resources = Resources(cpus=config.workers.workers * config.workers.cpus)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.ops.download import DownloadJob
+
         urls = inputs["urls"]
         with ExitStack() as stack:
             server = None

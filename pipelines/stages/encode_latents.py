@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
@@ -12,13 +12,14 @@ from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.ops.device import ComputeConfig
-from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.tables import occupied
 from pipelines.stages.weights import is_local, resolve
-from reptok.autoencoder import Autoencoder, AutoencoderConfig
+from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
-from reptok.encoder.ssl import EncoderConfig, build_encoder
+
+if TYPE_CHECKING:
+    from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
 
 LATENT_SPEC = "latent_spec.json"
 
@@ -54,6 +55,8 @@ class LatentsJob(ShardJob):
 
     def setup(self) -> None:
         """Load the networks where this worker runs."""
+        from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+
         vae = resolve(self.models, "vae", self.config.vae)
         encoder = resolve(self.models, "encoder", self.config.encoder)
         object.__setattr__(self, "op", EncodeLatentsOp(vae, encoder, self.config.compute))
@@ -80,6 +83,7 @@ class EncodeLatents(Stage):
     """Cache what tokenizer training would otherwise compute again in every epoch."""
 
     name, output, version = "encode_latents", "latents", 1
+    modules = ("reptok.autoencoder", "reptok.encoder.ssl")
 
     def __init__(self, config: EncodeLatentsConfig, models: tuple[str, ...] = ()):
         """Read also the artifacts named in `models` ("vae", "encoder"); they replace the configured paths."""
@@ -95,8 +99,12 @@ class EncodeLatents(Stage):
             encoder=resolve(models, "encoder", self.config.encoder),
         )
         if not is_local(config.vae):
+            from reptok.autoencoder import Autoencoder
+
             Autoencoder(config.vae)  # fetched once, and missed at once, before any worker starts
         if not is_local(config.encoder):
+            from reptok.encoder.ssl import build_encoder
+
             build_encoder(config.encoder)
         index = read_index(inputs["dataset"])
         job = LatentsJob(inputs["dataset"], index["image_size"], models, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -15,12 +15,14 @@ from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import SCRATCH, Workspace
 from pipelines.ops.device import ComputeConfig
-from pipelines.ops.encode_tokens import EncodeTokens as EncodeTokensOp
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_latents import LATENT_SPEC
 from pipelines.stages.tables import occupied
 from reptok.data.blocks import BlockWriter
 from reptok.data.statistics import RunningMoments
+
+if TYPE_CHECKING:
+    from pipelines.ops.encode_tokens import EncodeTokens as EncodeTokensOp
 
 TOKEN_STATS = "token_stats.safetensors"
 
@@ -49,6 +51,8 @@ class TokensJob(ShardJob):
         Raises:
             ValueError: The tokenizer makes images of another size than the dataset's.
         """
+        from pipelines.ops.encode_tokens import EncodeTokens as EncodeTokensOp
+
         folder = self.tokenizer.local_path()
         object.__setattr__(self, "op", EncodeTokensOp(folder, self.config.compute))
         self.op.setup()

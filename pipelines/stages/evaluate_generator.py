@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation import generator_plates as plates
-from pipelines.evaluation.dataset_view import DatasetView
-from pipelines.evaluation.feature_bank import FeatureBank
-from pipelines.evaluation.generator_scores import measure, recognise, scores
+from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
-from pipelines.evaluation.sampling_trial import Sampler, SamplingTrial, run_samples
 from pipelines.stages.weights import resolve
-from reptok.metrics.features import EncoderFeatures, FeatureExtractor, InceptionFeatures
-from reptok.pretrained import load_generator, load_tokenizer
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
+from reptok.configs import TextEncoderConfig
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.dataset_view import DatasetView
+    from pipelines.evaluation.feature_bank import FeatureBank
+    from pipelines.evaluation.sampling_trial import Sampler, SamplingTrial
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateGeneratorConfig:
+class EvaluateGeneratorConfig(JudgesConfig):
     """What to sample, on how much.
 
     Attributes:
@@ -32,17 +31,12 @@ class EvaluateGeneratorConfig:
         guidance_interval: flow times between which guidance acts.
         generator_steps: Euler steps of the generator.
         decoder_steps: Euler steps of the decoder.
-        bank_images: training images for recognition and for nearest neighbours.
-        neighbours: k of the k-nearest-neighbour recognition.
         shown_prompts: rows of the picture of samples.
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
         weights_digest: digest of its weights where they are a local folder.
-        inception_weights: file of the FID Inception's weights; without it there is no FID.
         clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
         clip_architecture: open_clip's name of that model.
-        batch_size: images at a time.
-        device: torch device.
     """
 
     samples: int = 200
@@ -50,17 +44,12 @@ class EvaluateGeneratorConfig:
     guidance_interval: tuple[float, float] = (0.3, 0.9)
     generator_steps: int = 50
     decoder_steps: int = 20
-    bank_images: int = 2000
-    neighbours: int = 10
     shown_prompts: int = 10
     shown_samples: int = 4
     text_encoder: TextEncoderConfig | None = None
     weights_digest: str = ""
-    inception_weights: str = ""
     clip_weights: str = ""
     clip_architecture: str = "ViT-B-16"
-    batch_size: int = insignificant(50)
-    device: str = insignificant("cpu")
 
     def __post_init__(self) -> None:
         if not self.guidance:
@@ -73,6 +62,12 @@ class EvaluateGenerator(Stage):
     name = "evaluate_generator"
     output = "generator_report"
     needs_cluster = False
+    modules = (
+        "pipelines.evaluation.generator_plates",
+        "pipelines.evaluation.generator_scores",
+        "reptok.metrics.clip_score",
+        "reptok.pretrained",
+    )
     config: EvaluateGeneratorConfig
 
     def __init__(self, config: EvaluateGeneratorConfig, models: tuple[str, ...] = ()):
@@ -81,24 +76,18 @@ class EvaluateGenerator(Stage):
         self.inputs = ("dataset", "tokenizer", "generator", *models)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.evaluation import generator_plates as plates
+        from pipelines.evaluation.generator_scores import measure, recognise, scores
+        from pipelines.evaluation.sampling_trial import run_samples
+
         config = self.config
         sampler = self._sampler(inputs)
-        tokenizer = sampler.tokenizer
-        view = DatasetView(inputs["dataset"], "val", config.samples)
-        training = DatasetView(inputs["dataset"], "train", config.bank_images)
-        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
-        extractors: list[FeatureExtractor] = [frozen]
-        if config.inception_weights:
-            extractors.append(InceptionFeatures(config.inception_weights, config.device))
-
-        def bank_progress(done: int) -> None:
-            out.log.progress(done, len(training), "training images")
-
-        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, bank_progress)
+        judges = Judges.gather(inputs["dataset"], sampler.tokenizer, config.samples, config, out)
+        view, bank = judges.view, judges.bank
         trial = run_samples(
             sampler,
             view,
-            extractors,
+            judges.extractors,
             guidance=config.guidance,
             batch_size=config.batch_size,
             progress=lambda done, total: out.log.progress(done, total, "prompts"),
@@ -141,6 +130,10 @@ class EvaluateGenerator(Stage):
         return metrics
 
     def _sampler(self, inputs: Mapping[str, Artifact]) -> Sampler:
+        from pipelines.evaluation.sampling_trial import Sampler
+        from reptok.pretrained import load_generator, load_tokenizer
+        from reptok.text_encoder import TextEncoder
+
         config = self.config
         generator = load_generator(inputs["generator"].local_path()).to(config.device).eval()
         text_encoder = None
@@ -163,7 +156,7 @@ class EvaluateGenerator(Stage):
         config = self.config
         if not config.clip_weights:
             return {}
-        from reptok.metrics.clip_score import ClipScore  # costs seconds, and few have the weights
+        from reptok.metrics.clip_score import ClipScore
 
         score = ClipScore.from_weights(config.clip_weights, config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
@@ -178,12 +171,7 @@ class EvaluateGenerator(Stage):
         return result
 
     def _notes(self, bank: FeatureBank, sampler: Sampler) -> list[str]:
-        notes = []
-        if not self.config.inception_weights:
-            notes.append(
-                "No FID: the weights of the Inception network were not given. The Frechet distance here is "
-                "on the frozen encoder's features and compares only with itself."
-            )
+        notes = list(self.config.notes)
         if not self.config.clip_weights and sampler.generator.config.condition == "text":
             notes.append("No CLIP score: the weights of a CLIP model were not given.")
         if not bank.subjects:

@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation import tokenizer_plates as plates
-from pipelines.evaluation.dataset_view import DatasetView
-from pipelines.evaluation.feature_bank import FeatureBank
-from pipelines.evaluation.interpolation_trial import run_interpolations
-from pipelines.evaluation.reconstruction_trial import run_reconstructions
+from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
-from pipelines.evaluation.tokenizer_scores import measure, scores
-from reptok.metrics.features import EncoderFeatures, FeatureExtractor, InceptionFeatures
-from reptok.metrics.perceptual import Lpips
-from reptok.pretrained import load_tokenizer
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.feature_bank import FeatureBank
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateTokenizerConfig:
+class EvaluateTokenizerConfig(JudgesConfig):
     """What to measure, on how much.
 
     Attributes:
         images: validation images, evenly spread over the split.
-        bank_images: training images for recognition and for the mean images.
-        neighbours: k of the k-nearest-neighbour recognition.
         decoder_steps: Euler steps of the decoder; the paper's quality saturates at about 20.
         interpolation_pairs: pairs of images of different subjects.
         interpolation_frames: images from one end of a pair to the other.
@@ -37,15 +30,10 @@ class EvaluateTokenizerConfig:
         shown_pairs: rows of the interpolation picture.
         reference_tokenizer: folder of another tokenizer to show beside this one; none if empty.
         reference_digest: digest of that folder: other weights, another report.
-        inception_weights: file of the FID Inception's weights; without it there is no FID.
         lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
-        batch_size: images at a time.
-        device: torch device.
     """
 
     images: int = 200
-    bank_images: int = 2000
-    neighbours: int = 10
     decoder_steps: int = 20
     interpolation_pairs: int = 12
     interpolation_frames: int = 9
@@ -53,10 +41,7 @@ class EvaluateTokenizerConfig:
     shown_pairs: int = 6
     reference_tokenizer: str = ""
     reference_digest: str = ""
-    inception_weights: str = ""
     lpips_weights: str = ""
-    batch_size: int = insignificant(50)
-    device: str = insignificant("cpu")
 
 
 class EvaluateTokenizer(Stage):
@@ -66,31 +51,35 @@ class EvaluateTokenizer(Stage):
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
     needs_cluster = False
+    modules = (
+        "pipelines.evaluation.tokenizer_plates",
+        "pipelines.evaluation.tokenizer_scores",
+        "reptok.metrics.perceptual",
+        "reptok.pretrained",
+    )
     config: EvaluateTokenizerConfig
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.evaluation import tokenizer_plates as plates
+        from pipelines.evaluation.interpolation_trial import run_interpolations
+        from pipelines.evaluation.reconstruction_trial import run_reconstructions
+        from pipelines.evaluation.tokenizer_scores import measure, scores
+        from reptok.metrics.perceptual import Lpips
+        from reptok.pretrained import load_tokenizer
+
         config = self.config
         tokenizer = load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval()
         reference = None
         if config.reference_tokenizer and Path(config.reference_tokenizer).is_dir():
             reference = load_tokenizer(config.reference_tokenizer).to(config.device).eval()
-        view = DatasetView(inputs["dataset"], "val", config.images)
-        training = DatasetView(inputs["dataset"], "train", config.bank_images)
-        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
-        extractors: list[FeatureExtractor] = [frozen]
-        if config.inception_weights:
-            extractors.append(InceptionFeatures(config.inception_weights, config.device))
-
-        def bank_progress(done: int) -> None:
-            out.log.progress(done, len(training), "training images")
-
-        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, bank_progress)
+        judges = Judges.gather(inputs["dataset"], tokenizer, config.images, config, out)
+        view, bank = judges.view, judges.bank
         trial = run_reconstructions(
             tokenizer,
             reference,
             view,
             bank,
-            extractors,
+            judges.extractors,
             lpips=Lpips(config.lpips_weights, config.device) if config.lpips_weights else None,
             num_steps=config.decoder_steps,
             batch_size=config.batch_size,
@@ -101,7 +90,7 @@ class EvaluateTokenizer(Stage):
             view,
             trial.tokens,
             trial.partners,
-            frozen,
+            judges.frozen,
             pairs=config.interpolation_pairs,
             frames=config.interpolation_frames,
             num_steps=config.decoder_steps,
@@ -138,11 +127,7 @@ class EvaluateTokenizer(Stage):
         if self.config.reference_tokenizer:
             found = "The reference is the tokenizer in" if has_reference else "No reference: no folder"
             notes.append(f"{found} {self.config.reference_tokenizer}.")
-        if not self.config.inception_weights:
-            notes.append(
-                "No FID: the weights of the Inception network were not given. The Frechet distance here is "
-                "on the frozen encoder's features and compares only with itself."
-            )
+        notes += self.config.notes
         if not self.config.lpips_weights:
             notes.append("No LPIPS: the weights of its AlexNet were not given.")
         if not bank.subjects:

@@ -20,8 +20,8 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import DatasetShardWriter, write_index
 from pipelines.stages.tables import occupied
+from reptok.data.images import centre_crop, decode_image, encode_jpeg
 from reptok.data.shards import Sample, split_of
-from reptok.data.transforms import centre_crop, decode_image, encode_jpeg
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.zoo.encoder import EncoderRecipe, train_encoder
+from pipelines.zoo.recipes import EncoderRecipe
 
 
 class PretrainEncoder(Stage):
@@ -15,11 +15,14 @@ class PretrainEncoder(Stage):
 
     name, output = "pretrain_encoder", "encoder"
     needs_cluster = False
+    modules = ("pipelines.zoo.encoder",)
 
     def __init__(self, config: EncoderRecipe) -> None:
         super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.zoo.encoder import train_encoder
+
         folder = out.scratch / "saved"
         stats = train_encoder(self.config, folder, out.scratch, out.log.metrics)
         out.publish_folder(folder)

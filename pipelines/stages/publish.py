@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.lineage import lineage
 from pipelines.evaluation.results import Evaluation
-from pipelines.report import chapter_of, render_card, render_report, training_pictures
 from pipelines.stages.weights import resolve
-from reptok.pipeline import RepTokPipeline
-from reptok.pretrained import default_card, load_generator, load_tokenizer, save_pretrained
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
+from reptok.configs import TextEncoderConfig
+
+if TYPE_CHECKING:
+    from reptok.pipeline import RepTokPipeline
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
@@ -43,6 +43,7 @@ class Publish(Stage):
     name = "publish"
     output = "model"
     needs_cluster = False
+    modules = ("pipelines.report", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 
     def __init__(self, config: PublishConfig, models: tuple[str, ...] = ()):
@@ -51,6 +52,10 @@ class Publish(Stage):
         self.inputs = ("dataset", "tokenizer", "generator", "tokenizer_report", "generator_report", *models)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.evaluation.lineage import lineage
+        from pipelines.report import chapter_of, render_card, render_report, training_pictures
+        from reptok.pretrained import default_card, save_pretrained
+
         pipe = self._pipeline(inputs)
         reports = [inputs["tokenizer_report"], inputs["generator_report"]]
         pictures = self._copy_pictures(reports, out)
@@ -74,6 +79,10 @@ class Publish(Stage):
         return {"parameters": float(sum(parameter.numel() for parameter in pipe.parameters()))}
 
     def _pipeline(self, inputs: Mapping[str, Artifact]) -> RepTokPipeline:
+        from reptok.pipeline import RepTokPipeline
+        from reptok.pretrained import load_generator, load_tokenizer
+        from reptok.text_encoder import TextEncoder
+
         generator = load_generator(inputs["generator"].local_path())
         text_encoder = None
         if generator.config.condition == "text":

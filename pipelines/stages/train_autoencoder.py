@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.zoo.autoencoder import AutoencoderRecipe, train_autoencoder
+from pipelines.zoo.recipes import AutoencoderRecipe
 
 
 class TrainAutoencoder(Stage):
@@ -15,11 +15,14 @@ class TrainAutoencoder(Stage):
 
     name, output = "train_autoencoder", "vae"
     needs_cluster = False
+    modules = ("pipelines.zoo.autoencoder",)
 
     def __init__(self, config: AutoencoderRecipe) -> None:
         super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.zoo.autoencoder import train_autoencoder
+
         folder = out.scratch / "saved"
         stats = train_autoencoder(self.config, folder, out.scratch, out.log.metrics)
         out.publish_folder(folder)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
 from pipelines.stages.weights import resolve
-from reptok.generator.generator import GeneratorConfig
-from reptok.text_encoder import TextEncoderConfig
-from reptok.training.loop import TrainConfig
+from reptok.configs import GeneratorConfig, TextEncoderConfig
+from reptok.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class TrainGenerator(Stage):
 
     name, output = "train_generator", "generator"
     inputs: tuple[str, ...] = ("dataset", "tokens")
+    modules = ("pipelines.workers.generator",)
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):
@@ -45,7 +45,7 @@ class TrainGenerator(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.workers.generator import train_generator  # heavy: only a stage that runs pays for it
+        from pipelines.workers.generator import train_generator
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.zoo.text_encoder import TextEncoderRecipe, train_text_encoder
+from pipelines.zoo.recipes import TextEncoderRecipe
 
 
 class TrainTextEncoder(Stage):
@@ -15,11 +15,14 @@ class TrainTextEncoder(Stage):
 
     name, inputs, output = "train_text_encoder", ("encoder",), "text_encoder"
     needs_cluster = False
+    modules = ("pipelines.zoo.text_encoder",)
 
     def __init__(self, config: TextEncoderRecipe) -> None:
         super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.zoo.text_encoder import train_text_encoder
+
         folder = out.scratch / "saved"
         encoder = inputs["encoder"].local_path()
         stats = train_text_encoder(self.config, encoder, folder, out.scratch, out.log.metrics)

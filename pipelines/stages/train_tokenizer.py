@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
 from pipelines.stages.weights import resolve
-from reptok.autoencoder import AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
-from reptok.tokenizer import RepTokConfig
-from reptok.training.loop import TrainConfig
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +45,7 @@ class TrainTokenizer(Stage):
 
     name, output = "train_tokenizer", "tokenizer"
     inputs: tuple[str, ...] = ("dataset", "latents")
+    modules = ("pipelines.workers.tokenizer",)
     config: TrainTokenizerConfig
 
     def __init__(self, config: TrainTokenizerConfig, models: tuple[str, ...] = ()):
@@ -57,7 +55,7 @@ class TrainTokenizer(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.workers.tokenizer import train_tokenizer  # heavy: only a stage that runs pays for it
+        from pipelines.workers.tokenizer import train_tokenizer
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}

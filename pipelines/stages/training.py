@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.dag.stage import Resources, Workspace
-from pipelines.workers.fit import RESULT, finished_folder, fit
-from reptok.training.loop import TrainConfig
+from reptok.training.config import TrainConfig
 
 
 def training_resources(train: TrainConfig) -> Resources:
@@ -32,6 +31,8 @@ def train_and_publish(
     Returns:
         The last metrics of the training, as stats.
     """
+    from pipelines.workers.fit import RESULT, finished_folder, fit
+
     finished = finished_folder(out)
     if not (finished / RESULT).exists():
         fit(worker, {**settings, "train": train, "out": out}, train, out)

@@ -20,7 +20,8 @@ from pipelines.dag.stage import Workspace
 from pipelines.workers.relay import RelayLog, direct, relay
 from reptok.data.loader import Batches, Readable
 from reptok.training.checkpoint import load_newest, save_checkpoint
-from reptok.training.loop import TrainConfig, train
+from reptok.training.config import TrainConfig
+from reptok.training.loop import train
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 from reptok.training.validation import segment_losses

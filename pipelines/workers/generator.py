@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.fit import join, run
 from pipelines.workers.relay import RelayLog
+from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.data.loader import GeneratorBatch, GeneratorData, split_sizes
 from reptok.generator.conditioning import Condition
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.generator.generator import TokenGenerator
 from reptok.pretrained import save_generator
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
+from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions, label_condition, no_condition
-from reptok.training.loop import TrainConfig
+from reptok.training.config import TrainConfig
 from reptok.training.step import GeneratorObjective
 
 

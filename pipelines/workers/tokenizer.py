@@ -11,11 +11,12 @@ from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.fit import join, run
 from pipelines.workers.relay import RelayLog
 from reptok.autoencoder import LatentSpec
+from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
 from reptok.data.transforms import to_uint8
 from reptok.pretrained import save_tokenizer
-from reptok.tokenizer import RepTok, RepTokConfig
-from reptok.training.loop import TrainConfig
+from reptok.tokenizer import RepTok
+from reptok.training.config import TrainConfig
 from reptok.training.step import TokenizerObjective
 
 GRID_IMAGES, GRID_STEPS = 8, 20
@@ -26,8 +27,7 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
 
     Args:
         settings: "tokenizer" (RepTokConfig), "train" (TrainConfig), "preservation_weight", "draws",
-            "decoder_first_steps", the artifacts
-            "dataset" and "latents", the workspace "out", and "log".
+            "decoder_first_steps", the artifacts "dataset" and "latents", the workspace "out", and "log".
     """
     config: TrainConfig = settings["train"]
     tokenizer_config: RepTokConfig = settings["tokenizer"]
@@ -39,7 +39,8 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
     tokenizer = RepTok(tokenizer_config).to(member.device)
     LatentSpec(**latents.read_json("latent_spec.json")).check(tokenizer.autoencoder.spec)
     folders = dataset.local_path(), latents.local_path()
-    data = TokenizerData(*folders, "train", config.cache_images_bytes)
+    images_from = settings["decoder_first_steps"] * config.batch_size
+    data = TokenizerData(*folders, "train", config.cache_images_bytes, images_from)
     validation = TokenizerData(*folders, "val") if split_sizes(folders[0]).get("val") else None
 
     def show(step: int) -> None:
@@ -48,9 +49,8 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
             log.grid("reconstructions", columns, rows, step)
 
     objective = TokenizerObjective(
-        tokenizer, settings["preservation_weight"], config.time_sampling,
-        draws=settings["draws"], decoder_first_steps=settings["decoder_first_steps"],
-    )  # fmt: skip
+        tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"]
+    )
     run(
         member, objective, config, data, validation, out, log,
         save=lambda folder: save_tokenizer(tokenizer, folder), show=show,
@@ -67,6 +67,7 @@ def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], 
     total = sum(data.rows)
     samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
     batch = data.read(samples, np.zeros(len(samples), bool))
+    assert batch.images is not None  # only the training's stream leaves them out
     images = batch.images.to(tokenizer.device)
     latents = tokenizer.autoencoder.latents_from_moments(batch.moments.to(tokenizer.device))
     columns = [

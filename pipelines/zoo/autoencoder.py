@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pipelines.dag.fingerprint import insignificant
 from pipelines.zoo.crops import CropPool
 from pipelines.zoo.linear_start import start_linear
 from pipelines.zoo.loop import Log, ema_update, threads, train_loop
+from pipelines.zoo.recipes import AutoencoderRecipe
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderRecipe:
-    """Everything that determines the autoencoder's weights.
-
-    Attributes:
-        block_out_channels: widths at 64, 32, 16 and 8 pixels.
-        crops_per_subject: training crops in memory.
-        kl_weight: weight of the KL divergence per latent element, beside the images' error.
-        validation_per_subject: validation crops for the figures.
-    """
-
-    seed: int = 0
-    block_out_channels: tuple[int, ...] = (8, 24, 64, 120)
-    crops_per_subject: int = 800
-    steps: int = 1500
-    batch_size: int = 8
-    learning_rate: float = 6e-4
-    warmup_steps: int = 60
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    kl_weight: float = 5e-4
-    ema_decay: float = 0.995
-    validation_per_subject: int = 20
-    threads: int = 1
-    log_every: int = insignificant(25)
-    checkpoint_seconds: float = insignificant(60.0)
 
 
 def build_autoencoder(config: AutoencoderRecipe) -> AutoencoderKL:
@@ -106,18 +77,14 @@ def train_autoencoder(config: AutoencoderRecipe, folder: Path, scratch: Path, lo
 
         train_loop(
             "autoencoder",
+            config,
             {"model": model, "average": average},
             optimizer,
             step,
-            after_step=lambda i: ema_update(average, model, min(config.ema_decay, (1 + i) / (10 + i))),
             steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            clip_norm=config.clip_norm,
-            seed=config.seed,
+            after_step=lambda i: ema_update(average, model, min(config.ema_decay, (1 + i) / (10 + i))),
             scratch=scratch,
             log=log,
-            log_every=config.log_every,
-            checkpoint_seconds=config.checkpoint_seconds,
         )
         average.register_to_config(scaling_factor=scaling_factor(average, pool))
         average.half().save_pretrained(folder)

@@ -1,15 +1,17 @@
-"""Recipe of the zoo's encoder: a tiny ViT with registers, self-distilled (DINO).
+"""Recipe of the zoo's encoder: a tiny ViT with registers, self-distilled (DINO), which keeps what it sees.
 
-The student sees a random half of each view's patches, which halves its cost and makes it look at all of them.
-Views keep most of a crop and most of its colour: RepTok later tunes the class token to carry an image's
-layout, so the patches must not learn to forget it.
+Two crops of a photograph must find the same prototypes. These are compared with the class token itself: there
+is no head between them, so that tokens which are near each other mean the same. A network that sees only
+eighteen photographs learns from this alone to name the photograph and to forget the rest, which large
+self-supervised networks do not: their class token still holds an image's layout. So the class token must also
+predict, each through one linear layer, its whole view in small and the histogram of the view's colours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.dag.fingerprint import insignificant
 from pipelines.demo.subjects import SUBJECTS
 from pipelines.zoo.crops import CropPool
-from pipelines.zoo.loop import Log, ema_update, threads, train_loop
+from pipelines.zoo.loop import Log, StepResult, ema_update, threads, train_loop
+from pipelines.zoo.recipes import EncoderPhase, EncoderRecipe
 from reptok.encoder.preprocess import Preprocess
 from reptok.encoder.vit import Architecture, load_vit, save_vit
 from reptok.metrics.knn import knn_accuracy
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderRecipe:
-    """Everything that determines the encoder's weights.
-
-    Attributes:
-        crop_size: side of the training crops in memory, from which views of `image_size` are cut.
-        smallest_view: smallest side of a view, as a share of the crop's side.
-        colour_jitter: largest relative change of brightness, contrast and saturation.
-        kept_share: share of a view's patches that the student sees.
-        another_crop: how often the second view comes from another crop of the same photograph.
-        prototypes: width of the head's output.
-        momentum: the teacher's decay at the start; it rises to 1.
-        spread_weight: weight of the KoLeo term, which keeps class tokens apart (as in DINOv2).
-        bank_per_subject, queries_per_subject: crops for the k-nearest-neighbour figures.
-    """
-
-    seed: int = 0
-    image_size: int = 64
-    patch_size: int = 8
-    width: int = 192
-    depth: int = 5
-    heads: int = 4
-    registers: int = 4
-    crop_size: int = 96
-    crops_per_subject: int = 800
-    smallest_view: float = 0.6
-    colour_jitter: float = 0.2
-    kept_share: float = 0.5
-    another_crop: float = 0.5
-    prototypes: int = 256
-    steps: int = 700
-    batch_size: int = 24
-    learning_rate: float = 6e-4
-    warmup_steps: int = 100
-    weight_decay: float = 0.04
-    clip_norm: float = 3.0
-    momentum: float = 0.98
-    teacher_temperature: float = 0.05
-    centre_momentum: float = 0.7
-    spread_weight: float = 0.1
-    bank_per_subject: int = 60
-    queries_per_subject: int = 30
-    threads: int = 1
-    log_every: int = insignificant(10)
-    checkpoint_seconds: float = insignificant(60.0)
 
 
 def architecture(config: EncoderRecipe) -> Architecture:
@@ -85,25 +40,26 @@ def architecture(config: EncoderRecipe) -> Architecture:
             "num_heads": config.heads,
             "reg_tokens": config.registers,
             "no_embed_class": True,
-            "init_values": 0.1,
+            "init_values": config.layer_scale,
             "global_pool": "token",
         },
     )
 
 
 class Distilled(nn.Module):
-    """A ViT with the head that turns its class token into prototype logits."""
+    """A ViT, the prototypes that its class token is compared with, and what it predicts of its view."""
 
     def __init__(self, config: EncoderRecipe) -> None:
         super().__init__()
         self.vit = architecture(config).build()
+        nn.init.normal_(self.vit.pos_embed, std=config.position_std)
         self.preprocess = Preprocess(config.image_size)
-        from lightly.models.modules import DINOProjectionHead
-
-        self.head = DINOProjectionHead(config.width, 2 * config.width, 64, config.prototypes)
+        self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.width))
+        self.layout = nn.Linear(config.width, 3 * config.layout_size**2)
+        self.colours = nn.Linear(config.width, 24)
 
     def forward(self, views: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Views (B, 3, H, W) in [-1, 1], patches to see (B, L') -> tokens (B, D), logits (B, K)."""
+        """Views (B, 3, H, W) in [-1, 1], patches to see (B, L') -> tokens (B, D), cosines (B, K)."""
         vit = self.vit
         tokens = vit._pos_embed(vit.patch_embed(self.preprocess(views)))  # (B, 1 + registers + L, D)
         if kept is not None:
@@ -111,14 +67,13 @@ class Distilled(nn.Module):
             patches = tokens[:, first:].gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
             tokens = torch.cat([tokens[:, :first], patches], dim=1)
         token = vit.norm(vit.blocks(tokens))[:, 0]
-        return token, self.head(token)
+        return token, F.normalize(token, dim=1) @ F.normalize(self.prototypes, dim=1).T
 
 
-def another_crop(chosen: Tensor, size: int, config: EncoderRecipe, generator: torch.Generator) -> Tensor:
-    """Replace some of the chosen rows (B,) of a pool by rows that show the same photograph."""
-    step = torch.randint(size // len(SUBJECTS), chosen.shape, generator=generator) * len(SUBJECTS)
-    replaced = torch.rand(chosen.shape, generator=generator) < config.another_crop
-    return torch.where(replaced, (chosen + step) % size, chosen)
+def same_photograph(chosen: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """For each chosen row (B,) of a pool of `size` crops another one, int64 (B,), of the same photograph."""
+    crops = torch.randint(size // len(SUBJECTS), chosen.shape, generator=generator)
+    return (chosen + crops * len(SUBJECTS)) % size
 
 
 def random_views(images: Tensor, config: EncoderRecipe, generator: torch.Generator) -> Tensor:
@@ -146,11 +101,14 @@ def random_views(images: Tensor, config: EncoderRecipe, generator: torch.Generat
     return ((views - grey) * saturation + grey).clamp(-1, 1)
 
 
-def random_patches(count: int, config: EncoderRecipe, generator: torch.Generator) -> Tensor:
-    """Which patches the student sees, the same number in every view: int64 (count, L')."""
+def random_patches(
+    count: int, share: float, config: EncoderRecipe, generator: torch.Generator
+) -> Tensor | None:
+    """Which patches the student sees, the same number in every view: int64 (count, L'); None for all."""
+    if share == 1:
+        return None
     patches = (config.image_size // config.patch_size) ** 2
-    order = torch.rand(count, patches, generator=generator).argsort(1)
-    return order[:, : round(config.kept_share * patches)]
+    return torch.rand(count, patches, generator=generator).argsort(1)[:, : round(share * patches)]
 
 
 def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) -> dict[str, float]:
@@ -178,42 +136,59 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
             config.prototypes, teacher_temp=config.teacher_temperature, center_momentum=config.centre_momentum
         )
         spread_loss = KoLeoLoss()
-        optimizer = torch.optim.AdamW(parameter_groups(student, config.weight_decay), config.learning_rate)
 
-        def step(index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        def terms(phase: EncoderPhase, generator: torch.Generator) -> dict[str, Tensor]:
             first = torch.randint(len(pool), (config.batch_size,), generator=generator)
-            second = another_crop(first, len(pool), config, generator)
-            views = [random_views(pool.images(chosen), config, generator) for chosen in (first, second)]
+            second = same_photograph(first, len(pool), generator)
+            views = torch.cat(
+                [random_views(pool.images(chosen), config, generator) for chosen in (first, second)]
+            )
             with torch.no_grad():
-                _, target = teacher(torch.cat(views))
-            tokens, logits = student(torch.cat(views), random_patches(2 * len(first), config, generator))
-            distillation = token_loss(list(target.chunk(2)), list(logits.chunk(2)))
-            spread = sum(spread_loss(part) for part in tokens.chunk(2))
-            figures = {"distillation": distillation.detach(), "spread": spread.detach()}
-            return distillation + config.spread_weight * spread, figures
+                _, target = teacher(views)
+            tokens, cosines = student(views, random_patches(len(views), phase.kept_share, config, generator))
+            small = F.adaptive_avg_pool2d(views, config.layout_size).flatten(1)
+            return {
+                "distillation": token_loss(list(target.chunk(2)), list(cosines.chunk(2))),
+                "spread": torch.stack([spread_loss(part) for part in tokens.chunk(2)]).sum(),
+                "layout": F.mse_loss(student.layout(tokens), small),
+                "colours": F.mse_loss(student.colours(tokens), 8 * colour_histogram(views)),
+            }
 
-        def after_step(index: int) -> None:
-            rest = 1 - config.momentum
-            ema_update(teacher, student, 1 - rest * 0.5 * (1 + math.cos(math.pi * index / config.steps)))
+        done = 0
+        for number, phase in enumerate(config.phases):
 
-        train_loop(
-            "encoder",
-            {"student": student, "teacher": teacher, "centre": token_loss},
-            optimizer,
-            step,
-            after_step=after_step,
-            steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            clip_norm=config.clip_norm,
-            seed=config.seed,
-            scratch=scratch,
-            log=log,
-            log_every=config.log_every,
-            checkpoint_seconds=config.checkpoint_seconds,
-        )
+            def step(index: int, generator: torch.Generator, phase: EncoderPhase = phase) -> StepResult:
+                found = terms(phase, generator)
+                loss = (
+                    found["distillation"]
+                    + phase.spread_weight * found["spread"]
+                    + phase.layout_weight * found["layout"]
+                    + phase.colours_weight * found["colours"]
+                )
+                return loss, {name: term.detach() for name, term in found.items()}
+
+            def after_step(index: int, phase: EncoderPhase = phase) -> None:
+                rest = (1 - phase.momentum) * 0.5 * (1 + math.cos(math.pi * index / phase.steps))
+                ema_update(teacher, student, 1 - rest)
+
+            def log_on(figures: Mapping[str, float], index: int, before: int = done) -> None:
+                log(figures, before + index)
+
+            train_loop(
+                f"encoder, phase {number + 1} of {len(config.phases)}",
+                replace(config, seed=config.seed + number),
+                {"student": student, "teacher": teacher, "centre": token_loss},
+                torch.optim.AdamW(parameter_groups(student, config.weight_decay), config.learning_rate),
+                step,
+                steps=phase.steps,
+                after_step=after_step,
+                scratch=scratch / f"phase-{number}",
+                log=log_on,
+            )
+            done += phase.steps
         save_vit(teacher.vit.half().float(), architecture(config), folder)
         stats = measure_encoder(folder, config)
-    log({f"val/{key}": value for key, value in stats.items()}, config.steps)
+    log({f"val/{key}": value for key, value in stats.items()}, done)
     return stats
 
 

@@ -17,11 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipelines.zoo.recipes import Recipe
+
 Log = Callable[[Mapping[str, float], int], None]
 
 
 # One step's loss and figures, from (step, generator); backward and the optimizer are the loop's.
-StepFunction = Callable[[int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+StepResult = tuple[Tensor, dict[str, Tensor]]
+StepFunction = Callable[[int, torch.Generator], StepResult]
 
 
 @contextmanager
@@ -54,36 +57,28 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def train_loop(
     name: str,
+    recipe: Recipe,
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     step_function: StepFunction,
     *,
-    after_step: Callable[[int], None],
     steps: int,
-    warmup_steps: int,
-    clip_norm: float,
-    seed: int,
+    after_step: Callable[[int], None],
     scratch: Path,
     log: Log,
-    log_every: int,
-    checkpoint_seconds: float,
 ) -> None:
-    """Train from the newest checkpoint in `scratch` (or from the start) to `steps`.
+    """Train from the newest checkpoint in `scratch` (or from the start) to the last step.
 
     Args:
         name: what is trained, for progress lines.
+        recipe: warm-up, clipping, seed and rhythm.
         modules: everything that holds trained or averaged tensors, by name.
         optimizer: over the trained parameters; its rates are the schedule's peak.
         step_function: computes the loss of a step.
+        steps: length of the training, and of its schedule.
         after_step: called after the optimizer's step (moving averages).
-        steps: length of the whole run, and of the schedule.
-        warmup_steps: steps until the peak rate.
-        clip_norm: largest gradient norm.
-        seed: of the steps' generators.
         scratch: folder of the checkpoint.
         log: receives (figures, step).
-        log_every: steps between two entries of the log.
-        checkpoint_seconds: shortest time between two checkpoints.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / "checkpoint.safetensors"
@@ -93,16 +88,16 @@ def train_loop(
     began = saved = said = time.monotonic()
     for step in range(start, steps):
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * warmup_cosine(step, steps, warmup_steps)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            group["lr"] = rate * warmup_cosine(step, steps, recipe.warmup_steps)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         loss, figures = step_function(step, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         optimizer.step()
         after_step(step)
         done, now = step + 1, time.monotonic()
-        if done % log_every == 0 or done == steps:
+        if done % recipe.log_every == 0 or done == steps:
             values = {"loss": loss.item(), "grad_norm": norm.item()}
             values |= {key: value.item() for key, value in figures.items()}
             log({f"train/{key}": value for key, value in values.items()}, done)
@@ -111,7 +106,7 @@ def train_loop(
                 text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
                 print(f"{name}: step {done}/{steps}  {text}  {left:.0f} s left", flush=True)
                 said = now
-        if now - saved > checkpoint_seconds:
+        if now - saved > recipe.checkpoint_seconds:
             _save(path, done, modules, optimizer)
             saved = time.monotonic()
 

@@ -6,7 +6,6 @@ The images' side is the zoo's frozen ViT: only the text tower and a linear map o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.dag.fingerprint import insignificant
 from pipelines.demo.subjects import SUBJECTS
 from pipelines.zoo.crops import CropPool
 from pipelines.zoo.encoder import class_tokens
 from pipelines.zoo.loop import Log, threads, train_loop
+from pipelines.zoo.recipes import TextEncoderRecipe
 from reptok.encoder.vit import load_vit
 
 if TYPE_CHECKING:
@@ -26,36 +25,6 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 64
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextEncoderRecipe:
-    """Everything that determines the text encoder's weights, beside the frozen image encoder.
-
-    Attributes:
-        max_length: longest text in tokens, start and end included; longer ones are cut.
-        word_dropout: share of words that training replaces by the unknown word, so that new words do no harm.
-        crops_per_subject: training crops whose class tokens the texts must find.
-        temperature: of the contrastive softmax.
-    """
-
-    seed: int = 0
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    max_length: int = 32
-    word_dropout: float = 0.15
-    crops_per_subject: int = 40
-    temperature: float = 0.1
-    steps: int = 400
-    batch_size: int = 54
-    learning_rate: float = 1e-3
-    warmup_steps: int = 40
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    threads: int = 1
-    log_every: int = insignificant(20)
-    checkpoint_seconds: float = insignificant(30.0)
 
 
 def build_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFast:
@@ -151,18 +120,14 @@ def train_text_encoder(
 
         train_loop(
             "text encoder",
+            config,
             {"text": model, "images": image_map},
             optimizer,
             step,
-            after_step=lambda index: None,
             steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            clip_norm=config.clip_norm,
-            seed=config.seed,
+            after_step=lambda index: None,
             scratch=scratch,
             log=log,
-            log_every=config.log_every,
-            checkpoint_seconds=config.checkpoint_seconds,
         )
         model.half().save_pretrained(folder)
         saved = CLIPTextModel.from_pretrained(folder, dtype=torch.float32).eval()

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from reptok.data.blocks import SAMPLES_PER_BLOCK
+from reptok.data.images import centre_crop, decode_image
 from reptok.data.order import WINDOW, SampleOrder
 from reptok.data.rows import BlockRows, ImageRows, Shards
-from reptok.data.transforms import centre_crop, decode_image, to_float
+from reptok.data.transforms import to_float
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class TokenizerBatch:
     """What a tokenizer step needs; `images`, `moments` and `frozen_token` agree on who is mirrored.
 
     Attributes:
-        images: float32 (B, 3, H, W) in [-1, 1].
+        images: float32 (B, 3, H, W) in [-1, 1]; None where the decoder learns alone.
         moments: float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
         frozen_token: float32 (B, N, D), the frozen encoder's token.
         samples: int64 (B,), sample numbers in the split.
     """
 
-    images: Tensor
+    images: Tensor | None
     moments: Tensor
     frozen_token: Tensor
     samples: np.ndarray
@@ -70,15 +71,20 @@ class Readable(Protocol[B]):
 
     rows: list[int]
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray) -> B:
-        """Return the batch of the given sample numbers, mirrored where `flipped`."""
+    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> B:
+        """Return the batch of the given sample numbers, mirrored where `flipped`.
+
+        `position` is where the batch starts in the training's stream, None for any other batch.
+        """
         ...
 
 
 class TokenizerData:
     """Images, moments and frozen tokens of one split."""
 
-    def __init__(self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0):
+    def __init__(
+        self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0, images_from: int = 0
+    ):
         """Open the artifacts' folders.
 
         Args:
@@ -86,12 +92,14 @@ class TokenizerData:
             latents: Folder of the `latents` artifact made from it.
             split: "train" or "val".
             cache_bytes: Keep decoded images (uint8) in memory when the whole split fits in so many bytes.
+            images_from: Stream position of the first batch with images; the ones before are not decoded.
 
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
         names, self.rows = _split(dataset, split)
         self.image_size = int(_index(dataset)["image_size"])
+        self.images_from = images_from
         self._images = Shards([dataset / f"{name}.tar" for name in names], self.rows, ImageRows)
         self._latents = Shards([latents / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._images, self._latents, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
@@ -100,16 +108,20 @@ class TokenizerData:
         self._pixels = np.empty(shape, np.uint8) if fits else None
         self._decoded = np.zeros(shape[0], bool)
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray) -> TokenizerBatch:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> TokenizerBatch:
         """Read samples by number; JPEGs are decoded at most once where they are cached."""
-        pixels = self._read_pixels(samples)
-        pixels[flipped] = pixels[flipped, :, ::-1]
+        unseen = position is not None and position < self.images_from
         return TokenizerBatch(
-            images=to_float(pixels),
+            images=None if unseen else self._read_images(samples, flipped),
             moments=_gather(self._latents, "moments", samples, flipped),
             frozen_token=_gather(self._latents, "frozen_token", samples, flipped),
             samples=samples,
         )
+
+    def _read_images(self, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
+        pixels = self._read_pixels(samples)
+        pixels[flipped] = pixels[flipped, :, ::-1]
+        return to_float(pixels)
 
     def _read_pixels(self, samples: np.ndarray) -> np.ndarray:
         missing = samples if self._pixels is None else samples[~self._decoded[samples]]
@@ -142,7 +154,7 @@ class GeneratorData:
         self._tokens = Shards([tokens / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray) -> GeneratorBatch:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> GeneratorBatch:
         """Read samples by number; a mirrored image has a token of its own and the same caption."""
         captions, labels = [""] * len(samples), np.full(len(samples), -1, np.int64)
         for shard, rows, places in self._tables.locate(samples):
@@ -204,7 +216,7 @@ class Batches(Generic[B]):
         indices, epochs = self.order.take(position, self.batch_size)
         indices, epochs = indices[self.mine], epochs[self.mine]
         flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
-        return self.data.read(indices, flips)
+        return self.data.read(indices, flips, position)
 
     def stream(self, position: int) -> Iterator[B]:
         """Yield the batches from a stream position on, each read while the one before is in use."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reptok.decoder.transformer import DecoderConfig
+from reptok.configs import DecoderConfig
 
 SIZES = {
     "S": DecoderConfig(width=384, depth=12, heads=6, token_dim=384),

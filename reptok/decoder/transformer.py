@@ -6,58 +6,14 @@ batch, N patches, D width, K tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from reptok.configs import DecoderConfig
 from reptok.decoder.blocks import DecoderBlock, RMSNorm
 from reptok.decoder.conditioning import TimeMapping
 from reptok.decoder.patching import patchify, unpatchify
 from reptok.decoder.rope import axial_angles, axial_frequencies, grid_positions
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """Sizes of the decoder; widths left at 0 follow from ``width`` as in the paper's XL model.
-
-    Attributes:
-        width: D; a multiple of 8 * heads.
-        mapping_width: Width of the time condition (0: like ``width``, at most 1024).
-        mapping_ff: Hidden width of the mapping network (0: 3 * mapping_width).
-        ff: Hidden width of the blocks' SwiGLU (0: 3 * width).
-        latent_size: Height and width of the square latent it samples by default.
-        token_dim: Width of the token it decodes.
-        num_tokens: K, tokens per image.
-    """
-
-    width: int = 1152
-    depth: int = 28
-    heads: int = 16
-    patch_size: int = 2
-    latent_channels: int = 4
-    latent_size: int = 32
-    mapping_width: int = 0
-    mapping_depth: int = 2
-    mapping_ff: int = 0
-    ff: int = 0
-    token_dim: int = 768
-    num_tokens: int = 1
-
-    def __post_init__(self) -> None:
-        if self.width % (8 * self.heads):
-            raise ValueError(f"decoder width {self.width} must be a multiple of 8 * heads = {8 * self.heads}")
-        if self.token_dim > self.width:
-            raise ValueError(
-                f"decoder width {self.width} must be at least the token's width {self.token_dim}"
-            )
-        if self.latent_size % self.patch_size:
-            raise ValueError(
-                f"latent_size {self.latent_size} must be a multiple of patch_size {self.patch_size}"
-            )
-        object.__setattr__(self, "mapping_width", self.mapping_width or min(self.width, 1024))
-        object.__setattr__(self, "mapping_ff", self.mapping_ff or 3 * self.mapping_width)
-        object.__setattr__(self, "ff", self.ff or 3 * self.width)
 
 
 class Decoder(nn.Module):

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from reptok.configs import TOKENS, EncoderConfig
 from reptok.encoder.preprocess import Preprocess
 from reptok.encoder.rows import input_embeddings, token_rows
 from reptok.encoder.vit import Architecture, dinov2, load_vit, resize_vit
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-TOKENS = ("cls", "reg")
-TRAINABLE = ("cls", "nothing", "everything")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Which encoder, which of its output rows are tokens, and what of it trains.
-
-    Attributes:
-        name: A key of ``ENCODERS``, or "folder".
-        path: Folder with config.json and model.safetensors; needed for "folder", replaces the hub for the
-            others.
-        image_size: Side of the square the encoder sees, a multiple of its patch size.
-        token: "cls" starts at the [cls] row (then registers), "reg" at the first register.
-        num_tokens: K, number of rows.
-        trainable: "cls" trains the K rows' input embeddings, "everything" also the rest.
-    """
-
-    name: str = "dinov2_vitb14_reg"
-    path: str | None = None
-    image_size: int = 224
-    token: str = "cls"
-    num_tokens: int = 1
-    trainable: str = "cls"
-
-    def __post_init__(self) -> None:
-        if self.token not in TOKENS:
-            raise ValueError(f"encoder.token must be one of {TOKENS}, got {self.token!r}")
-        if self.trainable not in TRAINABLE:
-            raise ValueError(f"encoder.trainable must be one of {TRAINABLE}, got {self.trainable!r}")
-        if self.num_tokens < 1:
-            raise ValueError(f"encoder.num_tokens must be at least 1, got {self.num_tokens}")
 
 
 class SSLEncoder(nn.Module):
@@ -115,7 +81,7 @@ class SSLEncoder(nn.Module):
         return keys
 
 
-Builder = Callable[[int], tuple["VisionTransformer", Architecture]]
+Builder = Callable[[int], tuple[VisionTransformer, Architecture]]
 
 
 def _hub(name: str) -> Builder:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors.torch import load_file
+from timm import create_model
+from timm.models.vision_transformer import VisionTransformer
 
 from reptok.encoder.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from reptok.weights import read_json, save_weights, write_json
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +29,6 @@ class Architecture:
 
     def build(self, *, pretrained: bool = False) -> VisionTransformer:
         """Build the network without a head; ``pretrained`` fetches the hub's weights for the name."""
-        from timm import create_model  # seconds of imports, which reading a configuration need not pay
-
         vit: Any = create_model(self.name, pretrained=pretrained, **{"num_classes": 0, **self.model_args})
         return vit
 
@@ -84,8 +81,6 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
 
 def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:
     """Resample positions to ``image_size`` (bicubic, antialiased, float32); none at the native size."""
-    from timm.models.vision_transformer import VisionTransformer
-
     if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
         raise ValueError(f"the encoder must be a ViT with [cls], not {type(vit).__name__}")
     patch = vit.patch_embed.patch_size[0]
@@ -121,4 +116,4 @@ def save_vit(vit: VisionTransformer, architecture: Architecture, folder: Path) -
             "pretrained_cfg": pixels,
         },
     )
-    save_weights(vit.state_dict(), folder / "model.safetensors", shrink=True)
+    save_weights(vit.state_dict(), folder / "model.safetensors")

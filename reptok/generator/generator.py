@@ -8,11 +8,11 @@ data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from reptok.configs import GeneratorConfig
 from reptok.flow.guidance import guide, is_guided
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed, noise_from_seeds
@@ -25,69 +25,7 @@ from reptok.generator.text import TextContext, TextProjection
 from reptok.generator.token_stats import TokenStats
 from reptok.generator.transformer import Transformer
 
-KINDS = ("mixer", "transformer")
-CONDITIONS = ("none", "class", "text")
 TOKEN_NOISE_STREAM = 1  # a seed's token noise is independent of its latent noise
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Sizes and condition of a generator; widths left at 0 follow from ``dim`` as in the paper.
-
-    Attributes:
-        kind: "mixer" or "transformer".
-        token_dim: D.
-        num_tokens: K.
-        condition: "none", "class" or "text".
-        num_classes: Number of classes for "class".
-        condition_dropout: Share of training samples made unconditional.
-        num_extra_tokens: Tokens that a caller of "none" gives with ``Condition.extra``.
-        num_learnable_tokens: Learned tokens beside the noisy ones, for "text" with the mixer.
-        text_dim: Width of the language model's states, for "text".
-        dim: Width inside.
-        tokens_mlp_dim: Hidden width across tokens (0: twice the sequence length).
-        channels_mlp_dim: Hidden width across channels (0: 4 * dim).
-        heads: Attention heads (text cross-attention, transformer).
-    """
-
-    kind: str = "mixer"
-    token_dim: int = 768
-    num_tokens: int = 1
-    condition: str = "none"
-    num_classes: int = 0
-    condition_dropout: float = 0.1
-    num_extra_tokens: int = 0
-    num_learnable_tokens: int = 4
-    text_dim: int = 0
-    dim: int = 1280
-    depth: int = 28
-    tokens_mlp_dim: int = 0
-    channels_mlp_dim: int = 0
-    heads: int = 16
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"generator.kind must be one of {KINDS}, got {self.kind!r}")
-        if self.condition not in CONDITIONS:
-            raise ValueError(f"generator.condition must be one of {CONDITIONS}, got {self.condition!r}")
-        if self.condition == "class" and self.num_classes < 1:
-            raise ValueError("a class-conditional generator needs generator.num_classes of at least 1")
-        if self.condition == "text" and self.text_dim < 1:
-            raise ValueError(
-                "a text-conditional generator needs generator.text_dim, the text encoder's width"
-            )
-        object.__setattr__(self, "tokens_mlp_dim", self.tokens_mlp_dim or 2 * self.sequence_length)
-        object.__setattr__(self, "channels_mlp_dim", self.channels_mlp_dim or 4 * self.dim)
-
-    @property
-    def num_leading_tokens(self) -> int:
-        """Tokens before the noisy ones: learned with text, otherwise the caller's."""
-        return self.num_learnable_tokens if self.condition == "text" else self.num_extra_tokens
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens in the mixer: leading, noisy, class if any, time."""
-        return self.num_leading_tokens + self.num_tokens + (self.condition == "class") + 1
 
 
 class TokenGenerator(nn.Module):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
+from reptok.configs import GeneratorConfig
+from reptok.generator.generator import TokenGenerator
 from reptok.reference_weights.shapes import count, size
 from reptok.weights import check_keys
 

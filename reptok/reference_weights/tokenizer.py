@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reptok.autoencoder import Autoencoder, AutoencoderConfig, build_vae
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig, SSLEncoder
+from reptok.autoencoder import Autoencoder, build_vae
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.encoder.ssl import SSLEncoder
 from reptok.encoder.vit import Architecture, dinov2
 from reptok.reference_weights.shapes import count, size
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.tokenizer import RepTok
 from reptok.weights import check_keys
 
 DINO = "encoder.dino."

@@ -8,76 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from reptok.training.optim import OptimConfig
+from reptok.training.config import TrainConfig
 from reptok.training.state import TrainState
-from reptok.training.step import Precision, StepRandom, TimeSampling
+from reptok.training.step import StepRandom
 
-_FREE = {"significant": False}
+HISTORY_POINTS = 100
 
 
 def _no_evaluation(step: int) -> Mapping[str, float]:
     return {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long and how to train.
-
-    Fields whose metadata says `significant: False` may change between a run and its resumption. The number
-    of workers is among them: a sum over ranks rounds differently (about 1e-6), but every sample and every
-    random number stays the same.
-
-    Attributes:
-        steps: Updates in all.
-        batch_size: Samples of a step over all workers.
-        optim: Optimiser and schedule.
-        ema_decay: Of the averaged weights, which are the ones published.
-        seed: Of order, mirroring, noise, times and dropout.
-        time_sampling: Distribution of t; the authors train the decoder with logit-normal, the generator
-            with uniform times.
-        precision: "float32", or "bfloat16" matrix products.
-        flip: Mirror a random half of the samples.
-        compile: Compile the network's blocks (torch.compile); pays on a GPU.
-        log_every: Steps between two entries of the curves.
-        eval_every: Steps between two validations; 0 for none but the last.
-        eval_samples: Validation samples that the validation loss is computed on.
-        checkpoint_every_seconds: Time between two checkpoints.
-        workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
-            and the restart of a process that dies.
-        threads: CPUs, and CPU threads, of each process.
-        gpus_per_worker: GPUs of each process.
-        cache_images_bytes: Keep decoded images in memory when all of them fit.
-        window: Smallest number of samples shuffled together.
-    """
-
-    steps: int
-    batch_size: int
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    ema_decay: float = 0.9999
-    seed: int = 0
-    time_sampling: TimeSampling = "uniform"
-    precision: Precision = "float32"
-    flip: bool = True
-    compile: bool = field(default=False, metadata=_FREE)
-    log_every: int = field(default=50, metadata=_FREE)
-    eval_every: int = field(default=1000, metadata=_FREE)
-    eval_samples: int = field(default=512, metadata=_FREE)
-    checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
-    workers: int = field(default=1, metadata=_FREE)
-    threads: int = field(default=1, metadata=_FREE)
-    gpus_per_worker: float = field(default=0.0, metadata=_FREE)
-    cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
-    window: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.threads < 1 or self.workers < 0:
-            raise ValueError("train.steps, train.batch_size and train.threads must be at least 1, workers 0")
-
-
-HISTORY_POINTS = 100
 
 
 def train(

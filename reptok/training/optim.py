@@ -9,39 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """How weights follow gradients.
-
-    Attributes:
-        lr: Learning rate after the warm-up.
-        beta1: Decay of AdamW's first moment.
-        beta2: Decay of AdamW's second moment.
-        eps: AdamW's epsilon.
-        weight_decay: Decoupled decay, of matrices alone (no norms, biases, embeddings).
-        warmup_steps: Steps over which the learning rate rises linearly.
-        schedule: "constant" after the warm-up, or "cosine" down to `final_lr` at the last step.
-        final_lr: Where cosine ends, as a fraction of `lr`.
-        grad_clip: Largest gradient norm; 0 clips nothing.
-        cls_lr_scale: Factor on the learning rate of the `[cls]` embedding.
-    """
-
-    lr: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 2000
-    schedule: Literal["constant", "cosine"] = "constant"
-    final_lr: float = 0.0
-    grad_clip: float = 1.0
-    cls_lr_scale: float = 1.0
+from reptok.training.config import OptimConfig
 
 
 def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:

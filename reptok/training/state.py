@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reptok.training.config import OptimConfig
 from reptok.training.ema import EMA
-from reptok.training.optim import AdamW, OptimConfig
+from reptok.training.optim import AdamW
 
 
 class TrainState:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from reptok.data.loader import GeneratorBatch, TokenizerBatch
 from reptok.flow.time import sample_logit_normal, sample_uniform
-from reptok.training.optim import OptimConfig, clip_gradients, lr_factor
+from reptok.training.config import OptimConfig, Precision, TimeSampling
+from reptok.training.optim import clip_gradients, lr_factor
 from reptok.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from reptok.generator.generator import TokenGenerator
     from reptok.tokenizer import RepTok
 
-TimeSampling = Literal["logit_normal", "uniform"]
-Precision = Literal["float32", "bfloat16"]
 Losses = dict[str, Tensor]
 B = TypeVar("B")
 
@@ -77,7 +76,6 @@ class TokenizerObjective(nn.Module):
         time_sampling: TimeSampling,
         *,
         draws: int = 1,
-        decoder_first_steps: int = 0,
     ):
         """Train `tokenizer`.
 
@@ -86,23 +84,22 @@ class TokenizerObjective(nn.Module):
             preservation_weight: lambda of the cosine loss.
             time_sampling: Distribution of t.
             draws: Noises and times that an encoded image is decoded from; they share the encoder's cost.
-            decoder_first_steps: Steps at the start in which the decoder learns alone, from frozen tokens.
         """
         super().__init__()
         self.tokenizer = tokenizer
-        self.preservation_weight, self.time_sampling = preservation_weight, time_sampling
-        self.draws, self.decoder_first_steps = draws, decoder_first_steps
+        self.preservation_weight, self.time_sampling, self.draws = preservation_weight, time_sampling, draws
 
     def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch means "loss", "velocity" and "preservation", scalars.
 
         Args:
-            batch: Images, moments and frozen tokens, on any device.
+            batch: Images, moments and frozen tokens, on any device; without images the decoder learns alone,
+                from the frozen tokens.
             random: The step's random numbers.
             t: Times (B,), for a validation: one draw with them; drawn when None.
         """
-        validating = t is not None
-        draws = range(1 if validating else self.draws)
+        draws = range(self.draws if t is None else 1)
+        images = batch.images
         moments = batch.moments.to(random.device, non_blocking=True)
         latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
         autoencoder = self.tokenizer.autoencoder
@@ -111,9 +108,8 @@ class TokenizerObjective(nn.Module):
             autoencoder.latents_from_moments(moments, random.normal(*latent_shape) if sample else None)
             for _ in draws
         ]
-        alone = not validating and random.step < self.decoder_first_steps
         losses = self.tokenizer.losses(
-            None if alone else batch.images.to(random.device, non_blocking=True),
+            None if images is None else images.to(random.device, non_blocking=True),
             latents=torch.cat(latents),
             noise=torch.cat([random.normal(*latent_shape) for _ in draws]),
             t=torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t,

@@ -26,12 +26,10 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> 
 def publish_small_world(root: Path, tiny_models: Path) -> dict[str, Artifact]:
     """Publish the world under `root` and return its artifacts by name."""
     from pipelines.stages.dataset import DatasetShardWriter, write_index
-    from reptok.autoencoder import AutoencoderConfig
-    from reptok.decoder.transformer import DecoderConfig
-    from reptok.encoder.ssl import EncoderConfig
-    from reptok.generator.generator import GeneratorConfig, TokenGenerator
+    from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
+    from reptok.generator.generator import TokenGenerator
     from reptok.pretrained import save_generator, save_tokenizer
-    from reptok.tokenizer import RepTok, RepTokConfig
+    from reptok.tokenizer import RepTok
 
     def publish(kind: str, write: Callable[[Workspace], Any], name: str = "", **manifest: Any) -> Artifact:
         out = Workspace(str(root / kind / (name or "0" * 16)), name or "0" * 16)
@@ -81,8 +79,8 @@ def publish_small_world(root: Path, tiny_models: Path) -> dict[str, Artifact]:
 
 def samples():
     """48 images of three coloured textures, every fourth for validation."""
+    from reptok.data.images import encode_jpeg
     from reptok.data.shards import Sample
-    from reptok.data.transforms import encode_jpeg
 
     random = np.random.default_rng(0)
     for number in range(48):

@@ -85,10 +85,17 @@ def test_json_and_mermaid(root, capsys):
     assert "never ran" in capsys.readouterr().out
 
 
-def test_planning_imports_no_engine():
+def test_planning_and_a_run_without_work_load_nothing_heavy(tmp_path):
+    """They say what would run, or that nothing has to, while torch alone would take longer to load."""
+    heavy = (
+        "torch torchvision timm diffusers transformers lightly open_clip torchmetrics aiohttp imagehash "
+        "scipy skimage sklearn pandas matplotlib ray mlflow"
+    )
     program = (
-        "import sys; import pipelines.plan, pipelines.run_all, pipelines.dag.runner; "
-        "print([m for m in ('ray', 'mlflow', 'torch', 'pandas') if m in sys.modules])"
+        "import sys; from pipelines import plan, run_all, summary; from pipelines.dag import runner; "
+        f"status = plan.main(['format=json', 'root={tmp_path}']); "
+        f"print(status, [module for module in {heavy.split()} if module in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stderr.strip() == "0 []"
+    assert json.loads(done.stdout)["stages"]

@@ -5,14 +5,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from reptok import cli
-from reptok.autoencoder import AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.flops import decoder_cost, efficiency_table, encoder_cost, generator_cost, mixer_config
 from reptok.generator import GeneratorConfig, TokenGenerator
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import save_pretrained
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.tokenizer import RepTok
 
 
 def test_the_decoder_counts_what_was_counted_by_hand():

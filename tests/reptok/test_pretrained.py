@@ -8,14 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reptok
-from reptok.autoencoder import AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig, TextEncoderConfig
 from reptok.generator import GeneratorConfig, TokenGenerator
 from reptok.pipeline import RepTokPipeline, to_pictures
 from reptok.pretrained import load_generator, load_pretrained, load_tokenizer, save_pretrained
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.text_encoder import TextEncoder
+from reptok.tokenizer import RepTok
 
 FAST = {"num_steps": 2, "decoder_steps": 2}
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from reptok.autoencoder import Autoencoder, AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.autoencoder import Autoencoder
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.tokenizer import RepTok
 
 
 def make(tiny_models, awake=True, **encoder):

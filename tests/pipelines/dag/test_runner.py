@@ -1,5 +1,6 @@
 """What runs, in which order, and what does not run again."""
 
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -25,6 +26,15 @@ def test_the_order_follows_from_the_names(root, calls):
     assert run(diamond(), root) == dict.fromkeys("abcd", "run")
     assert calls[0] == "a" and calls[-1] == "d" and set(calls[1:3]) == {"b", "c"}
     assert next(v for k, v in contents(root).items() if k.startswith("d_out")) == b"d(b(a()),c(a()))"
+
+
+def test_what_a_stage_imports_is_loaded_before_any_stage_starts(root):
+    class Late(Toy):
+        modules = ("wave",)
+
+    sys.modules.pop("wave", None)
+    run([Toy("a", action=lambda: "wave" in sys.modules), Late("b", ("a_out",))], root)
+    assert b"a()True" in contents(root).values()
 
 
 def test_a_second_run_executes_nothing(root, calls):

@@ -6,9 +6,8 @@ import torch
 
 from pipelines.ops.device import ComputeConfig
 from pipelines.ops.encode_latents import EncodeLatents
-from reptok.autoencoder import AutoencoderConfig
+from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.transforms import to_float
-from reptok.encoder.ssl import EncoderConfig
 
 
 @pytest.fixture(scope="module")

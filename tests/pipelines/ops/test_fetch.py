@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.ops.fetch import AGENT, FetchConfig, Fetcher, FetchResult
+from pipelines.ops.fetch import Fetcher, FetchResult
 from pipelines.ops.guard import AddressGuard, _result
+from pipelines.ops.manners import AGENT, FetchConfig
 from pipelines.ops.reasons import is_reason
 
 SITE = "site.test"

@@ -15,7 +15,7 @@ from pipelines.dag.workspace import Workspace
 from pipelines.demo.coyo import CoyoConfig
 from pipelines.demo.web import FaultServer
 from pipelines.ops.download import DownloadJob
-from pipelines.ops.fetch import FetchConfig
+from pipelines.ops.manners import FetchConfig
 from pipelines.ops.resize import ResizeConfig
 from pipelines.stages.download import Download, DownloadConfig, _shards
 from pipelines.stages.photograph_web import PhotographWeb

@@ -10,9 +10,9 @@ from pipelines.ops.device import ComputeConfig
 from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
-from reptok.autoencoder import Autoencoder, AutoencoderConfig, LatentSpec
+from reptok.autoencoder import Autoencoder, LatentSpec
+from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
-from reptok.encoder.ssl import EncoderConfig
 
 
 @pytest.fixture

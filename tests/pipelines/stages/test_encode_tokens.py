@@ -9,13 +9,12 @@ from pipelines.dag.shards import ShardError
 from pipelines.ops.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
-from reptok.autoencoder import AutoencoderConfig, LatentSpec
+from reptok.autoencoder import LatentSpec
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
 from reptok.data.transforms import flip, to_float
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
 from reptok.pretrained import load_tokenizer, save_tokenizer
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.tokenizer import RepTok
 
 CONFIG = EncodeTokensConfig(compute=ComputeConfig(batch_size=4))
 

@@ -2,7 +2,7 @@ import pytest
 
 from pipelines.evaluation.results import Evaluation
 from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
-from reptok.text_encoder import TextEncoderConfig
+from reptok.configs import TextEncoderConfig
 
 SMALL = {"neighbours": 5, "decoder_steps": 2, "generator_steps": 4, "shown_samples": 2}
 

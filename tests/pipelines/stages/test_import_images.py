@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig, list_pictures, listing_digest
+from reptok.data.images import decode_image
 from reptok.data.shards import read_samples
-from reptok.data.transforms import decode_image
 
 
 def picture(path, colour=(10, 200, 30), size=(20, 12)):

@@ -4,8 +4,8 @@ import reptok
 from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateTokenizerConfig
 from pipelines.stages.publish import Publish, PublishConfig
+from reptok.configs import TextEncoderConfig
 from reptok.pretrained import load_pretrained
-from reptok.text_encoder import TextEncoderConfig
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pipelines.dag.shards import ShardError
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.shard import ShardConfig, ShardDataset
 from reptok.data.columns import CAPTIONS, IMAGES, SAMPLES, read_table, write_table
+from reptok.data.images import encode_jpeg
 from reptok.data.shards import read_samples, split_of
-from reptok.data.transforms import encode_jpeg
 
 ROWS = 40
 CONFIG = ShardConfig(val_fraction=0.3, image_size=8)

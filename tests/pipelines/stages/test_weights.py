@@ -3,8 +3,7 @@
 import pytest
 
 from pipelines.stages.weights import is_local, resolve
-from reptok.autoencoder import AutoencoderConfig
-from reptok.encoder.ssl import EncoderConfig
+from reptok.configs import AutoencoderConfig, EncoderConfig
 
 
 def test_an_artifact_takes_the_place_of_the_path(make_artifact):

@@ -18,8 +18,7 @@ from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.stage import Workspace
 from pipelines.workers.fit import RESULT, finished_folder, fit, join, run
 from reptok.data.loader import Batches
-from reptok.training.loop import TrainConfig
-from reptok.training.optim import OptimConfig
+from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 
@@ -45,7 +44,7 @@ class Numbers:
 class NumbersData:
     rows = (9,)
 
-    def read(self, samples, flipped):
+    def read(self, samples, flipped, position=None):
         x = torch.from_numpy(np.stack([samples, samples**2], 1)).float() / 9
         return Numbers(torch.where(torch.from_numpy(flipped)[:, None], -x, x), samples)
 
@@ -68,13 +67,13 @@ def worker(settings):
     objective = Regression()
 
     class Mortal(NumbersData):
-        def read(self, samples, flipped):
+        def read(self, samples, flipped, position=None):
             killed = out.scratch / "killed"
             latest = sorted((out.scratch / "checkpoints").glob("step-*"))
             if member.rank == 1 and not killed.exists() and latest and latest[-1].name >= "step-00000004":
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().read(samples, flipped)
+            return super().read(samples, flipped, position)
 
     def save(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,17 +9,20 @@ import torch
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
-from reptok.autoencoder import Autoencoder, AutoencoderConfig
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
+from reptok.autoencoder import Autoencoder
+from reptok.configs import (
+    AutoencoderConfig,
+    DecoderConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    RepTokConfig,
+    TextEncoderConfig,
+)
 from reptok.generator.conditioning import Condition
-from reptok.generator.generator import GeneratorConfig
 from reptok.pretrained import load_generator, load_tokenizer
-from reptok.text_encoder import TextEncoderConfig
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.tokenizer import RepTok
 from reptok.training.checkpoint import checkpoints
-from reptok.training.loop import TrainConfig
-from reptok.training.optim import OptimConfig
+from reptok.training.config import OptimConfig, TrainConfig
 
 TRAIN = TrainConfig(
     steps=4,
@@ -78,7 +81,11 @@ def artifacts(tmp_path, small_dataset, configs):
 
 def tokenizer_config(configs: RepTokConfig) -> TrainTokenizerConfig:
     return TrainTokenizerConfig(
-        train=TRAIN, encoder=configs.encoder, decoder=configs.decoder, vae=configs.autoencoder
+        train=TRAIN,
+        encoder=configs.encoder,
+        decoder=configs.decoder,
+        vae=configs.autoencoder,
+        decoder_first_steps=1,
     )
 
 

@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKL
 
 from pipelines.zoo.autoencoder import (
-    AutoencoderRecipe,
     autoencoder_loss,
     build_autoencoder,
     measure_autoencoder,
@@ -16,6 +15,7 @@ from pipelines.zoo.autoencoder import (
 )
 from pipelines.zoo.crops import CropPool
 from pipelines.zoo.linear_start import start_linear
+from pipelines.zoo.recipes import AutoencoderRecipe
 
 WEIGHTS = Path(__file__).parents[3] / "zoo" / "autoencoder"
 

@@ -5,13 +5,24 @@ import torch
 from torch import nn
 
 from pipelines.zoo.loop import ema_update, train_loop, warmup_cosine
+from pipelines.zoo.recipes import Recipe
+
+RECIPE = Recipe(
+    seed=1,
+    crops_per_subject=0,
+    batch_size=5,
+    learning_rate=0.1,
+    warmup_steps=2,
+    log_every=2,
+    checkpoint_seconds=0.0,
+)
 
 
 class Killed(Exception):
     pass
 
 
-def run(scratch, die_at=None, checkpoint_seconds=0.0):
+def run(scratch, die_at=None):
     torch.manual_seed(0)
     model, average = nn.Linear(3, 2), nn.Linear(3, 2)
     average.load_state_dict(model.state_dict())
@@ -20,23 +31,19 @@ def run(scratch, die_at=None, checkpoint_seconds=0.0):
     def step(index, generator):
         if index == die_at:
             raise Killed
-        x = torch.randn(5, 3, generator=generator)
+        x = torch.randn(RECIPE.batch_size, 3, generator=generator)
         return model(x).square().mean(), {"size": x.abs().mean()}
 
     train_loop(
         "toy",
+        RECIPE,
         {"model": model, "average": average},
-        torch.optim.AdamW(model.parameters(), 0.1),
+        torch.optim.AdamW(model.parameters(), RECIPE.learning_rate),
         step,
-        after_step=lambda index: ema_update(average, model, 0.5),
         steps=8,
-        warmup_steps=2,
-        clip_norm=1.0,
-        seed=1,
+        after_step=lambda index: ema_update(average, model, 0.5),
         scratch=scratch,
         log=lambda values, index: seen.append((index, values)),
-        log_every=2,
-        checkpoint_seconds=checkpoint_seconds,
     )
     return model, average, seen
 

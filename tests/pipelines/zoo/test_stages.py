@@ -9,10 +9,9 @@ from pipelines.dag.workspace import Workspace
 from pipelines.stages.pretrain_encoder import PretrainEncoder
 from pipelines.stages.train_autoencoder import TrainAutoencoder
 from pipelines.stages.train_text_encoder import TrainTextEncoder
-from pipelines.zoo.autoencoder import AutoencoderRecipe
-from pipelines.zoo.encoder import EncoderRecipe
-from pipelines.zoo.text_encoder import TextEncoderRecipe
-from reptok.encoder.ssl import EncoderConfig, build_encoder
+from pipelines.zoo.recipes import AutoencoderRecipe, EncoderPhase, EncoderRecipe, TextEncoderRecipe
+from reptok.configs import EncoderConfig
+from reptok.encoder.ssl import build_encoder
 
 
 def run(stage, folder, **inputs):
@@ -34,9 +33,17 @@ def test_the_autoencoder_is_a_diffusers_folder(tmp_path):
 
 
 def test_the_encoder_is_a_timm_folder_and_the_text_encoder_a_transformers_folder(tmp_path):
-    small = {"crops_per_subject": 4, "steps": 2}
+    small = {"crops_per_subject": 4}
+    phases = (EncoderPhase(steps=1), EncoderPhase(steps=2, kept_share=0.5))
     recipe = EncoderRecipe(
-        width=48, depth=1, batch_size=4, prototypes=8, bank_per_subject=2, queries_per_subject=1, **small
+        width=48,
+        depth=1,
+        batch_size=4,
+        prototypes=8,
+        bank_per_subject=2,
+        queries_per_subject=1,
+        phases=phases,
+        **small,
     )
     stats = run(PretrainEncoder(recipe), tmp_path / "encoder")
     assert 0 <= stats["knn"] <= 1
@@ -47,7 +54,7 @@ def test_the_encoder_is_a_timm_folder_and_the_text_encoder_a_transformers_folder
     )
     assert encoder.dim == 48
 
-    text = TextEncoderRecipe(width=16, layers=1, heads=2, batch_size=8, **small)
+    text = TextEncoderRecipe(width=16, layers=1, heads=2, steps=2, batch_size=8, **small)
     run(
         TrainTextEncoder(text),
         tmp_path / "text_encoder",

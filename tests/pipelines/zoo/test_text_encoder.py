@@ -6,7 +6,8 @@ import torch
 from transformers import AutoTokenizer, CLIPTextModel
 
 from pipelines.demo.subjects import SUBJECTS
-from pipelines.zoo.text_encoder import TextEncoderRecipe, build_text_encoder, build_tokenizer
+from pipelines.zoo.recipes import TextEncoderRecipe
+from pipelines.zoo.text_encoder import build_text_encoder, build_tokenizer
 
 WEIGHTS = Path(__file__).parents[3] / "zoo" / "text_encoder"
 

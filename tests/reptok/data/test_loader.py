@@ -6,9 +6,10 @@ import torch
 
 from reptok.autoencoder import LatentSpec
 from reptok.data.blocks import iterate_blocks
+from reptok.data.images import decode_image
 from reptok.data.loader import Batches, GeneratorData, TokenizerData, split_sizes
 from reptok.data.shards import read_samples
-from reptok.data.transforms import decode_image, to_float
+from reptok.data.transforms import to_float
 
 SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
 
@@ -76,6 +77,19 @@ def test_a_stream_resumes_anywhere(folders, steps):
         batch.samples.tolist() for batch in islice(Batches(data, 4, seed=2).stream(4 * steps), 14 - steps)
     ]
     assert resumed == whole[steps:]
+
+
+def test_batches_before_the_first_with_images_are_the_same_without_them(folders):
+    dataset, latents, _ = folders
+    whole, late = (TokenizerData(dataset, latents, images_from=start) for start in (0, 8))
+    for rank in range(2):
+        seen, unseen = (Batches(data, 4, seed=1, rank=rank, world_size=2) for data in (whole, late))
+        for position in (0, 4, 8, 12):
+            batch, expected = unseen.read(position), seen.read(position)
+            assert (batch.images is None) == (position < 8)
+            assert batch.images is None or torch.equal(batch.images, expected.images)
+            assert torch.equal(batch.frozen_token, expected.frozen_token)
+    assert late.read(np.array([0]), np.array([False])).images is not None
 
 
 def test_impossible_divisions_are_refused(folders):

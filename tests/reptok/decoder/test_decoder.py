@@ -1,10 +1,11 @@
 import pytest
 import torch
 
+from reptok.configs import DecoderConfig
 from reptok.decoder.patching import patchify, unpatchify
 from reptok.decoder.rope import axial_angles, axial_frequencies, grid_positions, rotate
 from reptok.decoder.sizes import SIZES, decoder_size
-from reptok.decoder.transformer import Decoder, DecoderConfig
+from reptok.decoder.transformer import Decoder
 
 TINY = DecoderConfig(width=32, depth=2, heads=2, patch_size=2, latent_size=4, token_dim=16, mapping_width=16)
 

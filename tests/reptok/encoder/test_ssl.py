@@ -3,9 +3,10 @@ import pytest
 import torch
 from timm import create_model
 
+from reptok.configs import EncoderConfig
 from reptok.encoder.clip import CLIP_MEAN, convert_tower
 from reptok.encoder.rows import input_embeddings, token_rows
-from reptok.encoder.ssl import EncoderConfig, build_encoder
+from reptok.encoder.ssl import build_encoder
 from reptok.encoder.vit import dinov2, load_vit, save_vit
 
 

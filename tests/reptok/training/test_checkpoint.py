@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reptok.training.checkpoint import FACTS, TENSORS, checkpoints, load_newest, save_checkpoint
-from reptok.training.optim import OptimConfig
+from reptok.training.config import OptimConfig
 from reptok.training.state import TrainState
 
 

@@ -7,17 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.autoencoder import AutoencoderConfig
+from reptok.configs import (
+    AutoencoderConfig,
+    DecoderConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    RepTokConfig,
+    TextEncoderConfig,
+)
 from reptok.data.loader import Batches, GeneratorData, TokenizerData
-from reptok.decoder.transformer import DecoderConfig
-from reptok.encoder.ssl import EncoderConfig
-from reptok.generator.generator import GeneratorConfig, TokenGenerator
-from reptok.text_encoder import TextEncoder, TextEncoderConfig
-from reptok.tokenizer import RepTok, RepTokConfig
+from reptok.generator.generator import TokenGenerator
+from reptok.text_encoder import TextEncoder
+from reptok.tokenizer import RepTok
 from reptok.training.checkpoint import load_newest, save_checkpoint
 from reptok.training.conditions import CaptionConditions, label_condition
-from reptok.training.loop import TrainConfig, train
-from reptok.training.optim import OptimConfig
+from reptok.training.config import OptimConfig, TrainConfig
+from reptok.training.loop import train
 from reptok.training.state import TrainState
 from reptok.training.step import GeneratorObjective, NonFiniteError, StepRandom, TokenizerObjective, TrainStep
 from reptok.training.validation import segment_losses
@@ -41,7 +46,11 @@ def data(tmp_path_factory, small_dataset, tiny_models):
     spec = tokenizer(tiny_models).autoencoder.spec
     latents = small_dataset.write_latents(folder / "latents", spec, token_dim=32, latent_size=4)
     tokens = small_dataset.write_tokens(folder / "tokens", token_dim=32)
-    return {"tokenizer": TokenizerData(dataset, latents), "generator": GeneratorData(dataset, tokens)}
+    return {
+        "tokenizer": TokenizerData(dataset, latents),
+        "decoder_first": TokenizerData(dataset, latents, images_from=3 * BATCH),
+        "generator": GeneratorData(dataset, tokens),
+    }
 
 
 def tokenizer(models: Path) -> RepTok:
@@ -56,7 +65,7 @@ def tokenizer(models: Path) -> RepTok:
 
 
 def objective_of(kind: str, models: Path) -> nn.Module:
-    if kind == "tokenizer":
+    if kind in ("tokenizer", "decoder_first"):
         return TokenizerObjective(tokenizer(models), 0.1, "logit_normal")
     torch.manual_seed(0)
     sizes = {"token_dim": 32, "dim": 32, "depth": 2, "heads": 2, "condition_dropout": 0.5}
@@ -73,7 +82,7 @@ class Training:
 
     def __init__(self, kind: str, models: Path, data: dict, config: TrainConfig = CONFIG):
         self.objective = objective_of(kind, models)
-        self.data = data["tokenizer" if kind == "tokenizer" else "generator"]
+        self.data = data.get(kind, data["generator"])
         self.state = TrainState(self.objective, config.optim, config.ema_decay)
         self.config = config
         self.logged: list[tuple[int, dict]] = []
@@ -99,7 +108,7 @@ def same(a: TrainState, b: TrainState) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "text", "class"])
+@pytest.mark.parametrize("kind", ["tokenizer", "decoder_first", "text", "class"])
 def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, tiny_models, data, tmp_path):
     whole = Training(kind, tiny_models, data).run(STEPS)
     start = objective_of(kind, tiny_models)
@@ -131,6 +140,17 @@ def test_the_tokenizer_learns_and_moves_only_what_is_adapted(tiny_models, data):
     now = dict(training.objective.named_parameters())
     assert frozen and all(torch.equal(value, now[name]) for name, value in frozen.items())
     assert {"train/velocity", "train/preservation", "train/grad_norm"} <= training.logged[0][1].keys()
+
+
+def test_the_encoder_waits_until_batches_have_images(tiny_models, data):
+    training = Training("decoder_first", tiny_models, data)
+    embedding = training.objective.tokenizer.encoder.embedding
+    before = embedding.clone()
+    training.run(3)
+    assert torch.equal(embedding, before)
+    assert training.logged[0][1]["train/preservation"] == pytest.approx(0, abs=1e-6)
+    training.run(STEPS)
+    assert not torch.equal(embedding, before)
 
 
 def test_two_ranks_are_one_process_with_the_whole_batch(tiny_models, data):

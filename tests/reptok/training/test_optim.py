@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.training.optim import AdamW, OptimConfig, clip_gradients, lr_factor
+from reptok.training.config import OptimConfig
+from reptok.training.optim import AdamW, clip_gradients, lr_factor
 
 
 def test_warm_up_is_linear_and_then_constant():

@@ -1,0 +1,98 @@
+"""What both evaluations judge by: validation images, networks that look at images, and training images.
+
+Free of torch until an evaluation runs: its settings are part of the configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.dataset_view import DatasetView
+    from pipelines.evaluation.feature_bank import FeatureBank
+    from reptok.metrics.features import EncoderFeatures, FeatureExtractor
+    from reptok.tokenizer import RepTok
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgesConfig:
+    """By what to judge.
+
+    Attributes:
+        bank_images: training images for recognition, for nearest neighbours and for the mean images.
+        neighbours: k of the k-nearest-neighbour recognition.
+        inception_weights: file of the FID Inception's weights; without it there is no FID.
+        batch_size: images at a time.
+        device: torch device.
+    """
+
+    bank_images: int = 2000
+    neighbours: int = 10
+    inception_weights: str = ""
+    batch_size: int = insignificant(50)
+    device: str = insignificant("cpu")
+
+    @property
+    def notes(self) -> list[str]:
+        """What cannot be judged, with the reason."""
+        if self.inception_weights:
+            return []
+        return [
+            "No FID: the weights of the Inception network were not given. The Frechet distance here is "
+            "on the frozen encoder's features and compares only with itself."
+        ]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What an evaluation judges by.
+
+    Attributes:
+        view: the validation images.
+        frozen: features of the tokenizer's frozen encoder.
+        extractors: all that look at images: the frozen encoder, and Inception where its weights are given.
+        bank: the training images as the frozen encoder sees them.
+    """
+
+    view: DatasetView
+    frozen: EncoderFeatures
+    extractors: list[FeatureExtractor]
+    bank: FeatureBank
+
+    @classmethod
+    def gather(
+        cls, dataset: Artifact, tokenizer: RepTok, images: int, config: JudgesConfig, out: Workspace
+    ) -> Judges:
+        """Open the dataset and let the frozen encoder look at its training images.
+
+        Args:
+            dataset: the `dataset` artifact.
+            tokenizer: whose encoder judges.
+            images: validation images, evenly spread over the split.
+            config: by what else to judge.
+            out: whose log is told the progress.
+
+        Raises:
+            ValueError: the dataset has no validation or no training samples.
+        """
+        from pipelines.evaluation.dataset_view import DatasetView
+        from pipelines.evaluation.feature_bank import FeatureBank
+        from reptok.metrics.features import EncoderFeatures, InceptionFeatures
+
+        view = DatasetView(dataset, "val", images)
+        training = DatasetView(dataset, "train", config.bank_images)
+        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
+        extractors: list[FeatureExtractor] = [frozen]
+        if config.inception_weights:
+            extractors.append(InceptionFeatures(config.inception_weights, config.device))
+
+        def progress(done: int) -> None:
+            out.log.progress(done, len(training), "training images")
+
+        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, progress)
+        return cls(view, frozen, extractors, bank)

@@ -1,0 +1,91 @@
+"""Put what `experiment=zoo` has trained where the repository keeps it, in float16.
+
+    python -m pipelines.zoo.release [target=zoo] [key=value ...]
+
+The keys are those that the run was given. Cards of the three small networks are written by hand and stay; the
+cards of the models come from the run's own evaluations.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from pipelines.config import load_config
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.planner import plan
+from pipelines.schema import Config
+from pipelines.workflows import build
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import default_card, load_generator, load_pretrained, save_pretrained
+
+FOUNDATIONS = {"vae": "autoencoder", "encoder": "encoder", "text_encoder": "text_encoder"}
+MODEL, CLASS_MODEL = "reptok", "reptok_class"
+
+
+def release(artifacts: Mapping[str, Artifact], target: Path) -> None:
+    """Copy the foundations that are among the artifacts, and write both models.
+
+    Args:
+        artifacts: by kind; "model" and "class_generator" must be there.
+        target: folder of the folders.
+    """
+    for kind, name in FOUNDATIONS.items():
+        if kind in artifacts:
+            for file in artifacts[kind].files():
+                if Path(file).suffix in (".json", ".safetensors"):
+                    _copy(artifacts[kind], file, target / name / file)
+    model = artifacts["model"]
+    pipe = load_pretrained(model.local_path())
+    to_half(pipe)
+    save_pretrained(pipe, target / MODEL, card=model.read_bytes("README.md").decode())
+    for file in model.files("pictures/*"):
+        _copy(model, file, target / MODEL / file)
+    generator = load_generator(artifacts["class_generator"].local_path())
+    to_half(generator)
+    names = artifacts["dataset"].read_json("index.json")["class_names"]
+    by_class = RepTokPipeline(pipe.tokenizer, generator, class_names=names)
+    card = default_card(by_class) + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
+    save_pretrained(by_class, target / CLASS_MODEL, card=card)
+
+
+def to_half(module: nn.Module) -> None:
+    """Round all weights to float16; they stay float32 tensors.
+
+    Raises:
+        ValueError: A weight is too large for float16.
+    """
+    for name, weight in module.state_dict().items():
+        if weight.is_floating_point():
+            weight.copy_(weight.half().float())
+            if not weight.isfinite().all():
+                raise ValueError(f"{name} holds values that float16 cannot")
+
+
+def _copy(artifact: Artifact, file: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(artifact.local_path(file), target)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; 0, or 2 where something is not there yet."""
+    targets = [a.removeprefix("target=") for a in arguments if a.startswith("target=")]
+    overrides = [a for a in arguments if not a.startswith("target=")]
+    config = load_config(Config, ["experiment=zoo", *overrides])
+    planned = plan(build(config), config.root)
+    missing = [p.stage.name for p in planned if p.action != "skip"]
+    if missing:
+        print(f"error: not published yet: {', '.join(missing)}; run the workflow first", file=sys.stderr)
+        return 2
+    target = Path((targets or ["zoo"])[-1])
+    release({p.stage.output: p.artifact for p in planned}, target)
+    print(f"written to {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""Which networks, and of what sizes; free of torch, so that to plan a workflow loads none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+TOKENS = ("cls", "reg")
+TRAINABLE = ("cls", "nothing", "everything")
+GENERATOR_KINDS = ("mixer", "transformer")
+CONDITIONS = ("none", "class", "text")
+TEXT_ENCODER_KINDS = ("clip", "open_clip", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which encoder, which of its output rows are tokens, and what of it trains.
+
+    Attributes:
+        name: A key of ``ENCODERS`` (reptok/encoder/ssl.py), or "folder".
+        path: Folder with config.json and model.safetensors; needed for "folder", replaces the hub for the
+            others.
+        image_size: Side of the square the encoder sees, a multiple of its patch size.
+        token: "cls" starts at the [cls] row (then registers), "reg" at the first register.
+        num_tokens: K, number of rows.
+        trainable: "cls" trains the K rows' input embeddings, "everything" also the rest.
+    """
+
+    name: str = "dinov2_vitb14_reg"
+    path: str | None = None
+    image_size: int = 224
+    token: str = "cls"
+    num_tokens: int = 1
+    trainable: str = "cls"
+
+    def __post_init__(self) -> None:
+        if self.token not in TOKENS:
+            raise ValueError(f"encoder.token must be one of {TOKENS}, got {self.token!r}")
+        if self.trainable not in TRAINABLE:
+            raise ValueError(f"encoder.trainable must be one of {TRAINABLE}, got {self.trainable!r}")
+        if self.num_tokens < 1:
+            raise ValueError(f"encoder.num_tokens must be at least 1, got {self.num_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes of the decoder; widths left at 0 follow from ``width`` as in the paper's XL model.
+
+    Attributes:
+        width: D; a multiple of 8 * heads.
+        mapping_width: Width of the time condition (0: like ``width``, at most 1024).
+        mapping_ff: Hidden width of the mapping network (0: 3 * mapping_width).
+        ff: Hidden width of the blocks' SwiGLU (0: 3 * width).
+        latent_size: Height and width of the square latent it samples by default.
+        token_dim: Width of the token it decodes.
+        num_tokens: K, tokens per image.
+    """
+
+    width: int = 1152
+    depth: int = 28
+    heads: int = 16
+    patch_size: int = 2
+    latent_channels: int = 4
+    latent_size: int = 32
+    mapping_width: int = 0
+    mapping_depth: int = 2
+    mapping_ff: int = 0
+    ff: int = 0
+    token_dim: int = 768
+    num_tokens: int = 1
+
+    def __post_init__(self) -> None:
+        if self.width % (8 * self.heads):
+            raise ValueError(f"decoder width {self.width} must be a multiple of 8 * heads = {8 * self.heads}")
+        if self.token_dim > self.width:
+            raise ValueError(
+                f"decoder width {self.width} must be at least the token's width {self.token_dim}"
+            )
+        if self.latent_size % self.patch_size:
+            raise ValueError(
+                f"latent_size {self.latent_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        object.__setattr__(self, "mapping_width", self.mapping_width or min(self.width, 1024))
+        object.__setattr__(self, "mapping_ff", self.mapping_ff or 3 * self.mapping_width)
+        object.__setattr__(self, "ff", self.ff or 3 * self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Which VAE and how its latents are scaled.
+
+    Attributes:
+        path: Local diffusers AutoencoderKL folder, or a hub id.
+        scale: Multiplies (posterior - shift), so that latents have about unit variance; None takes the
+            `scaling_factor` that the VAE's own configuration states.
+        shift: Subtracted from the posterior before scaling; None takes the VAE's own `shift_factor`.
+        sample: Whether training draws from the posterior; otherwise it takes the mean.
+    """
+
+    path: str = "stabilityai/sd-vae-ft-mse"
+    scale: float | None = None
+    shift: float | None = None
+    sample: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepTokConfig:
+    """The tokenizer's parts; decoder and encoder must agree on the width and number of tokens."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RepTokConfig:
+        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
+        return cls(
+            encoder=EncoderConfig(**values["encoder"]),
+            decoder=DecoderConfig(**values["decoder"]),
+            autoencoder=AutoencoderConfig(**values["autoencoder"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes and condition of a generator; widths left at 0 follow from ``dim`` as in the paper.
+
+    Attributes:
+        kind: "mixer" or "transformer".
+        token_dim: D.
+        num_tokens: K.
+        condition: "none", "class" or "text".
+        num_classes: Number of classes for "class".
+        condition_dropout: Share of training samples made unconditional.
+        num_extra_tokens: Tokens that a caller of "none" gives with ``Condition.extra``.
+        num_learnable_tokens: Learned tokens beside the noisy ones, for "text" with the mixer.
+        text_dim: Width of the language model's states, for "text".
+        dim: Width inside.
+        tokens_mlp_dim: Hidden width across tokens (0: twice the sequence length).
+        channels_mlp_dim: Hidden width across channels (0: 4 * dim).
+        heads: Attention heads (text cross-attention, transformer).
+    """
+
+    kind: str = "mixer"
+    token_dim: int = 768
+    num_tokens: int = 1
+    condition: str = "none"
+    num_classes: int = 0
+    condition_dropout: float = 0.1
+    num_extra_tokens: int = 0
+    num_learnable_tokens: int = 4
+    text_dim: int = 0
+    dim: int = 1280
+    depth: int = 28
+    tokens_mlp_dim: int = 0
+    channels_mlp_dim: int = 0
+    heads: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in GENERATOR_KINDS:
+            raise ValueError(f"generator.kind must be one of {GENERATOR_KINDS}, got {self.kind!r}")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"generator.condition must be one of {CONDITIONS}, got {self.condition!r}")
+        if self.condition == "class" and self.num_classes < 1:
+            raise ValueError("a class-conditional generator needs generator.num_classes of at least 1")
+        if self.condition == "text" and self.text_dim < 1:
+            raise ValueError(
+                "a text-conditional generator needs generator.text_dim, the text encoder's width"
+            )
+        object.__setattr__(self, "tokens_mlp_dim", self.tokens_mlp_dim or 2 * self.sequence_length)
+        object.__setattr__(self, "channels_mlp_dim", self.channels_mlp_dim or 4 * self.dim)
+
+    @property
+    def num_leading_tokens(self) -> int:
+        """Tokens before the noisy ones: learned with text, otherwise the caller's."""
+        return self.num_learnable_tokens if self.condition == "text" else self.num_extra_tokens
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens in the mixer: leading, noisy, class if any, time."""
+        return self.num_leading_tokens + self.num_tokens + (self.condition == "class") + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """Which language model.
+
+    Attributes:
+        kind: "clip" a transformers CLIPTextModel; "open_clip" a text tower of open_clip; "transformers" the
+            last hidden states of any other text model, such as Gemma or InternVL's language part.
+        path: Local folder or hub id; for open_clip "MODEL/WEIGHTS", as in "ViT-L-14/openai".
+        max_length: Captions are cut to this many tokens.
+    """
+
+    kind: str = "clip"
+    path: str = "openai/clip-vit-large-patch14"
+    max_length: int = 77
+
+    def __post_init__(self) -> None:
+        if self.kind not in TEXT_ENCODER_KINDS:
+            raise ValueError(f"text_encoder.kind must be one of {TEXT_ENCODER_KINDS}, got {self.kind!r}")

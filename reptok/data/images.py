@@ -1,0 +1,63 @@
+"""Image files to pixels, uint8 (H, W, 3), and back."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 64_000_000
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image file to RGB uint8 (H, W, 3), upright as its EXIF says; transparency goes on white.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: Refuse larger images before their pixels are decoded.
+
+    Raises:
+        ValueError: Not an image, truncated, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if file.width * file.height > max_pixels:
+                raise ValueError(f"image of {file.width} x {file.height} has more than {max_pixels} pixels")
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot decode image: {error}") from error
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode uint8 (H, W, 3) as JPEG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize the shorter side to `size` and keep the central square.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: Side of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3); the image itself when it has that size already.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    square = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
+    )
+    return np.array(square)

@@ -1,0 +1,95 @@
+"""How to train; free of torch, so that to plan a workflow loads none of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+TimeSampling = Literal["logit_normal", "uniform"]
+Precision = Literal["float32", "bfloat16"]
+
+_FREE = {"significant": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights follow gradients.
+
+    Attributes:
+        lr: Learning rate after the warm-up.
+        beta1: Decay of AdamW's first moment.
+        beta2: Decay of AdamW's second moment.
+        eps: AdamW's epsilon.
+        weight_decay: Decoupled decay, of matrices alone (no norms, biases, embeddings).
+        warmup_steps: Steps over which the learning rate rises linearly.
+        schedule: "constant" after the warm-up, or "cosine" down to `final_lr` at the last step.
+        final_lr: Where cosine ends, as a fraction of `lr`.
+        grad_clip: Largest gradient norm; 0 clips nothing.
+        cls_lr_scale: Factor on the learning rate of the `[cls]` embedding.
+    """
+
+    lr: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_steps: int = 2000
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_lr: float = 0.0
+    grad_clip: float = 1.0
+    cls_lr_scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how to train.
+
+    Fields whose metadata says `significant: False` may change between a run and its resumption. The number
+    of workers is among them: a sum over ranks rounds differently (about 1e-6), but every sample and every
+    random number stays the same.
+
+    Attributes:
+        steps: Updates in all.
+        batch_size: Samples of a step over all workers.
+        optim: Optimiser and schedule.
+        ema_decay: Of the averaged weights, which are the ones published.
+        seed: Of order, mirroring, noise, times and dropout.
+        time_sampling: Distribution of t; the authors train the decoder with logit-normal, the generator
+            with uniform times.
+        precision: "float32", or "bfloat16" matrix products.
+        flip: Mirror a random half of the samples.
+        compile: Compile the network's blocks (torch.compile); pays on a GPU.
+        log_every: Steps between two entries of the curves.
+        eval_every: Steps between two validations; 0 for none but the last.
+        eval_samples: Validation samples that the validation loss is computed on.
+        checkpoint_every_seconds: Time between two checkpoints.
+        workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
+            and the restart of a process that dies.
+        threads: CPUs, and CPU threads, of each process.
+        gpus_per_worker: GPUs of each process.
+        cache_images_bytes: Keep decoded images in memory when all of them fit.
+        window: Smallest number of samples shuffled together.
+    """
+
+    steps: int
+    batch_size: int
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema_decay: float = 0.9999
+    seed: int = 0
+    time_sampling: TimeSampling = "uniform"
+    precision: Precision = "float32"
+    flip: bool = True
+    compile: bool = field(default=False, metadata=_FREE)
+    log_every: int = field(default=50, metadata=_FREE)
+    eval_every: int = field(default=1000, metadata=_FREE)
+    eval_samples: int = field(default=512, metadata=_FREE)
+    checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
+    workers: int = field(default=1, metadata=_FREE)
+    threads: int = field(default=1, metadata=_FREE)
+    gpus_per_worker: float = field(default=0.0, metadata=_FREE)
+    cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
+    window: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.threads < 1 or self.workers < 0:
+            raise ValueError("train.steps, train.batch_size and train.threads must be at least 1, workers 0")
