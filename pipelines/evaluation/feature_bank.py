@@ -43,8 +43,10 @@ class FeatureBank:
         neighbours: int,
         batch_size: int,
         progress: Callable[[int], None] = lambda done: None,
+        *,
+        device: str = "cpu",
     ) -> FeatureBank:
-        """Run over all images of a view once."""
+        """Run over all images of a view once; `device` is the extractor's."""
         subjects = view.subjects
         labels = labels_of([example.subject for example in view.examples], subjects)
         size = view.image_size
@@ -52,7 +54,7 @@ class FeatureBank:
         counts = torch.zeros(len(sums), dtype=torch.float64)
         features = []
         for positions, images in view.batches(batch_size):
-            features.append(extractor(images).cpu())
+            features.append(extractor(images.to(device)).cpu())
             rows = (
                 labels[positions].clamp(min=0) if subjects else torch.zeros(len(positions), dtype=torch.long)
             )

@@ -94,5 +94,7 @@ class Judges:
         def progress(done: int) -> None:
             out.log.progress(done, len(training), "training images")
 
-        bank = FeatureBank.build(training, frozen, config.neighbours, config.batch_size, progress)
+        bank = FeatureBank.build(
+            training, frozen, config.neighbours, config.batch_size, progress, device=config.device
+        )
         return cls(view, frozen, extractors, bank)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor
 
 from pipelines.config import load_config
 from pipelines.dag.artifact import Artifact
@@ -41,29 +41,30 @@ def release(artifacts: Mapping[str, Artifact], target: Path) -> None:
                     _copy(artifacts[kind], file, target / name / file)
     model = artifacts["model"]
     pipe = load_pretrained(model.local_path())
-    to_half(pipe)
+    to_half(pipe.tokenizer.trainable_state_dict())  # the frozen networks are what the latents were made with
+    assert pipe.generator is not None
+    to_half(pipe.generator.state_dict())
     save_pretrained(pipe, target / MODEL, card=model.read_bytes("README.md").decode())
     for file in model.files("pictures/*"):
         _copy(model, file, target / MODEL / file)
     generator = load_generator(artifacts["class_generator"].local_path())
-    to_half(generator)
+    to_half(generator.state_dict())
     names = artifacts["dataset"].read_json("index.json")["class_names"]
     by_class = RepTokPipeline(pipe.tokenizer, generator, class_names=names)
     card = default_card(by_class) + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
     save_pretrained(by_class, target / CLASS_MODEL, card=card)
 
 
-def to_half(module: nn.Module) -> None:
-    """Round all weights to float16; they stay float32 tensors.
+def to_half(state: Mapping[str, Tensor]) -> None:
+    """Round weights to float16 in place; they stay float32 tensors.
 
     Raises:
         ValueError: A weight is too large for float16.
     """
-    for name, weight in module.state_dict().items():
-        if weight.is_floating_point():
-            weight.copy_(weight.half().float())
-            if not weight.isfinite().all():
-                raise ValueError(f"{name} holds values that float16 cannot")
+    for name, weight in state.items():
+        weight.data.copy_(weight.half())
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds values that float16 cannot")
 
 
 def _copy(artifact: Artifact, file: str, target: Path) -> None:
