@@ -18,6 +18,7 @@ from torch import Tensor
 from pipelines.config import load_config
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.planner import plan
+from pipelines.dag.progress import duration
 from pipelines.schema import Config
 from pipelines.workflows import build
 from reptok.pipeline import RepTokPipeline
@@ -27,12 +28,13 @@ FOUNDATIONS = {"vae": "autoencoder", "encoder": "encoder", "text_encoder": "text
 MODEL, CLASS_MODEL = "reptok", "reptok_class"
 
 
-def release(artifacts: Mapping[str, Artifact], target: Path) -> None:
+def release(artifacts: Mapping[str, Artifact], target: Path, command: str = "") -> None:
     """Copy the foundations that are among the artifacts, and write both models.
 
     Args:
-        artifacts: by kind; "model" and "class_generator" must be there.
+        artifacts: by kind; "model" and what it was made from must be there, and "class_generator".
         target: folder of the folders.
+        command: of the run, for the cards.
     """
     for kind, name in FOUNDATIONS.items():
         if kind in artifacts:
@@ -44,15 +46,18 @@ def release(artifacts: Mapping[str, Artifact], target: Path) -> None:
     to_half(pipe.tokenizer.trainable_state_dict())  # the frozen networks are what the latents were made with
     assert pipe.generator is not None
     to_half(pipe.generator.state_dict())
-    save_pretrained(pipe, target / MODEL, card=model.read_bytes("README.md").decode())
-    for file in model.files("pictures/*"):
+    card = model.read_bytes("README.md").decode()
+    save_pretrained(pipe, target / MODEL, card=card + _origin(artifacts, command, "tokenizer", "generator"))
+    for file in ["report.html", *model.files("pictures/*")]:
         _copy(model, file, target / MODEL / file)
     generator = load_generator(artifacts["class_generator"].local_path())
     to_half(generator.state_dict())
     names = artifacts["dataset"].read_json("index.json")["class_names"]
     by_class = RepTokPipeline(pipe.tokenizer, generator, class_names=names)
     card = default_card(by_class) + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
-    save_pretrained(by_class, target / CLASS_MODEL, card=card)
+    save_pretrained(
+        by_class, target / CLASS_MODEL, card=card + _origin(artifacts, command, "class_generator")
+    )
 
 
 def to_half(state: Mapping[str, Tensor]) -> None:
@@ -65,6 +70,23 @@ def to_half(state: Mapping[str, Tensor]) -> None:
         weight.data.copy_(weight.half())
         if not weight.isfinite().all():
             raise ValueError(f"{name} holds values that float16 cannot")
+
+
+def _origin(artifacts: Mapping[str, Artifact], command: str, *trained: str) -> str:
+    """The end of a card: data, command, time, weights."""
+    shards = artifacts["dataset"].read_json("index.json")["splits"]["train"]
+    crops = sum(shard["rows"] for shard in shards)
+    times = ", ".join(f"{kind} {duration(artifacts[kind].manifest['seconds'])}" for kind in trained)
+    return f"""
+## Origin
+
+| | |
+|---|---|
+| data | {crops:,} training crops of the demo's photographs, and their mirror images (`pipelines/demo/`) |
+| command | `{command}`, then `python -m pipelines.zoo.release` |
+| time | {times} on two CPU cores, other stages beside them |
+| weights | rounded to float16 after the figures were taken; Apache-2.0 |
+"""
 
 
 def _copy(artifact: Artifact, file: str, target: Path) -> None:
@@ -83,7 +105,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: not published yet: {', '.join(missing)}; run the workflow first", file=sys.stderr)
         return 2
     target = Path((targets or ["zoo"])[-1])
-    release({p.stage.output: p.artifact for p in planned}, target)
+    command = " ".join(
+        ["python pipelines/run_all.py experiment=zoo", *(o for o in overrides if not o.startswith("root="))]
+    )
+    release({p.stage.output: p.artifact for p in planned}, target, command)
     print(f"written to {target}")
     return 0
 

@@ -1,5 +1,7 @@
 """What the repository keeps of a run: the same models, rounded to half precision."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,7 +12,7 @@ from pipelines.zoo.release import release, to_half
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.generator.generator import TokenGenerator
 from reptok.pipeline import RepTokPipeline
-from reptok.pretrained import load_pretrained, save_generator, save_pretrained
+from reptok.pretrained import load_pretrained, save_generator, save_pretrained, save_tokenizer
 from reptok.tokenizer import RepTok
 
 
@@ -19,7 +21,7 @@ def published(folder, kind, write):
     source = folder / f"{kind}-source"
     write(source)
     out.publish_folder(source)
-    out.publish({"stage": "test"})
+    out.publish({"stage": "test", "seconds": 75.0})
     return Artifact(kind, kind, out.url)
 
 
@@ -63,7 +65,8 @@ def test_released_models_are_the_trained_ones_rounded(tiny_models, tmp_path):
 
 def write_index(folder):
     folder.mkdir()
-    (folder / "index.json").write_text('{"class_names": ["ant", "bee"]}')
+    splits = {"train": [{"rows": 1000}, {"rows": 500}], "val": [{"rows": 7}]}
+    (folder / "index.json").write_text(json.dumps({"class_names": ["ant", "bee"], "splits": splits}))
 
 
 def test_a_weight_too_large_for_float16_is_named():
