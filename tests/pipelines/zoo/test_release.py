@@ -38,18 +38,25 @@ def test_released_models_are_the_trained_ones_rounded(tiny_models, tmp_path):
         for condition in ("none", "class")
     ]
     pipe = RepTokPipeline(tokenizer, generators[0])
-    artifacts = {
-        "model": published(
-            tmp_path, "model", lambda folder: save_pretrained(pipe, folder, card="# the card\n")
-        ),
-        "class_generator": published(
-            tmp_path, "class_generator", lambda folder: save_generator(generators[1], folder)
-        ),
-        "dataset": published(tmp_path, "dataset", write_index),
-    }
-    release(artifacts, tmp_path / "zoo")
 
-    assert (tmp_path / "zoo" / "reptok" / "README.md").read_text() == "# the card\n"
+    def model(folder):
+        save_pretrained(pipe, folder, card="# the card\n")
+        (folder / "report.html").write_text("<p>the report</p>")
+
+    writers = {
+        "model": model,
+        "dataset": write_index,
+        "tokenizer": lambda folder: save_tokenizer(tokenizer, folder),
+        "generator": lambda folder: save_generator(generators[0], folder),
+        "class_generator": lambda folder: save_generator(generators[1], folder),
+    }
+    artifacts = {kind: published(tmp_path, kind, write) for kind, write in writers.items()}
+    release(artifacts, tmp_path / "zoo", "the command")
+
+    card = (tmp_path / "zoo" / "reptok" / "README.md").read_text()
+    assert card.startswith("# the card\n") and "`the command`" in card
+    assert "1,500 training crops" in card and "tokenizer 1 min 15 s" in card
+    assert (tmp_path / "zoo" / "reptok" / "report.html").read_text() == "<p>the report</p>"
     kept = load_pretrained(tmp_path / "zoo" / "reptok")
     for name, weight in pipe.state_dict().items():
         torch.testing.assert_close(kept.state_dict()[name], weight, atol=1e-6, rtol=1e-3)
