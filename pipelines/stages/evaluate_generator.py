@@ -63,6 +63,7 @@ class EvaluateGenerator(Stage):
     output = "generator_report"
     needs_cluster = False
     modules = (
+        "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_plates",
         "pipelines.evaluation.generator_scores",
         "reptok.metrics.clip_score",

@@ -52,6 +52,7 @@ class EvaluateTokenizer(Stage):
     output = "tokenizer_report"
     needs_cluster = False
     modules = (
+        "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_plates",
         "pipelines.evaluation.tokenizer_scores",
         "reptok.metrics.perceptual",
