@@ -18,16 +18,17 @@ def test_stages_that_run_side_by_side_leave_no_import_of_diffusers_for_their_thr
         load([EvaluateTokenizer(EvaluateTokenizerConfig()), EvaluateGenerator(EvaluateGeneratorConfig())])
         before = set(sys.modules)
 
+        def late(*packages):
+            return sorted(name for name in set(sys.modules) - before if name.split(".")[0] in packages)
+
         from reptok.configs import TextEncoderConfig
         from reptok.pretrained import load_tokenizer
         from reptok.text_encoder import TextEncoder
 
         load_tokenizer("zoo/reptok/tokenizer")
-        late = {name for name in set(sys.modules) - before if name.split(".")[0] in ("diffusers", "transformers")}
-        assert not late, f"imported by the thread of evaluate_tokenizer: {sorted(late)}"
+        assert not late("diffusers", "transformers"), late("diffusers", "transformers")
         TextEncoder(TextEncoderConfig(kind="clip", path="zoo/text_encoder"))
-        late = {name for name in set(sys.modules) - before if name.split(".")[0] == "diffusers"}
-        assert not late, f"imported by the thread of evaluate_generator: {sorted(late)}"
+        assert not late("diffusers"), late("diffusers")
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=REPOSITORY, capture_output=True, text=True
