@@ -52,7 +52,7 @@ ui: $(VENV)/.ready  ## MLflow's pages over the runs of this folder, on http://12
 submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (address and token prepared)
 	@$(PY) infra/ray/submit.py $(ARGS)
 
-bench: $(VENV)/.ready  ## measure packed blocks against webdataset's members
+bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
 	@$(PY) -m pipelines.bench $(ARGS)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock

@@ -32,7 +32,10 @@ class DataConfig:
 
     Attributes:
         image_size: Side of the training images in pixels; the YAML hands it on to the stages.
-        web: The demo's own web of photographs; without it the URL list comes from `select_urls.sources`.
+        web: The demo's own photographs, as a web or, where no folder is named, as a folder of pictures.
+        select_urls: The URL list, and which of its rows are taken.
+        download: How images are fetched and resized.
+        shard: How samples are stored.
         import_images: The folder of pictures of the `class_conditional` workflow.
     """
 

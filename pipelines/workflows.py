@@ -20,7 +20,8 @@ from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
-from pipelines.stages.import_images import ImportImages, listing_digest
+from pipelines.stages.import_images import ImportImages, list_pictures, listing_digest
+from pipelines.stages.photograph_folder import PhotographFolder
 from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.pretrain_encoder import PretrainEncoder
 from pipelines.stages.publish import Publish
@@ -51,10 +52,23 @@ def t2i(config: Config) -> list[Stage]:
 
 def class_conditional(config: Config) -> list[Stage]:
     """A folder of labelled pictures takes the place of the web, and labels that of captions."""
-    pictures = config.data.import_images
-    if pictures is None:
+    settings, photographs = config.data.import_images, config.data.web
+    if settings and settings.folder:
+        pictures = list_pictures(settings.folder)
+        classes = len({picture.subject for picture in pictures} - {None})
+        listing = listing_digest(settings.folder, pictures)
+        made: list[Stage] = [ImportImages(replace(settings, listing=listing))]
+    elif settings and photographs:
+        classes = len(SUBJECTS)
+        made = [PhotographFolder(photographs), ImportImages(settings, ("pictures",))]
+    else:
         raise ValueError("the workflow class_conditional needs data.import_images.folder=<folder of classes>")
-    return [ImportImages(replace(pictures, listing=listing_digest(pictures.folder))), *model(config)]
+    if config.generator.condition == "class" and config.generator.num_classes != classes:
+        raise ValueError(
+            f"generator.num_classes is {config.generator.num_classes}, the pictures have {classes} classes; "
+            + (f"set generator.num_classes={classes}" if classes else "put them into one folder per class")
+        )
+    return [*made, *model(config)]
 
 
 def zoo(config: Config) -> list[Stage]:

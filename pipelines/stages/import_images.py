@@ -8,8 +8,8 @@ folder/1.jpg  folder/1.txt                no classes; a .txt beside a picture is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,8 +31,8 @@ class ImportImagesConfig:
     """Which pictures, and what becomes of them.
 
     Attributes:
-        folder: The folder of pictures.
-        listing: `listing_digest(folder)`, so that a changed folder is another dataset.
+        folder: The folder of pictures; "" for those of another stage.
+        listing: Its `listing_digest`, so that a changed folder is another dataset.
         image_size: Side of the images: the shorter side is resized to it, the middle is kept.
         val_fraction: Expected share of validation samples, unless the folder has `train/` and `val/`.
         samples_per_shard: Pictures in one shard.
@@ -40,7 +40,7 @@ class ImportImagesConfig:
         workers: Actors and what each occupies.
     """
 
-    folder: str
+    folder: str = ""
     listing: str = ""
     image_size: int = 256
     val_fraction: float = 0.02
@@ -109,16 +109,21 @@ class ImportJob(ShardJob):
 class ImportImages(Stage):
     """Make a dataset of a folder of pictures; replaces select_urls, download, caption and shard."""
 
-    name, inputs, output, version = "import_images", (), "dataset", 1
+    name, output, version = "import_images", "dataset", 1
 
-    def __init__(self, config: ImportImagesConfig):
+    def __init__(self, config: ImportImagesConfig, inputs: tuple[str, ...] = ()):
+        """Read the artifact of kind "pictures" in the place of `config.folder`, where `inputs` names it."""
         super().__init__(config)
+        self.inputs = inputs
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        pictures = list_pictures(self.config.folder)
+        config = self.config
+        if self.inputs:
+            config = replace(config, folder=str(inputs["pictures"].local_path()))
+        pictures = list_pictures(config.folder)
         classes = tuple(sorted({picture.subject for picture in pictures if picture.subject is not None}))
-        step = self.config.samples_per_shard
+        step = config.samples_per_shard
         shards = []
         for index, first in enumerate(range(0, len(pictures), step)):
             part = [
@@ -127,7 +132,6 @@ class ImportImages(Stage):
             shards.append(
                 Shard(index, f"pictures-{index:05d}", len(part), {"first": first, "pictures": part})
             )
-        config = self.config
         stats = map_shards(shards, ImportJob(config, classes), out, config.workers)
         write_index(out, len(shards), config.image_size, list(classes) or None)
         return stats
@@ -168,10 +172,10 @@ def list_pictures(folder: str) -> list[Picture]:
     return sorted(pictures, key=lambda picture: (sha256(picture.path.encode()).digest(), picture.path))
 
 
-def listing_digest(folder: str) -> str:
+def listing_digest(folder: str, pictures: Sequence[Picture]) -> str:
     """Digest of the names and sizes of a folder's pictures: cheap, and other when pictures come or go."""
     digest = sha256()
-    for picture in list_pictures(folder):
+    for picture in pictures:
         digest.update(f"{picture.path}\0{Path(folder, picture.path).stat().st_size}\0".encode())
     return digest.hexdigest()[:16]
 

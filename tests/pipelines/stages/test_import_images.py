@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.demo.coyo import CoyoConfig, make_corpus
+from pipelines.demo.subjects import SUBJECTS
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig, list_pictures, listing_digest
+from pipelines.stages.photograph_folder import PhotographFolder
 from reptok.data.images import decode_image
 from reptok.data.shards import read_samples
 
@@ -103,11 +106,31 @@ def test_same_folder_gives_same_bytes(folder, run_stage, digests):
 
 
 def test_listing_digest_changes_with_the_pictures(folder):
-    before = listing_digest(str(folder))
+    def digest():
+        return listing_digest(str(folder), list_pictures(str(folder)))
+
+    before = digest()
     (folder / "cat" / "notes.md").write_text("still not a picture, but longer")
-    assert listing_digest(str(folder)) == before
+    assert digest() == before
     picture(folder / "cat" / "new.png")
-    assert listing_digest(str(folder)) != before
+    assert digest() != before
+
+
+def test_the_demos_photographs_are_labelled_and_keep_their_split(run_stage):
+    web = CoyoConfig(images=120, seed=3)
+    pictures, written = run_stage(PhotographFolder(web), {}, "pictures")
+    assert written["rows_out"] == 120
+    dataset, stats = run_stage(
+        ImportImages(ImportImagesConfig(image_size=8), ("pictures",)), {"pictures": pictures}
+    )
+    assert (stats["rows_out"], stats["dropped_unreadable"]) == (120, 0)
+    assert dataset.read_json("index.json")["class_names"] == sorted(subject.name for subject in SUBJECTS)
+    splits = {row["url"].rpartition("/")[2]: row["split"] for row in make_corpus(web).table.to_pylist()}
+    found = samples(dataset)
+    assert {split for split, _ in found.values()} == {"train", "val"}
+    for file, (split, sample) in found.items():
+        folder, subject, name = file.split("/")
+        assert (split, subject) == (folder, sample.info["subject"]) and splits[name] == split
 
 
 def test_absent_folder_is_named(run_stage, tmp_path):

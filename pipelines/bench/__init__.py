@@ -1,0 +1,1 @@
+"""Measurements against the libraries that others would use: `make bench`."""

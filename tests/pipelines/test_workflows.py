@@ -1,0 +1,50 @@
+"""Every recipe in conf/experiment composes, and its stages order themselves."""
+
+import pytest
+from PIL import Image
+
+from pipelines.config import load_config
+from pipelines.dag.graph import ordered
+from pipelines.schema import Config
+from pipelines.workflows import build
+
+
+def names(*overrides):
+    return [stage.name for stage in ordered(build(load_config(Config, overrides)))]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for subject in ("cat", "dog"):
+        (tmp_path / subject).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / subject / "1.png")
+    return tmp_path
+
+
+def test_text_to_image_comes_from_urls():
+    for experiment in ("demo", "smoke", "t2i_coyo"):
+        data = ("photograph_web", "select_urls", "download", "caption", "shard")
+        expected = data if experiment != "t2i_coyo" else data[1:]
+        assert names(f"experiment={experiment}")[: len(expected)] == list(expected)
+
+
+def test_classes_come_from_the_photographs_or_from_a_folder(folder):
+    assert names("experiment=demo_classes")[:2] == ["photograph_folder", "import_images"]
+    own = (f"data.import_images.folder={folder}", "generator.num_classes=2")
+    assert names("experiment=demo_classes", *own)[0] == "import_images"
+    assert names("experiment=imagenet256", *own)[0] == "import_images"
+
+
+def test_the_number_of_classes_must_be_that_of_the_folder(folder):
+    with pytest.raises(ValueError, match=r"set generator\.num_classes=2"):
+        names("experiment=imagenet256", f"data.import_images.folder={folder}")
+    (folder / "flat").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "flat" / "1.png")
+    with pytest.raises(ValueError, match="one folder per class"):
+        names("experiment=imagenet256", f"data.import_images.folder={folder / 'flat'}")
+
+
+def test_the_zoo_trains_its_foundations_or_takes_them():
+    foundations = {"train_autoencoder", "pretrain_encoder", "train_text_encoder"}
+    assert foundations < set(names("experiment=zoo"))
+    assert not foundations & set(names("experiment=zoo", "zoo.foundations=false"))
