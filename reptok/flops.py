@@ -1,9 +1,8 @@
 """Multiply-accumulates of our own modules and the paper's efficiency table (its table 3) computed from them.
 
-Convention: one multiply-accumulate (MAC) is one "FLOP", as in the DiT papers whose figures the table
-    quotes; forward pass; all matrix
-products and convolutions counted, the attention's products included unless said otherwise. Modules live on
-the meta device: no weights, no arithmetic.
+Convention: one multiply-accumulate (MAC) is one "FLOP", as in the DiT papers whose figures the table quotes;
+forward pass; all matrix products and convolutions counted, the attention's products included unless said
+otherwise. Modules live on the meta device: no weights, no arithmetic.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,16 +63,16 @@ def manifest(root: Path, kind: str) -> dict:
     return json.loads((artifact(root, kind) / "manifest.json").read_text())
 
 
-def wait_for(process: subprocess.Popen[str], log: Path, text: str, seconds: float = 300) -> bool:
-    """Wait until the process has printed `text`; False if it ended before."""
+def wait_for(process: subprocess.Popen[str], log: Path, pattern: str, seconds: float = 300) -> bool:
+    """Wait until the process has printed what matches `pattern`; False if it ended before."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if text in log.read_text():
+        if re.search(pattern, log.read_text()):
             return True
         if process.poll() is not None:
-            return text in log.read_text()
+            return bool(re.search(pattern, log.read_text()))
         time.sleep(0.05)
-    raise AssertionError(f"{text!r} was not printed within {seconds} s:\n{log.read_text()[-2000:]}")
+    raise AssertionError(f"{pattern!r} was not printed within {seconds} s:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture
