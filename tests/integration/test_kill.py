@@ -21,7 +21,7 @@ def test_killed_in_every_stage(smoke, started, tmp_path):
     seconds = {published["stage"]: published["seconds"] for published in undisturbed}
     root, draw, killed = tmp_path / "root", random.Random(0), []
     for stage in STAGES:
-        process, log = started("run_all.py", "experiment=smoke", f"root={root}")
+        process, log = started("run_all.py", "experiment=smoke", f"root={root}", f"until={stage}")
         if wait_for(process, log, rf"{stage}: (run|resume) \("):
             time.sleep(draw.uniform(0.0, 0.5) * seconds[stage])
             if process.poll() is None and f"{stage}: done" not in log.read_text():
@@ -30,6 +30,6 @@ def test_killed_in_every_stage(smoke, started, tmp_path):
         process.wait()
     process, log = started("run_all.py", "experiment=smoke", f"root={root}")
     assert process.wait() == 0, log.read_text()[-3000:]
-    assert len(killed) >= 10, f"only {killed} were in the middle of their work"
+    assert len(killed) >= len(STAGES) - 1, f"only {killed} were in the middle of their work"
     for kind in (*DATA_ARTIFACTS, "tokenizer", "tokens", "generator"):
         assert manifest(root, kind)["files"] == manifest(smoke, kind)["files"], kind
