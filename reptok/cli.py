@@ -92,13 +92,11 @@ def generate(
     pipe = _load(model, device)
     if pipe.generator is None:
         raise ValueError(f"{model} has no generator; it can tokenize, reconstruct and interpolate")
-    is_text = pipe.generator.config.condition == "text"
     conditions: list[str | None] = [*prompts] if prompts else [None]
     with typer.progressbar(conditions, label="generate") as bar:
         for number, condition in enumerate(bar):
             pictures = pipe(
-                prompt=condition if is_text else None,
-                labels=None if is_text else condition,
+                condition,
                 num_images=num_images,
                 cfg_scale=cfg_scale,
                 guidance_interval=(guidance_from, guidance_to),

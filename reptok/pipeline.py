@@ -15,6 +15,9 @@ from reptok.generator.generator import TokenGenerator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
 
+Wanted = str | int | Sequence[str] | Sequence[int] | Sequence[str | int] | None
+"""One prompt or several; or one class, by number or name, or several."""
+
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Images (B, 3, H, W), clamped to [-1, 1], as 8-bit RGB pictures."""
@@ -59,8 +62,8 @@ class RepTokPipeline(nn.Module):
 
     def condition(
         self,
-        prompt: str | Sequence[str] | None = None,
-        labels: int | str | Sequence[int | str] | None = None,
+        prompt: Wanted = None,
+        labels: Wanted = None,
     ) -> Condition:
         """The generator's condition for prompts or for labels (numbers or class names).
 
@@ -70,30 +73,30 @@ class RepTokPipeline(nn.Module):
         kind = self._need_generator().config.condition
         if prompt is not None and labels is not None:
             raise ValueError("give either a prompt or labels, not both")
+        wanted = labels if prompt is None else prompt
+        chosen = [wanted] if isinstance(wanted, (int, str)) else list(wanted or ())
         if kind == "text":
-            if prompt is None or self.text_encoder is None:
+            texts = [text for text in chosen if isinstance(text, str)]
+            if not texts or len(texts) < len(chosen) or labels is not None or self.text_encoder is None:
                 raise ValueError(
                     "this model is conditioned on text: give a prompt (and keep its text encoder)"
                 )
-            states, mask = self.text_encoder([prompt] if isinstance(prompt, str) else list(prompt))
+            states, mask = self.text_encoder(texts)
             return Condition(text=states, mask=mask)
-        if prompt is not None:
-            raise ValueError(f"this model takes no prompt; its condition is {kind!r}")
         if kind == "class":
-            if labels is None:
+            if not chosen:
                 raise ValueError("this model is conditioned on classes: give labels")
-            chosen = [labels] if isinstance(labels, (int, str)) else list(labels)
             return Condition(labels=torch.tensor([self._label(c) for c in chosen], device=self.device))
-        if labels is not None:
-            raise ValueError("this model is unconditional: it takes no labels")
+        if chosen:
+            raise ValueError("this model is unconditional: it takes neither prompt nor labels")
         return Condition()
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: Wanted = None,
         *,
-        labels: int | str | Sequence[int | str] | None = None,
+        labels: Wanted = None,
         num_images: int = 1,
         cfg_scale: float = 1.5,
         guidance_interval: tuple[float, float] | None = (0.3, 0.9),
@@ -106,8 +109,8 @@ class RepTokPipeline(nn.Module):
         """Generate pictures.
 
         Args:
-            prompt: Text or texts, for a text-conditional model.
-            labels: Class numbers or names, for a class-conditional model.
+            prompt: Text or texts; class numbers or names for a class-conditional model.
+            labels: Class numbers or names, in the place of a prompt.
             num_images: Pictures per prompt or label, in a row.
             cfg_scale: Guidance of the token generator; 1 is off.
             guidance_interval: Times at which it acts.

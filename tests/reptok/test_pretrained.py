@@ -119,8 +119,19 @@ def test_classes_by_name_and_number(tiny_models):
         pipe(labels="cow")
     with pytest.raises(ValueError, match=r"class 3 is outside 0 \.\.\. 2"):
         pipe(labels=3)
-    with pytest.raises(ValueError, match="takes no prompt"):
+    assert same(pipe([1, 0], **FAST), pipe(labels=["dog", "cat"], **FAST))
+    with pytest.raises(ValueError, match="unknown class 'a dog'"):
         pipe("a dog")
+
+
+def test_a_condition_of_the_wrong_kind_is_refused(pipe, tiny_models):
+    for wanted in ({}, {"prompt": 1}, {"prompt": []}, {"labels": "a photo"}):
+        with pytest.raises(ValueError, match="conditioned on text"):
+            pipe(**wanted, **FAST)
+    free = make(tiny_models, condition="none")
+    for wanted in ({"prompt": "a photo"}, {"labels": 0}):
+        with pytest.raises(ValueError, match="unconditional"):
+            free(**wanted, **FAST)
 
 
 def test_pictures_are_clamped_and_rounded():
