@@ -22,6 +22,7 @@ Model = Annotated[str, typer.Argument(help="Model folder, or a hub id.")]
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", exists=True, dir_okay=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if needed.")]
 Steps = Annotated[int, typer.Option(help="Steps of the decoder.", min=1)]
+Solver = Annotated[str, typer.Option(help="euler, heun, or adaptive: dopri5, dopri8, bosh3, adaptive_heun.")]
 Seed = Annotated[int, typer.Option(help="Picture i uses seed + i.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
@@ -56,7 +57,7 @@ def reconstruct(
     pictures: Pictures,
     out: Out = Path("reconstructions"),
     steps: Steps = 50,
-    solver: Annotated[str, typer.Option(help="euler, heun or dopri5.")] = "euler",
+    solver: Solver = "euler",
     seed: Seed = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 32,
@@ -84,6 +85,7 @@ def generate(
     guidance_to: Annotated[float, typer.Option(help="... to this one (0 noise, 1 data).")] = 0.9,
     steps: Annotated[int, typer.Option(help="Steps of the generator.", min=1)] = 50,
     decoder_steps: Steps = 50,
+    solver: Solver = "euler",
     seed: Seed = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 32,
@@ -102,6 +104,7 @@ def generate(
                 guidance_interval=(guidance_from, guidance_to),
                 num_steps=steps,
                 decoder_steps=decoder_steps,
+                solver=solver,
                 seed=seed + number * num_images,
                 batch_size=batch_size,
             )
@@ -121,6 +124,7 @@ def interpolate(
     ),
     frames: Annotated[int, typer.Option(help="Number of frames, both ends included.", min=2)] = 8,
     steps: Steps = 50,
+    solver: Solver = "euler",
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -133,7 +137,7 @@ def interpolate(
     tokenizer = _load(model, device).tokenizer
     start, end = tokenizer.tokenize(next(_batches(tokenizer, [first, second], 2)))
     walk = torch.stack([torch.lerp(start, end, w) for w in torch.linspace(0, 1, frames).tolist()])
-    pictures = to_pictures(tokenizer.detokenize(walk, num_steps=steps, seed=[seed] * frames))
+    pictures = to_pictures(tokenizer.detokenize(walk, num_steps=steps, solver=solver, seed=[seed] * frames))
     row = Image.new("RGB", (sum(p.width for p in pictures), pictures[0].height))
     for i, picture in enumerate(pictures):
         row.paste(picture, (i * picture.width, 0))

@@ -10,6 +10,7 @@ TOKENS = ("cls", "reg")
 TRAINABLE = ("cls", "nothing", "everything")
 GENERATOR_KINDS = ("mixer", "transformer")
 CONDITIONS = ("none", "class", "text")
+PATHS = ("linear", "trigonometric")
 TEXT_ENCODER_KINDS = ("clip", "open_clip", "transformers")
 
 
@@ -140,6 +141,7 @@ class GeneratorConfig:
         tokens_mlp_dim: Hidden width across tokens (0: twice the sequence length).
         channels_mlp_dim: Hidden width across channels (0: 4 * dim).
         heads: Attention heads (text cross-attention, transformer).
+        path: "linear" or "trigonometric", the way from noise to token that it is trained on.
     """
 
     kind: str = "mixer"
@@ -156,8 +158,11 @@ class GeneratorConfig:
     tokens_mlp_dim: int = 0
     channels_mlp_dim: int = 0
     heads: int = 16
+    path: str = "linear"
 
     def __post_init__(self) -> None:
+        if self.path not in PATHS:
+            raise ValueError(f"generator.path must be one of {PATHS}, got {self.path!r}")
         if self.kind not in GENERATOR_KINDS:
             raise ValueError(f"generator.kind must be one of {GENERATOR_KINDS}, got {self.kind!r}")
         if self.condition not in CONDITIONS:

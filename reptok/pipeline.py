@@ -116,7 +116,7 @@ class RepTokPipeline(nn.Module):
             guidance_interval: Times at which it acts.
             num_steps: Steps of the generator.
             decoder_steps: Steps of the decoder.
-            solver: "euler", "heun" or "dopri5", for both.
+            solver: Of both; one of ``reptok.flow.solver.SOLVERS``: "euler", "heun", "dopri5", ...
             seed: Picture i uses seed + i (or the i-th of a sequence), whatever the batch it is made in.
             batch_size: Pictures made at a time.
         """

@@ -100,7 +100,7 @@ class RepTok(nn.Module):
             token: Tokens, as :meth:`tokenize` or a generator gives them.
             noise: Starting noise (B, C, h, w) of any size the patches divide; without it ``seed`` decides.
             num_steps: Steps of the solver; quality saturates at about 20.
-            solver: "euler", "heun" or "dopri5".
+            solver: One of ``reptok.flow.solver.SOLVERS``: "euler", "heun", or adaptive ("dopri5", ...).
             seed: One seed per sample, or s for s, s + 1, ...: a sample's noise does not depend on its batch.
         """
         features = self.projection(self._as_sequence(token))

@@ -25,12 +25,15 @@ def grid_positions(rows: int, columns: int) -> Tensor:
     return torch.stack([y, x], dim=-1).reshape(-1, 2)
 
 
-def axial_frequencies(head_dim: int, heads: int) -> Tensor:
-    """Angular frequencies (2, heads, head_dim/8) for the axes y and x, equal on both."""
+def axial_frequencies(head_dim: int, heads: int, low: float = math.pi, high: float = 10 * math.pi) -> Tensor:
+    """Angular frequencies (2, heads, head_dim/8) for the axes y and x, equal on both.
+
+    A geometric series from ``low`` (included) to ``high`` (not), in radians per unit of position.
+    """
     if head_dim % 8:
         raise ValueError(f"the head width must be a multiple of 8 for axial rotary positions, got {head_dim}")
     per_axis = head_dim // 8
-    values = torch.linspace(math.log(math.pi), math.log(10 * math.pi), heads * per_axis + 1)[:-1].exp()
+    values = torch.linspace(math.log(low), math.log(high), heads * per_axis + 1)[:-1].exp()
     return values.reshape(per_axis, heads).T.expand(2, heads, per_axis).contiguous()
 
 

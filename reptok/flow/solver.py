@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-SOLVERS = ("euler", "heun", "dopri5")
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+SOLVERS = ("euler", "heun", *ADAPTIVE)
 
 
 def time_grid(num_steps: int, *, reverse: bool = False) -> list[float]:
@@ -47,22 +48,31 @@ def heun(velocity: Velocity, noise: Tensor, num_steps: int, *, reverse: bool = F
     return x
 
 
-def dopri5(velocity: Velocity, noise: Tensor, *, reverse: bool = False, tolerance: float = 1e-5) -> Tensor:
-    """Adaptive Dormand-Prince of torchdiffeq; a batch shares its steps, so samples influence each other."""
+def adaptive(
+    method: str, velocity: Velocity, noise: Tensor, *, reverse: bool = False, tolerance: float = 1e-5
+) -> Tensor:
+    """A method of torchdiffeq that chooses its own steps, to a relative and absolute ``tolerance``.
+
+    A batch shares its steps, so samples influence each other, by no more than the tolerance.
+    """
     from torchdiffeq import odeint
 
     ends = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], device=noise.device)
     field = lambda t, x: velocity(x, _at(float(t), x))  # noqa: E731
-    path: Tensor = odeint(field, noise, ends, rtol=tolerance, atol=tolerance, method="dopri5")
+    path: Tensor = odeint(field, noise, ends, rtol=tolerance, atol=tolerance, method=method)
     return path[-1]
 
 
 def solve(name: str, velocity: Velocity, noise: Tensor, num_steps: int, *, reverse: bool = False) -> Tensor:
-    """Integrate with the solver called ``name`` (one of ``SOLVERS``; dopri5 chooses its own steps)."""
+    """Integrate with the solver called ``name``, one of ``SOLVERS``; adaptive ones choose their own steps.
+
+    Raises:
+        ValueError: There is no such solver.
+    """
     if name == "euler":
         return euler(velocity, noise, num_steps, reverse=reverse)
     if name == "heun":
         return heun(velocity, noise, num_steps, reverse=reverse)
-    if name == "dopri5":
-        return dopri5(velocity, noise, reverse=reverse)
+    if name in ADAPTIVE:
+        return adaptive(name, velocity, noise, reverse=reverse)
     raise ValueError(f"unknown solver {name!r}; choose one of {', '.join(SOLVERS)}")

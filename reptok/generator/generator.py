@@ -16,7 +16,7 @@ from reptok.configs import GeneratorConfig
 from reptok.flow.guidance import guide, is_guided
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed, noise_from_seeds
-from reptok.flow.path import LinearPath
+from reptok.flow.path import PATHS
 from reptok.flow.solver import solve
 from reptok.flow.time import sample_uniform
 from reptok.generator.conditioning import ClassEmbedding, Condition, TimeEmbedding
@@ -135,7 +135,7 @@ class TokenGenerator(nn.Module):
             drop = torch.rand(len(x_1), device=x_1.device) < self.config.condition_dropout
         if drop is not None:
             condition = condition.drop(drop)
-        point = LinearPath().sample(noise, x_1, t)
+        point = PATHS[self.config.path].sample(noise, x_1, t)
         return velocity_loss(self.velocity(point.x_t, t, condition), point.v_t)
 
     forward = losses  # what a data-parallel wrapper calls
@@ -161,7 +161,7 @@ class TokenGenerator(nn.Module):
             num_steps: Steps of the solver.
             cfg_scale: Guidance; 1 is the conditional prediction and costs one network evaluation a step.
             guidance_interval: Times, both ends included, at which guidance acts; None means all.
-            solver: "euler", "heun" or "dopri5".
+            solver: One of ``reptok.flow.solver.SOLVERS``: "euler", "heun", or adaptive ("dopri5", ...).
             seeds: One per sample, or s for s, s + 1, ...
             num_samples: Batch size when there is neither condition nor noise.
         """

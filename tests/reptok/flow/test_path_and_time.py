@@ -1,35 +1,56 @@
 import pytest
 import torch
 
-from reptok.flow import LinearPath, noise_from_seeds
+from reptok.flow import LinearPath, TrigonometricPath, noise_from_seeds
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed
 from reptok.flow.time import sample_logit_normal, sample_uniform, segment_midpoints
 
 
-def test_path_starts_at_noise_and_ends_at_data():
+@pytest.fixture(params=[LinearPath, TrigonometricPath])
+def path(request):
+    return request.param()
+
+
+def test_path_starts_at_noise_and_ends_at_data(path):
     noise, data = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
-    path = LinearPath()
     torch.testing.assert_close(path.sample(noise, data, torch.zeros(3)).x_t, noise)
     torch.testing.assert_close(path.sample(noise, data, torch.ones(3)).x_t, data)
 
 
-def test_velocity_is_the_time_derivative_of_the_path():
+def test_velocity_is_the_time_derivative_of_the_path(path):
     noise, data = torch.randn(5, 2).double(), torch.randn(5, 2).double()
     t = torch.rand(5).double().requires_grad_()
-    sample = LinearPath().sample(noise, data, t)
+    sample = path.sample(noise, data, t)
     derivative = torch.stack(
         [torch.autograd.grad(sample.x_t[:, j].sum(), t, retain_graph=True)[0] for j in range(2)], dim=1
     )
     torch.testing.assert_close(derivative, sample.v_t)
 
 
-def test_a_velocity_points_at_its_data_and_away_from_its_noise():
+def test_a_velocity_points_at_its_data_and_away_from_its_noise(path):
     noise, data, t = torch.randn(6, 3), torch.randn(6, 3), torch.rand(6)
-    path = LinearPath()
     sample = path.sample(noise, data, t)
     torch.testing.assert_close(path.data_from_velocity(sample.x_t, sample.v_t, t), data)
     torch.testing.assert_close(path.noise_from_velocity(sample.x_t, sample.v_t, t), noise)
+
+
+def test_score_is_the_gradient_of_the_log_density(path):
+    """Data at one point makes x_t normal around alpha * data, whose score is known."""
+    data, t = torch.full((6, 2), 1.5).double(), torch.linspace(0.1, 0.9, 6).double()
+    x = torch.randn(6, 2).double().requires_grad_()
+    schedule = path.schedule(t[:, None])
+    (-((x - schedule.alpha * data) ** 2) / (2 * schedule.sigma**2)).sum().backward()
+    noise = (x.detach() - schedule.alpha * data) / schedule.sigma
+    sample = path.sample(noise, data, t)
+    score = path.score_from_velocity(sample.x_t, sample.v_t, t)
+    torch.testing.assert_close(score, x.grad)
+    torch.testing.assert_close(path.velocity_from_score(sample.x_t, score, t), sample.v_t)
+
+
+def test_the_trigonometric_path_keeps_the_variance():
+    schedule = TrigonometricPath().schedule(torch.linspace(0, 1, 9))
+    torch.testing.assert_close(schedule.alpha**2 + schedule.sigma**2, torch.ones(9))
 
 
 def test_path_refuses_shapes_that_would_broadcast():

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from reptok.decoder.blocks import RMSNorm
+from reptok.decoder.blocks import CosineAttention, RMSNorm, SwiGLU
 from reptok.decoder.rope import axial_angles, axial_frequencies, grid_positions, rotate
 from reptok.encoder.preprocess import Preprocess, resize_square
+from reptok.flow import LinearPath, TrigonometricPath
 from reptok.flow.time import sample_logit_normal
 from reptok.reference_weights import import_tokenizer
 
@@ -129,6 +130,8 @@ def test_primitives(parity):
     for head, heads in ((32, 4), (64, 12), (72, 16), (72, 2)):
         theirs = data[f"freqs_dh{head}_nh{heads}"]
         torch.testing.assert_close(axial_frequencies(head, heads), theirs, rtol=1e-6, atol=0)
+        pixels = axial_frequencies(head, heads, low=1e-4, high=1.0)
+        torch.testing.assert_close(pixels, data[f"freqs_abs_dh{head}_nh{heads}"], rtol=1e-5, atol=0)
     for rows, columns in ((12, 8), (1, 1), (32, 32), (4, 4), (8, 12)):
         close(grid_positions(rows, columns), data[f"pos_{rows}x{columns}"], 1e-6)
     norm = RMSNorm(10)
@@ -138,6 +141,47 @@ def test_primitives(parity):
     close(rotate(data["qk.q"], theta.cos(), theta.sin()), data["rope.q_out"], 1e-5)
     positions, frequencies = data["rope.pos"][0], axial_frequencies(72, 4)
     close(axial_angles(positions, frequencies).transpose(0, 1), theta[0], 1e-5)
+
+
+def test_attention_and_feed_forward_primitives(parity, monkeypatch):
+    """The attention's own queries and keys, before they are rotated, and the gated product."""
+    data, seen = parity("primitives.safetensors"), {}
+    q, k = (data[f"qk.{name}"].transpose(1, 2).flatten(2) for name in "qk")  # (B, N, H * d_head)
+    attention = CosineAttention(q.shape[-1], len(data["qk.scale"]))
+    attention.scale.data.copy_(data["qk.scale"])
+    attention.qkv.forward = lambda _: torch.cat([q, k, k], dim=-1)
+
+    def look(q, k, v, **_):
+        seen.update(q=q, k=k)
+        return v
+
+    monkeypatch.setattr("reptok.decoder.blocks.F.scaled_dot_product_attention", look)
+    still = torch.zeros(1, 1, len(data["qk.scale"]), data["qk.q"].shape[-1] // 4)
+    attention(torch.zeros_like(q), still.cos(), still.sin())
+    for name in "qk":
+        close(seen[name], data[f"qk.{name}_out"])
+    weight = data["swiglu.w"]
+    ff = SwiGLU(weight.shape[1], weight.shape[0] // 2)
+    ff.up.weight.data.copy_(weight)
+    ff.down = torch.nn.Identity()
+    close(ff(data["rms.x"]), data["swiglu.out"])
+
+
+@pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath()])
+def test_paths_and_their_conversions(parity, path):
+    data, name = parity("schedules.safetensors"), "linear" if isinstance(path, LinearPath) else "gvp"
+    x, v, t = data["in.x"], data["in.v"], data["in.t"]
+    schedule = path.schedule(t)
+    for ours, theirs in (
+        (schedule.alpha, "alpha"),
+        (schedule.sigma, "sigma"),
+        (schedule.d_alpha, "dalpha"),
+        (schedule.d_sigma, "dsigma"),
+        (path.noise_from_velocity(x, v, t), "noise"),
+        (path.score_from_velocity(x, v, t), "score"),
+        (path.velocity_from_score(x, data[f"{name}.score"], t), "velocity_from_score"),
+    ):
+        close(ours, data[f"{name}.{theirs}"])
 
 
 def test_logit_normal_times(parity):
