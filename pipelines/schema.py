@@ -103,6 +103,8 @@ class Config:
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
+        tokenizer: "reptok", or "latent" for the patches of the VAE's latent, which the paper's attention
+            baselines (DiT, SiT) generate; nothing of the tokenizer trains then.
     """
 
     experiment: str
@@ -111,6 +113,7 @@ class Config:
     until: str | None = None
     only: str | None = None
     force: str | None = None
+    tokenizer: Literal["reptok", "latent"] = "reptok"
     data: DataConfig
     encoder: EncoderConfig
     vae: AutoencoderConfig

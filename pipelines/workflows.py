@@ -32,6 +32,8 @@ from pipelines.stages.train_class_generator import TrainClassGenerator
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_text_encoder import TrainTextEncoder
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
+from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
+from reptok.configs import LatentTokenizerConfig
 
 FOUNDATIONS = ("vae", "encoder", "text_encoder")
 
@@ -106,6 +108,25 @@ def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
     text_encoder = config.text_encoder if config.generator.condition == "text" else None
     text_digest = "" if language or text_encoder is None else weights_digest(text_encoder.path)
     digest = "" if frozen else weights_digest(config.vae.path, config.encoder.path)
+    text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}
+    generator = TrainGeneratorConfig(generator=config.generator, train=config.train.generator, **text)
+    evaluation = replace(config.evaluate.generator, **text)
+    tokens: list[Stage] = [
+        EncodeTokens(EncodeTokensConfig(compute=config.encode.compute, workers=config.encode.workers)),
+        TrainGenerator(generator, language),
+    ]
+    if config.tokenizer == "latent":
+        patches = LatentTokenizerConfig(
+            autoencoder=config.vae, image_size=config.data.image_size, patch_size=config.decoder.patch_size
+        )
+        return [
+            WrapAutoencoder(
+                WrapAutoencoderConfig(tokenizer=patches, weights_digest=weights_digest(config.vae.path))
+            ),
+            *tokens,
+            EvaluateGenerator(replace(evaluation, judge=config.encoder), language),
+            Publish(replace(config.evaluate.publish, **text), language, ("generator_report",)),
+        ]
     latents = EncodeLatentsConfig(
         vae=config.vae, encoder=config.encoder, weights_digest=digest,
         compute=config.encode.compute, workers=config.encode.workers,
@@ -116,15 +137,12 @@ def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
         draws=config.train.draws, decoder_first_steps=config.train.decoder_first_steps,
     )  # fmt: skip
     reference = config.evaluate.tokenizer.reference_tokenizer
-    text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}
-    generator = TrainGeneratorConfig(generator=config.generator, train=config.train.generator, **text)
     return [
         EncodeLatents(latents, frozen),
         TrainTokenizer(tokenizer, frozen),
-        EncodeTokens(EncodeTokensConfig(compute=config.encode.compute, workers=config.encode.workers)),
-        TrainGenerator(generator, language),
+        *tokens,
         EvaluateTokenizer(replace(config.evaluate.tokenizer, reference_digest=weights_digest(reference))),
-        EvaluateGenerator(replace(config.evaluate.generator, **text), language),
+        EvaluateGenerator(evaluation, language),
         Publish(replace(config.evaluate.publish, **text), language),
     ]
 

@@ -124,6 +124,26 @@ class RepTokConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentTokenizerConfig:
+    """The VAE's latent as tokens, for the attention baselines.
+
+    Attributes:
+        autoencoder: The VAE.
+        image_size: Side of the square images in pixels.
+        patch_size: Side of a patch in latent cells; one patch is one token.
+    """
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    image_size: int = 256
+    patch_size: int = 2
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LatentTokenizerConfig:
+        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
+        return cls(**{**values, "autoencoder": AutoencoderConfig(**values["autoencoder"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """Sizes and condition of a generator; widths left at 0 follow from ``dim`` as in the paper.
 

@@ -12,6 +12,7 @@ from reptok.data.transforms import to_uint8
 from reptok.flow.noise import expand_seed
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
+from reptok.latent_tokenizer import LatentTokenizer
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
 
@@ -29,7 +30,7 @@ class RepTokPipeline(nn.Module):
 
     def __init__(
         self,
-        tokenizer: RepTok,
+        tokenizer: RepTok | LatentTokenizer,
         generator: TokenGenerator | None = None,
         text_encoder: TextEncoder | None = None,
         class_names: Sequence[str] | None = None,
@@ -41,7 +42,7 @@ class RepTokPipeline(nn.Module):
         """
         super().__init__()
         if generator is not None:
-            ours = (tokenizer.config.decoder.num_tokens, tokenizer.config.decoder.token_dim)
+            ours = (tokenizer.num_tokens, tokenizer.token_dim)
             theirs = (generator.config.num_tokens, generator.config.token_dim)
             if ours != theirs:
                 raise ValueError(f"the generator makes tokens of {theirs}, the tokenizer decodes {ours}")

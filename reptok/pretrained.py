@@ -16,37 +16,46 @@ from typing import Any
 from torch import nn
 
 from reptok.autoencoder import Autoencoder, LatentSpec
-from reptok.configs import GeneratorConfig, RepTokConfig, TextEncoderConfig
+from reptok.configs import (
+    AutoencoderConfig,
+    GeneratorConfig,
+    LatentTokenizerConfig,
+    RepTokConfig,
+    TextEncoderConfig,
+)
 from reptok.encoder.vit import save_vit
 from reptok.generator.generator import TokenGenerator
+from reptok.latent_tokenizer import LatentTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
 from reptok.weights import load_exact, load_weights, read_json, save_weights, write_json
 
 FORMAT = 1
+TOKENIZER, LATENT_TOKENIZER, GENERATOR = "tokenizer", "latent_tokenizer", "generator"
 TEXT_CONFIG = "reptok_text_encoder.json"
 FOREIGN_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py")
 
 
-def save_tokenizer(tokenizer: RepTok, folder: str | Path) -> None:
-    """Write a self-contained tokenizer folder: its encoder, VAE, decoder and configuration."""
+def save_tokenizer(tokenizer: RepTok | LatentTokenizer, folder: str | Path) -> None:
+    """Write a self-contained tokenizer folder: VAE, configuration, and RepTok's encoder and decoder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_vit(tokenizer.encoder.original_vit, tokenizer.encoder.architecture, folder / "encoder")
     tokenizer.autoencoder.save(folder / "autoencoder")
-    config = tokenizer.config
-    config = replace(
-        config,
-        encoder=replace(config.encoder, name="folder", path="encoder"),
-        autoencoder=replace(config.autoencoder, path="autoencoder"),
-    )
     write_json(folder / "latent_spec.json", asdict(tokenizer.autoencoder.spec))
+    autoencoder = replace(tokenizer.config.autoencoder, path="autoencoder")
+    if isinstance(tokenizer, LatentTokenizer):
+        values = asdict(replace(tokenizer.config, autoencoder=autoencoder))
+        write_json(folder / "config.json", {"format": FORMAT, "kind": LATENT_TOKENIZER, "config": values})
+        return
+    save_vit(tokenizer.encoder.original_vit, tokenizer.encoder.architecture, folder / "encoder")
+    encoder = replace(tokenizer.config.encoder, name="folder", path="encoder")
+    config = replace(tokenizer.config, encoder=encoder, autoencoder=autoencoder)
     save_weights(tokenizer.trainable_state_dict(), folder / "model.safetensors")
-    write_json(folder / "config.json", {"format": FORMAT, "kind": "tokenizer", "config": asdict(config)})
+    write_json(folder / "config.json", {"format": FORMAT, "kind": TOKENIZER, "config": asdict(config)})
 
 
-def load_tokenizer(folder: str | Path) -> RepTok:
+def load_tokenizer(folder: str | Path) -> RepTok | LatentTokenizer:
     """Load what :func:`save_tokenizer` wrote, in evaluation mode on the CPU.
 
     Raises:
@@ -54,14 +63,22 @@ def load_tokenizer(folder: str | Path) -> RepTok:
         ValueError: The files do not fit together.
     """
     folder = Path(folder)
-    config = RepTokConfig.from_dict(_config(folder, "tokenizer"))
+    kind, values = _config(folder, TOKENIZER, LATENT_TOKENIZER)
+    autoencoder = Autoencoder(
+        AutoencoderConfig(**{**values["autoencoder"], "path": str(folder / values["autoencoder"]["path"])})
+    )
+    LatentSpec(**read_json(_existing(folder / "latent_spec.json"))).check(autoencoder.spec)
+    if kind == LATENT_TOKENIZER:
+        latent = LatentTokenizerConfig.from_dict(values)
+        return LatentTokenizer(
+            replace(latent, autoencoder=autoencoder.config), autoencoder=autoencoder
+        ).eval()
+    config = RepTokConfig.from_dict(values)
     config = replace(
         config,
         encoder=replace(config.encoder, path=str(folder / str(config.encoder.path))),
-        autoencoder=replace(config.autoencoder, path=str(folder / config.autoencoder.path)),
+        autoencoder=autoencoder.config,
     )
-    autoencoder = Autoencoder(config.autoencoder)
-    LatentSpec(**read_json(folder / "latent_spec.json")).check(autoencoder.spec)
     tokenizer = RepTok(config, autoencoder=autoencoder)
     tokenizer.load_trainable_state_dict(load_weights(folder / "model.safetensors"))
     return tokenizer.eval()
@@ -73,13 +90,13 @@ def save_generator(generator: TokenGenerator, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(generator.state_dict(), folder / "model.safetensors")
     values = asdict(generator.config)
-    write_json(folder / "config.json", {"format": FORMAT, "kind": "generator", "config": values})
+    write_json(folder / "config.json", {"format": FORMAT, "kind": GENERATOR, "config": values})
 
 
 def load_generator(folder: str | Path) -> TokenGenerator:
     """Load what :func:`save_generator` wrote, in evaluation mode; raises as :func:`load_tokenizer`."""
     folder = Path(folder)
-    generator = TokenGenerator(GeneratorConfig(**_config(folder, "generator")))
+    generator = TokenGenerator(GeneratorConfig(**_config(folder, GENERATOR)[1]))
     load_exact(
         generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors")
     )
@@ -137,20 +154,30 @@ def default_card(pipe: RepTokPipeline) -> str:
     def millions(module: nn.Module) -> str:
         return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
 
-    tokenizer, decoder = pipe.tokenizer, pipe.tokenizer.config.decoder
+    tokenizer = pipe.tokenizer
+    parts = [f"| autoencoder | {millions(tokenizer.autoencoder)} |"]
+    if isinstance(tokenizer, RepTok):
+        decoder = tokenizer.config.decoder
+        parts = [
+            f"| encoder, {tokenizer.encoder.dim} wide | {millions(tokenizer.encoder)} |",
+            f"| decoder, {decoder.width} x {decoder.depth} | {millions(tokenizer.decoder)} |",
+            *parts,
+        ]
     lines = [
         "---\nlibrary_name: reptok\ntags: [reptok, image-generation]\n---\n",
         "# RepTok model\n",
-        "An image is one continuous token. Load it with `reptok.load_pretrained(folder)`.\n",
+        f"An image is {_tokens(tokenizer.num_tokens)}. Load it with `reptok.load_pretrained(folder)`.\n",
         "| part | size |\n|---|---|",
-        f"| encoder, {tokenizer.encoder.dim} wide | {millions(tokenizer.encoder)} |",
-        f"| decoder, {decoder.width} x {decoder.depth} | {millions(tokenizer.decoder)} |",
-        f"| autoencoder | {millions(tokenizer.autoencoder)} |",
+        *parts,
     ]
     if pipe.generator is not None:
         kind, condition = pipe.generator.config.kind, pipe.generator.config.condition
         lines.append(f"| generator, {kind}, condition {condition} | {millions(pipe.generator)} |")
     return "\n".join(lines) + "\n"
+
+
+def _tokens(number: int) -> str:
+    return "one continuous token" if number == 1 else f"{number} continuous tokens"
 
 
 def _save_text_encoder(config: TextEncoderConfig, folder: Path) -> None:
@@ -172,14 +199,15 @@ def _load_text_encoder(folder: Path) -> TextEncoder:
     return TextEncoder(replace(config, path=str(folder)) if config.path == "." else config)
 
 
-def _config(folder: Path, kind: str) -> dict[str, Any]:
+def _config(folder: Path, *kinds: str) -> tuple[str, dict[str, Any]]:
+    """What kind of part a folder holds, one of ``kinds``, and its configuration."""
     values = read_json(_existing(folder / "config.json"))
-    if values.get("kind") != kind:
-        raise ValueError(f"{folder} holds a {values.get('kind', 'folder of another kind')}, not a {kind}")
+    kind = values.get("kind", "folder of another kind")
+    if kind not in kinds:
+        raise ValueError(f"{folder} holds a {kind}, not a {' or '.join(kinds)}")
     if values.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {values.get('format')}; this version reads format {FORMAT}")
-    config: dict[str, Any] = values["config"]
-    return config
+    return kind, values["config"]
 
 
 def _existing(file: Path) -> Path:

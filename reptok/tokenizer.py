@@ -70,6 +70,16 @@ class RepTok(nn.Module):
         return self.config.decoder.latent_size * self.autoencoder.downsample
 
     @property
+    def num_tokens(self) -> int:
+        """K, tokens per image."""
+        return self.config.decoder.num_tokens
+
+    @property
+    def token_dim(self) -> int:
+        """D, numbers per token."""
+        return self.config.decoder.token_dim
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.encoder.embedding.device
@@ -191,7 +201,7 @@ class RepTok(nn.Module):
     def _as_sequence(self, token: Tensor) -> Tensor:
         """(B, D) to (B, 1, D); checks the number and width of tokens."""
         tokens = token[:, None] if token.ndim == 2 else token
-        wanted = (self.config.decoder.num_tokens, self.config.decoder.token_dim)
+        wanted = (self.num_tokens, self.token_dim)
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != wanted:
             raise ValueError(f"tokens must be (B, {wanted[0]}, {wanted[1]}), got {tuple(token.shape)}")
         return tokens

@@ -15,8 +15,8 @@ from pipelines.dag.workspace import Workspace
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
+    from reptok.encoder.ssl import SSLEncoder
     from reptok.metrics.features import EncoderFeatures, FeatureExtractor
-    from reptok.tokenizer import RepTok
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Judges:
 
     Attributes:
         view: the validation images.
-        frozen: features of the tokenizer's frozen encoder.
+        frozen: features of the frozen encoder.
         extractors: all that look at images: the frozen encoder, and Inception where its weights are given.
         bank: the training images as the frozen encoder sees them.
     """
@@ -66,13 +66,13 @@ class Judges:
 
     @classmethod
     def gather(
-        cls, dataset: Artifact, tokenizer: RepTok, images: int, config: JudgesConfig, out: Workspace
+        cls, dataset: Artifact, encoder: SSLEncoder, images: int, config: JudgesConfig, out: Workspace
     ) -> Judges:
         """Open the dataset and let the frozen encoder look at its training images.
 
         Args:
             dataset: the `dataset` artifact.
-            tokenizer: whose encoder judges.
+            encoder: the frozen encoder that judges.
             images: validation images, evenly spread over the split.
             config: by what else to judge.
             out: whose log is told the progress.
@@ -86,7 +86,7 @@ class Judges:
 
         view = DatasetView(dataset, "val", images)
         training = DatasetView(dataset, "train", config.bank_images)
-        frozen = EncoderFeatures(tokenizer.encoder.features, "features of the frozen encoder")
+        frozen = EncoderFeatures(encoder.features, "features of the frozen encoder")
         extractors: list[FeatureExtractor] = [frozen]
         if config.inception_weights:
             extractors.append(InceptionFeatures(config.inception_weights, config.device))

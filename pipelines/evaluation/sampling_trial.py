@@ -12,6 +12,7 @@ from pipelines.evaluation.dataset_view import DatasetView, Example
 from reptok.flow.noise import noise_from_seeds
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TOKEN_NOISE_STREAM, TokenGenerator
+from reptok.latent_tokenizer import LatentTokenizer
 from reptok.metrics.features import FeatureExtractor
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
@@ -32,7 +33,7 @@ class Sampler:
         guidance_interval: flow times between which guidance acts.
     """
 
-    tokenizer: RepTok
+    tokenizer: RepTok | LatentTokenizer
     generator: TokenGenerator
     text_encoder: TextEncoder | None
     generator_steps: int

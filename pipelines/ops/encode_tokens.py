@@ -11,6 +11,7 @@ import torch
 from pipelines.ops.device import ComputeConfig
 from pipelines.ops.op import Batch, Op
 from reptok.data.transforms import flip, to_float
+from reptok.latent_tokenizer import LatentTokenizer
 from reptok.tokenizer import RepTok
 
 
@@ -23,7 +24,7 @@ class EncodeTokens(Op):
 
     folder: Path
     compute: ComputeConfig
-    tokenizer: RepTok = field(init=False, repr=False, compare=False)
+    tokenizer: RepTok | LatentTokenizer = field(init=False, repr=False, compare=False)
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
     writes: ClassVar[tuple[str, ...]] = ("token",)

@@ -65,7 +65,7 @@ class TokensJob(ShardJob):
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` of blocks with `keys` and `token`."""
         name = shard.payload["shard"]
-        moments = RunningMoments.empty(self.op.tokenizer.encoder.dim)
+        moments = RunningMoments.empty(self.op.tokenizer.token_dim)
         with out.create(f"{name}.tar") as file:
             target: Any = file
             blocks = BlockWriter(target)

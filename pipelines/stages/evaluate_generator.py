@@ -13,12 +13,15 @@ from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
 from pipelines.stages.weights import resolve
-from reptok.configs import TextEncoderConfig
+from reptok.configs import EncoderConfig, TextEncoderConfig
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
     from pipelines.evaluation.sampling_trial import Sampler, SamplingTrial
+    from reptok.encoder.ssl import SSLEncoder
+    from reptok.latent_tokenizer import LatentTokenizer
+    from reptok.tokenizer import RepTok
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class EvaluateGeneratorConfig(JudgesConfig):
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
         weights_digest: digest of its weights where they are a local folder.
+        judge: the encoder that looks at the samples; None for the tokenizer's own.
         clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
         clip_architecture: open_clip's name of that model.
     """
@@ -48,6 +52,7 @@ class EvaluateGeneratorConfig(JudgesConfig):
     shown_samples: int = 4
     text_encoder: TextEncoderConfig | None = None
     weights_digest: str = ""
+    judge: EncoderConfig | None = None
     clip_weights: str = ""
     clip_architecture: str = "ViT-B-16"
 
@@ -83,7 +88,8 @@ class EvaluateGenerator(Stage):
 
         config = self.config
         sampler = self._sampler(inputs)
-        judges = Judges.gather(inputs["dataset"], sampler.tokenizer, config.samples, config, out)
+        encoder = self._judge(sampler.tokenizer)
+        judges = Judges.gather(inputs["dataset"], encoder, config.samples, config, out)
         view, bank = judges.view, judges.bank
         trial = run_samples(
             sampler,
@@ -152,6 +158,17 @@ class EvaluateGenerator(Stage):
             decoder_steps=config.decoder_steps,
             guidance_interval=config.guidance_interval,
         )
+
+    def _judge(self, tokenizer: RepTok | LatentTokenizer) -> SSLEncoder:
+        """The tokenizer's own frozen encoder, or the configured one where it has none."""
+        from reptok.encoder.ssl import build_encoder
+        from reptok.tokenizer import RepTok
+
+        if isinstance(tokenizer, RepTok):
+            return tokenizer.encoder
+        if self.config.judge is None:
+            raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
+        return build_encoder(resolve({}, "encoder", self.config.judge)).to(self.config.device).eval()
 
     def _clip_scores(self, trial: SamplingTrial, view: DatasetView) -> dict[float, float]:
         config = self.config

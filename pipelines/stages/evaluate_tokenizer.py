@@ -73,7 +73,7 @@ class EvaluateTokenizer(Stage):
         reference = None
         if config.reference_tokenizer and Path(config.reference_tokenizer).is_dir():
             reference = load_tokenizer(config.reference_tokenizer).to(config.device).eval()
-        judges = Judges.gather(inputs["dataset"], tokenizer, config.images, config, out)
+        judges = Judges.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
         view, bank = judges.view, judges.bank
         trial = run_reconstructions(
             tokenizer,

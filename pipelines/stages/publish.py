@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
+REPORTS = ("tokenizer_report", "generator_report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,13 @@ class Publish(Stage):
     modules = ("pipelines.report", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 
-    def __init__(self, config: PublishConfig, models: tuple[str, ...] = ()):
-        """Read also the artifact of kind "text_encoder", where `models` names it."""
+    def __init__(
+        self, config: PublishConfig, models: tuple[str, ...] = (), reports: tuple[str, ...] = REPORTS
+    ):
+        """Read the artifacts of kinds `reports`, and "text_encoder" where `models` names it."""
         super().__init__(config)
-        self.inputs = ("dataset", "tokenizer", "generator", "tokenizer_report", "generator_report", *models)
+        self.reports = reports
+        self.inputs = ("dataset", "tokenizer", "generator", *reports, *models)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation.lineage import lineage
@@ -57,7 +61,7 @@ class Publish(Stage):
         from reptok.pretrained import default_card, save_pretrained
 
         pipe = self._pipeline(inputs)
-        reports = [inputs["tokenizer_report"], inputs["generator_report"]]
+        reports = [inputs[kind] for kind in self.reports]
         pictures = self._copy_pictures(reports, out)
         evaluations = [Evaluation.read(report) for report in reports]
         facts = "| part " + default_card(pipe).partition("| part ")[2]

@@ -35,6 +35,13 @@ def test_classes_come_from_the_photographs_or_from_a_folder(folder):
     assert names("experiment=imagenet256", *own)[0] == "import_images"
 
 
+def test_latents_take_the_place_of_tokens():
+    assert names("experiment=demo_latents") == [
+        "photograph_folder", "wrap_autoencoder", "import_images", "encode_tokens", "train_generator",
+        "evaluate_generator", "publish",
+    ]  # fmt: skip
+
+
 def test_the_number_of_classes_must_be_that_of_the_folder(folder):
     with pytest.raises(ValueError, match=r"set generator\.num_classes=2"):
         names("experiment=imagenet256", f"data.import_images.folder={folder}")
