@@ -2,24 +2,28 @@
 
 Convention: one multiply-accumulate (MAC) is one "FLOP", as in the DiT papers whose figures the table quotes;
 forward pass; all matrix products and convolutions counted, the attention's products included unless said
-otherwise. Modules live on the meta device: no weights, no arithmetic.
+otherwise. What a training needs is in real FLOPs (2 x MAC), forward and backward, for comparison with a
+device's speed. Modules live on the meta device: no weights, no arithmetic.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reptok.configs import DecoderConfig, GeneratorConfig
+from reptok.configs import DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.decoder.sizes import SIZES
 from reptok.decoder.transformer import Decoder
-from reptok.encoder.vit import dinov2
+from reptok.encoder.ssl import SSLEncoder
+from reptok.encoder.vit import Architecture, dinov2, read_architecture
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 
@@ -27,6 +31,12 @@ GIGA = 1e9
 GENERATOR_BATCH = 256  # the batch with which the paper's total PFLOPs follow from its GFLOPs per iteration
 ATTENTION_OPS = ("bmm", "attention")
 LATENT_TOKENS, LATENT_FEATURES = 256, 16  # 4 x 32 x 32 in patches of 2
+VITS = {
+    "s": (384, 12, 6),
+    "b": (768, 12, 12),
+    "l": (1024, 24, 16),
+    "debug": (32, 2, 2),
+}  # width, depth, heads
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,88 @@ def generator_cost(config: GeneratorConfig) -> Cost:
         return cast(TokenGenerator, generator).velocity(x, torch.empty(1), Condition(labels=labels))
 
     return measure(lambda: TokenGenerator(config), call)
+
+
+def tokenizer_training(config: RepTokConfig, *, draws: int = 1) -> int:
+    """FLOPs per image of a tokenizer's step with cached latents and targets: forward and backward.
+
+    Args:
+        config: The tokenizer.
+        draws: Noises and times that an encoded image is decoded from; 0 counts the encoder alone.
+    """
+    return encoder_training(config.encoder) + draws * decoder_training(config.decoder)
+
+
+@cache
+def decoder_training(config: DecoderConfig) -> int:
+    """FLOPs of the decoder's forward and backward pass for one image; its token receives a gradient."""
+
+    def call(decoder: nn.Module) -> Tensor:
+        x = torch.empty(1, config.latent_channels, config.latent_size, config.latent_size)
+        token = torch.empty(1, config.num_tokens, config.width, requires_grad=True)
+        return decoder(x, torch.empty(1), token)
+
+    return _trained(lambda: Decoder(config), call)
+
+
+@cache
+def encoder_training(config: EncoderConfig) -> int:
+    """FLOPs of the encoder's forward pass for one image, and of the gradient of what trains in it."""
+    architecture = encoder_architecture(config)
+
+    def build() -> nn.Module:
+        return SSLEncoder(config, architecture.build(), architecture)
+
+    return _trained(build, lambda encoder: encoder(torch.empty(1, 3, config.image_size, config.image_size)))
+
+
+@cache
+def generator_training(config: GeneratorConfig, *, text_length: int = 77) -> int:
+    """FLOPs of a generator's forward and backward pass for one image with a cached token.
+
+    The frozen language model of a text-conditional generator does not count; `text_length` is the number of
+    its states.
+    """
+
+    def call(generator: nn.Module) -> Tensor:
+        x = torch.empty(1, config.num_tokens, config.token_dim)
+        given = {
+            "class": Condition(labels=torch.empty(1, dtype=torch.long)),
+            "text": Condition(text=torch.empty(1, text_length, config.text_dim)),
+            "none": Condition(extra=torch.empty(1, config.num_extra_tokens, config.token_dim)),
+        }
+        return cast(TokenGenerator, generator).velocity(x, torch.empty(1), given[config.condition])
+
+    return _trained(lambda: TokenGenerator(config), call)
+
+
+def encoder_architecture(config: EncoderConfig) -> Architecture:
+    """The transformer that an encoder's configuration names, without its weights.
+
+    Raises:
+        ValueError: The name does not say a size, and there is no folder that does.
+    """
+    if config.path is not None:
+        found = read_architecture(Path(config.path))
+        return replace(found, model_args={**found.model_args, "img_size": config.image_size})
+    match = re.search(r"_vit(s|b|l|debug)(\d+)", config.name)
+    if match is None:
+        raise ValueError(f"the size of encoder {config.name!r} is not known; set encoder.path")
+    registers = 4 if config.name.endswith("_reg") else 0
+    return dinov2(
+        *VITS[match[1]], patch_size=int(match[2]), image_size=config.image_size, registers=registers
+    )
+
+
+def _trained(build: Callable[[], nn.Module], call: Callable[[nn.Module], Tensor]) -> int:
+    """Count the FLOPs of one call and of its gradients."""
+    with torch.device("meta"):
+        module = build().to("meta")
+        with FlopCounterMode(display=False) as counter:
+            output = call(module)
+            if output.requires_grad:
+                output.sum().backward()
+    return counter.get_total_flops()
 
 
 def mixer_config(channel_expansion: int = 4) -> GeneratorConfig:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -113,8 +112,8 @@ class TokenizerData:
         unseen = position is not None and position < self.images_from
         return TokenizerBatch(
             images=None if unseen else self._read_images(samples, flipped),
-            moments=_gather(self._latents, "moments", samples, flipped),
-            frozen_token=_gather(self._latents, "frozen_token", samples, flipped),
+            moments=gather(self._latents, "moments", samples, flipped),
+            frozen_token=gather(self._latents, "frozen_token", samples, flipped),
             samples=samples,
         )
 
@@ -160,7 +159,7 @@ class GeneratorData:
         for shard, rows, places in self._tables.locate(samples):
             for row, place in zip(rows, places, strict=True):
                 captions[place], labels[place] = shard.captions[row], shard.labels[row]
-        token = _gather(self._tokens, "token", samples, flipped)
+        token = gather(self._tokens, "token", samples, flipped)
         return GeneratorBatch(token, captions, torch.from_numpy(labels), samples)
 
 
@@ -233,6 +232,8 @@ class _TableRows:
     """Captions and labels of one shard."""
 
     def __init__(self, path: Path):
+        import pyarrow.parquet as pq  # here, so that latents and tokens alone can be read without it
+
         table = pq.read_table(path, columns=["key", "caption", "label"])
         self._keys = table.column("key").to_pylist()
         self.captions = table.column("caption").to_pylist()
@@ -276,7 +277,8 @@ def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) ->
             )
 
 
-def _gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
+def gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
+    """Read array `name` of some samples as float32 (B, ...), of the mirror image where `flipped` (B,)."""
     result: np.ndarray | None = None
     for shard, rows, places in shards.locate(samples):
         part = shard.gather(name, rows, flipped[places].astype(np.int64))

@@ -22,7 +22,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.scale.shape, self.scale, EPS)
+        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), EPS)  # one kernel wants one dtype
 
 
 class AdaRMSNorm(nn.Module):
@@ -63,15 +63,19 @@ class CosineAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Attend over (B, N, D); ``cos`` and ``sin`` are (N, 1, H, d_head/4)."""
+        """Attend over (B, N, D); ``cos`` and ``sin`` are (N, H, d_head/4)."""
         b, n, d = x.shape
-        qkv = self.qkv(x).view(b, n, 3, self.heads, d // self.heads)
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
-        inverse_norm = (qk.float().square().sum(-1, keepdim=True) + EPS).rsqrt()  # (B, N, 2, H, 1)
-        qk = qk * (self.scale.float().sqrt()[:, None] * inverse_norm).to(qk.dtype)
-        q, k = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype)).unbind(2)
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).unbind(2)  # (B, N, H, d_head)
+        scale = self.scale.float().sqrt()[:, None]
+        q, k = (rotate(_scaled_unit(y, scale), cos.to(y.dtype), sin.to(y.dtype)) for y in (q, k))
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=1.0)
         return self.out(y.transpose(1, 2).reshape(b, n, d))
+
+
+def _scaled_unit(x: Tensor, scale: Tensor) -> Tensor:
+    """Bring x to the length ``scale`` along its last axis, the factor in float32."""
+    inverse_norm = (x.float().square().sum(-1, keepdim=True) + EPS).rsqrt()
+    return x * (scale * inverse_norm).to(x.dtype)
 
 
 class DecoderBlock(nn.Module):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 
-def grid_positions(rows: int, columns: int) -> Tensor:
+def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
     """Cell centres (rows * columns, 2) in (y, x) order, row-major; the longer side spans [-1, 1]."""
     longer = max(rows, columns)
 
     def centres(n: int) -> Tensor:
-        edges = torch.linspace(-n / longer, n / longer, n + 1)
+        edges = torch.linspace(-n / longer, n / longer, n + 1, device=device)
         return (edges[:-1] + edges[1:]) / 2
 
     y, x = torch.meshgrid(centres(rows), centres(columns), indexing="ij")

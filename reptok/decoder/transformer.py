@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reptok.configs import DecoderConfig
 from reptok.decoder.blocks import DecoderBlock, RMSNorm
@@ -54,8 +55,10 @@ class Decoder(nn.Module):
             token: Projected tokens (B, K, D).
         """
         grid = (x_t.shape[-2] // self.config.patch_size, x_t.shape[-1] // self.config.patch_size)
-        patches = self.patch_in(patchify(x_t, self.config.patch_size))
-        x = self.sequence_in(torch.cat([token.to(patches.dtype), patches], dim=1))  # (B, K + N, D)
+        patches = patchify(x_t, self.config.patch_size)
+        # Two linear maps in a row are one: its small matrix costs less than a wide product for every patch.
+        patches = F.linear(patches, self.sequence_in.weight @ self.patch_in.weight)
+        x = torch.cat([self.sequence_in(token.to(patches.dtype)), patches], dim=1)  # (B, K + N, D)
         cos, sin = self._rotation(grid, token.shape[1])
         c = self.time(t)
         for block in self.blocks:
@@ -64,8 +67,9 @@ class Decoder(nn.Module):
         return unpatchify(x, self.config.patch_size, grid)
 
     def _rotation(self, grid: tuple[int, int], num_tokens: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (K + N, 1, H, d_head/4) of the rotary angles; tokens sit at (0, 0)."""
-        positions = grid_positions(*grid).to(self.frequencies.device)
+        """Cosine and sine (K + N, H, d_head/4) of the rotary angles; tokens sit at (0, 0)."""
+        # Made where they are used: a copy from the host would wait for all work queued on a GPU.
+        positions = grid_positions(*grid, self.frequencies.device)
         positions = torch.cat([positions.new_zeros(num_tokens, 2), positions])
-        angles = axial_angles(positions, self.frequencies.float())[:, None]
+        angles = axial_angles(positions, self.frequencies.float())
         return angles.cos(), angles.sin()

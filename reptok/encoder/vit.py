@@ -50,6 +50,24 @@ def dinov2(
     )
 
 
+def read_architecture(folder: Path) -> Architecture:
+    """Read the architecture of a hub-format folder.
+
+    Raises:
+        FileNotFoundError: config.json is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is no encoder folder: config.json is missing")
+    config = read_json(folder / "config.json")
+    pixels = config.get("pretrained_cfg", {})
+    return Architecture(
+        name=config["architecture"],
+        model_args=dict(config.get("model_args", {})),
+        mean=tuple(pixels.get("mean", IMAGENET_MEAN)),
+        std=tuple(pixels.get("std", IMAGENET_STD)),
+    )
+
+
 def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architecture]:
     """Load a hub-format folder in float32, its positions resampled to ``image_size`` where that differs.
 
@@ -58,17 +76,9 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
         ValueError: The architecture is not a plain vision transformer with a [cls] token, or the weights do
             not fit.
     """
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no encoder folder: {name} is missing")
-    config = read_json(folder / "config.json")
-    pixels = config.get("pretrained_cfg", {})
-    architecture = Architecture(
-        name=config["architecture"],
-        model_args=dict(config.get("model_args", {})),
-        mean=tuple(pixels.get("mean", IMAGENET_MEAN)),
-        std=tuple(pixels.get("std", IMAGENET_STD)),
-    )
+    architecture = read_architecture(folder)
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} is no encoder folder: model.safetensors is missing")
     vit = architecture.build()
     state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
     state = {k: v for k, v in state.items() if not k.startswith("head.")}

@@ -6,7 +6,19 @@ from typer.testing import CliRunner
 
 from reptok import cli
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
-from reptok.flops import decoder_cost, efficiency_table, encoder_cost, generator_cost, mixer_config
+from reptok.decoder.sizes import SIZES
+from reptok.flops import (
+    decoder_cost,
+    decoder_training,
+    efficiency_table,
+    encoder_architecture,
+    encoder_cost,
+    encoder_training,
+    generator_cost,
+    generator_training,
+    mixer_config,
+    tokenizer_training,
+)
 from reptok.generator import GeneratorConfig, TokenGenerator
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import save_pretrained
@@ -16,7 +28,8 @@ from reptok.tokenizer import RepTok
 def test_the_decoder_counts_what_was_counted_by_hand():
     cost = decoder_cost()
     assert cost.parameters == 570_418_752
-    assert cost.macs / 1e9 == pytest.approx(128.85, abs=0.01)
+    composed = (256 * 1152**2 - 16 * 1152**2) / 1e9  # the patches pass two linear maps as one
+    assert cost.macs / 1e9 == pytest.approx(128.85 - composed, abs=0.01)
     assert cost.attention_macs == 2 * 257**2 * 1152 * 28
 
 
@@ -31,6 +44,35 @@ def test_the_efficiency_table_agrees_with_print_where_no_note_explains_it():
         tolerance = 0.1 if "SiT-L" not in row.name else 3.3
         assert row.gflops == pytest.approx(row.printed_gflops, abs=tolerance), row.name
         assert row.pflops == pytest.approx(row.printed_pflops, rel=0.05), row.name
+
+
+def test_training_costs_three_forward_passes_where_everything_trains():
+    assert decoder_training(SIZES["XL"]) == pytest.approx(6 * decoder_cost().macs, rel=1e-3)
+    assert generator_training(mixer_config()) == pytest.approx(
+        6 * generator_cost(mixer_config()).macs, rel=1e-3
+    )
+
+
+def test_a_frozen_encoder_costs_no_gradient_of_its_weights():
+    """[cls] alone: forward and input gradients, less what the first and the last block can leave out."""
+    plain = 2 * encoder_cost().macs
+    nothing, cls, everything = (
+        encoder_training(EncoderConfig(trainable=what)) for what in ("nothing", "cls", "everything")
+    )
+    assert nothing < plain and 1.8 * plain < cls < 2 * plain and everything > 2.7 * plain
+    config = RepTokConfig()
+    assert tokenizer_training(config, draws=2) == cls + 2 * decoder_training(config.decoder)
+
+
+def test_an_encoder_is_known_by_its_folder_or_its_name(tiny_models):
+    folder = encoder_architecture(EncoderConfig(name="folder", path=str(tiny_models / "encoder")))
+    assert folder.model_args["embed_dim"] == 32
+    large = encoder_architecture(EncoderConfig(name="dinov2_vitl14_reg")).model_args
+    assert (large["embed_dim"], large["depth"], large["reg_tokens"]) == (1024, 24, 4)
+    clip = encoder_architecture(EncoderConfig(name="clip_vitb16")).model_args
+    assert (clip["patch_size"], clip["reg_tokens"]) == (16, 0)
+    with pytest.raises(ValueError, match=r"set encoder\.path"):
+        encoder_architecture(EncoderConfig(name="convnext"))
 
 
 @pytest.fixture(scope="module")

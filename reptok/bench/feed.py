@@ -1,0 +1,119 @@
+"""A training fed from packed blocks on disk against the same training on one batch that lies in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import cast
+
+import numpy as np
+import torch
+
+from reptok.bench.clock import time_span
+from reptok.bench.trainings import Training, pinned
+from reptok.configs import DecoderConfig
+from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
+from reptok.data.loader import Batches, TokenizerBatch, gather
+from reptok.data.order import WINDOW
+from reptok.data.rows import BlockRows, Shards
+
+ROUNDS = 5
+BLOCKS_PER_SHARD = 4
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What the way of the data costs a training.
+
+    Attributes:
+        idle: Share of the fed steps' time by which they outlast steps without a loader; noise can make it
+            negative.
+        waiting: Share of the time in which the training's thread waited for the loader.
+    """
+
+    idle: float
+    waiting: float
+
+
+class StoredLatents:
+    """Moments and frozen tokens of packed blocks, as `encode_latents` writes them; no images."""
+
+    def __init__(self, paths: list[Path], rows: list[int], pin: bool):
+        """Read `rows` samples from each of the shards `paths`; `pin` puts batches into pinned memory."""
+        self.rows, self._pin = rows, pin
+        self._shards = Shards(paths, rows, BlockRows)
+
+    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> TokenizerBatch:
+        """Read samples by number, mirrored where `flipped`."""
+        batch = TokenizerBatch(
+            images=None,
+            moments=gather(self._shards, "moments", samples, flipped),
+            frozen_token=gather(self._shards, "frozen_token", samples, flipped),
+            samples=samples,
+        )
+        return pinned(batch) if self._pin else batch
+
+
+def write_latents(
+    folder: Path, config: DecoderConfig, *, pin: bool, samples: int = WINDOW + 2000
+) -> StoredLatents:
+    """Write shards of random moments (float16) and frozen tokens (float32), each image's and its mirror's."""
+    random = np.random.default_rng(0)
+    channels, side = 2 * config.latent_channels, config.latent_size
+    paths: list[Path] = []
+    rows: list[int] = []
+    while (start := sum(rows)) < samples:
+        rows.append(min(BLOCKS_PER_SHARD * SAMPLES_PER_BLOCK, samples - start))
+        paths.append(folder / f"{len(paths):05d}.tar")
+        with paths[-1].open("wb") as file:
+            blocks = BlockWriter(file)
+            for first in range(start, start + rows[-1], SAMPLES_PER_BLOCK):
+                count = min(SAMPLES_PER_BLOCK, start + rows[-1] - first)
+                moments = random.standard_normal((count, 2, channels, side, side), np.float32)
+                token = random.standard_normal((count, 2, config.num_tokens, config.token_dim), np.float32)
+                keys = [f"{number:09d}" for number in range(first, first + count)]
+                blocks.add(keys, {"moments": moments.astype(np.float16), "frozen_token": token})
+            blocks.close()
+    return StoredLatents(paths, rows, pin)
+
+
+def feed(training: Training, data: StoredLatents, device: torch.device, *, seconds: float = 20.0) -> Feeding:
+    """Train from the loader and from one batch in turns, about `seconds` altogether.
+
+    Args:
+        training: Warmed up, on batches without images.
+        data: On disk.
+        device: Where the training computes.
+        seconds: Duration; divided into rounds of both kinds.
+    """
+    stream = cast(Generator[TokenizerBatch, None, None], Batches(data, training.batch_size, seed=0).stream(0))
+    training.step(next(stream))
+    once = time_span(lambda: training.step(training.batch), device)
+    steps = max(2, int(seconds / (2 * ROUNDS * once)))
+    idle, waiting = [], []
+    for _ in range(ROUNDS):
+        waits: list[float] = []
+        resident = time_span(lambda: _train(training, iter([training.batch] * steps), []), device)
+        fed = time_span(lambda waits=waits: _train(training, _take(stream, steps), waits), device)  # type: ignore[misc]
+        idle.append(1 - resident / fed)
+        waiting.append(sum(waits) / fed)
+    stream.close()
+    return Feeding(median(idle), median(waiting))
+
+
+def _train(training: Training, batches: Iterator[TokenizerBatch], waits: list[float]) -> None:
+    while True:
+        asked = perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        waits.append(perf_counter() - asked)
+        training.step(batch)
+
+
+def _take(stream: Iterator[TokenizerBatch], steps: int) -> Iterator[TokenizerBatch]:
+    for _ in range(steps):
+        yield next(stream)

@@ -1,0 +1,170 @@
+"""Both trainings as they are, on random data: the same objectives, step, optimiser and average.
+
+Frozen networks have random weights, which cost as much as any; a language model and a VAE, whose work is
+cached or done elsewhere, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reptok import flops
+from reptok.autoencoder import Autoencoder
+from reptok.configs import GeneratorConfig, RepTokConfig
+from reptok.data.loader import GeneratorBatch, TokenizerBatch
+from reptok.encoder.ssl import SSLEncoder
+from reptok.generator.conditioning import Condition
+from reptok.generator.generator import TokenGenerator
+from reptok.tokenizer import RepTok
+from reptok.training.conditions import label_condition, no_condition
+from reptok.training.config import OptimConfig, Precision
+from reptok.training.state import TrainState
+from reptok.training.step import GeneratorObjective, StepRandom, TokenizerObjective, TrainStep
+
+OPTIM = OptimConfig(warmup_steps=1)
+EMA_DECAY = 0.9999
+VAE_DOWNSAMPLE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a training runs.
+
+    Attributes:
+        device: Where.
+        batch_size: Samples of a step.
+        precision: "float32", or "bfloat16" matrix products.
+        compile: Compile the networks' blocks.
+    """
+
+    device: torch.device
+    batch_size: int
+    precision: Precision = "float32"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training step and a batch for it.
+
+    Attributes:
+        step: Trains on a batch, which lies in host memory (pinned, for a GPU), as the loader gives it.
+        batch: Random data.
+        batch_size: Samples in it.
+        flops_per_image: Forward and backward, 2 x MAC.
+        state: Weights, optimiser and average.
+    """
+
+    step: Callable[[Any], None]
+    batch: Any
+    batch_size: int
+    flops_per_image: int
+    state: TrainState | None = None
+
+
+def tokenizer_training(
+    config: RepTokConfig, settings: Settings, *, images: bool = True, draws: int = 1
+) -> Training:
+    """The tokenizer's step from cached moments and frozen tokens.
+
+    Args:
+        config: Sizes; no weights are read.
+        settings: Where and how.
+        images: Train the `[cls]` embedding too; without them the decoder alone trains, on the frozen tokens.
+        draws: Noises and times that an image is decoded from.
+    """
+    decoder, size = config.decoder, settings.batch_size
+    architecture = flops.encoder_architecture(config.encoder)
+    with settings.device:
+        encoder = SSLEncoder(config.encoder, architecture.build(), architecture)
+        autoencoder = Autoencoder(config.autoencoder, vae=_UnusedVAE(decoder.latent_channels))
+        tokenizer = RepTok(config, encoder=encoder, autoencoder=autoencoder)
+    objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", draws=draws)
+    side = decoder.latent_size * VAE_DOWNSAMPLE
+    batch = TokenizerBatch(
+        images=torch.rand(size, 3, side, side) * 2 - 1 if images else None,
+        moments=torch.randn(size, 2 * decoder.latent_channels, decoder.latent_size, decoder.latent_size),
+        frozen_token=torch.randn(size, decoder.num_tokens, decoder.token_dim),
+        samples=np.arange(size),
+    )
+    cost = flops.tokenizer_training(config, draws=draws) if images else flops.decoder_training(decoder)
+    return _training(objective, batch, settings, cost)
+
+
+def generator_training(config: GeneratorConfig, settings: Settings, *, text_length: int = 77) -> Training:
+    """The generator's step from cached tokens; `text_length` states stand for a language model's."""
+    size = settings.batch_size
+    with settings.device:
+        generator = TokenGenerator(config)
+        text = torch.randn(size, text_length, config.text_dim) if config.condition == "text" else None
+    conditions = {
+        "class": label_condition,
+        "text": lambda batch: Condition(text=text),
+        "none": no_condition,
+    }[config.condition]
+    objective = GeneratorObjective(generator, conditions, "uniform")
+    batch = GeneratorBatch(
+        tokens=torch.randn(size, config.num_tokens, config.token_dim),
+        captions=[""] * size,
+        labels=torch.randint(max(1, config.num_classes), (size,)),
+        samples=np.arange(size),
+    )
+    cost = flops.generator_training(config, text_length=text_length)
+    return _training(objective, batch, settings, cost)
+
+
+def pinned(batch: Any) -> Any:
+    """Return the batch with its tensors in memory that a GPU copies from while it computes."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return replace(batch, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
+
+
+def _training(objective: nn.Module, batch: Any, settings: Settings, cost: int) -> Training:
+    _wake(objective)
+    if settings.compile:
+        compile_blocks(objective)
+    state = TrainState(objective.train(), OPTIM, EMA_DECAY)
+    step = TrainStep(
+        objective, state, OPTIM, total_steps=1 << 30, precision=settings.precision, device=settings.device
+    )
+
+    def train(batch: Any) -> None:
+        size = settings.batch_size
+        step(batch, StepRandom(0, state.step, size, slice(size), settings.device))
+        state.step += 1
+
+    on_gpu = settings.device.type == "cuda"
+    return Training(train, pinned(batch) if on_gpu else batch, settings.batch_size, cost, state)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile every block of the model's stacks on its own: one short compilation serves all of a stack."""
+    for stack in model.modules():
+        if isinstance(stack, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in stack}) == 1:
+            for block in stack:
+                block.compile()
+
+
+@torch.no_grad()
+def _wake(model: nn.Module) -> None:
+    """Replace weights that begin at zero: a GPU multiplies zeros with less power, and so faster."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+
+
+class _UnusedVAE(nn.Module):
+    """Stands for the VAE, of which a training with cached moments needs the scale alone."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.config = SimpleNamespace(
+            scaling_factor=0.18215, shift_factor=None, latent_channels=channels, block_out_channels=(0,) * 4
+        )

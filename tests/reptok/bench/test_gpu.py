@@ -1,0 +1,161 @@
+"""The command for a GPU runs from a checkout, measures what it says, and one failure loses no other row."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reptok.bench import gpu, measure
+from reptok.bench.clock import Timing, time_steps
+from reptok.bench.feed import feed, write_latents
+from reptok.bench.recipe import bench_named
+from reptok.bench.trainings import Settings, Training, compile_blocks, tokenizer_training
+from reptok.data.blocks import iterate_blocks
+from reptok.generator.mixer import Mixer
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CPU = torch.device("cpu")
+ABSENT = (
+    "diffusers hydra mlflow open_clip pandas pipelines pyarrow ray scipy sklearn torchdiffeq transformers"
+)
+PROGRAM = f"""
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, *rest):
+        return None if name.partition('.')[0] in {ABSENT.split()} else self.finder.find_spec(name, *rest)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+sys.argv = ['reptok', 'bench-gpu', '--seconds', '0.05', '--device', 'cpu']
+from reptok.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def table():
+    """What the command prints where only torch, timm, einops, safetensors and typer are installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_row_is_there_and_tiny_sizes_are_said(table):
+    assert "No GPU: everything is tiny and on the CPU" in table
+    rows = {line.split()[0]: line for line in table.splitlines() if line.startswith("G")}
+    assert list(rows) == ["G1", "G11", "G12", "G2", "G7", "G8"]
+    assert "12,000 samples on disk" in rows["G12"] and "waits for data" in rows["G12"]
+
+
+def test_images_per_second_are_the_batch_over_the_step(table):
+    for line in table.splitlines():
+        if line.startswith(("G1 ", "G2 ", "G7 ", "G8 ")):
+            numbers = [float(word.replace(",", "")) for word in line[53:].split()[:3]]
+            batch, milliseconds, images = numbers
+            assert images == pytest.approx(1e3 * batch / milliseconds, rel=0.01)
+
+
+def test_one_row_that_fails_is_named_and_the_others_stay(monkeypatch):
+    def fail(bench):
+        raise RuntimeError("no kernel")
+        yield
+
+    monkeypatch.setattr(gpu, "decoder_rows", fail)
+    said = []
+    assert gpu.run(CPU, seconds=0.01, say=said.append) == 1
+    assert any("failed: RuntimeError: no kernel" in line for line in said)
+    assert [line.split()[0] for line in said if line.startswith("G")] == ["G2", "G7", "G8"]
+
+
+def test_a_batch_that_does_not_fit_is_halved():
+    built = []
+
+    def build(settings):
+        built.append(settings.batch_size)
+        if settings.batch_size > 3:
+            raise torch.OutOfMemoryError
+        return Training(lambda batch: None, None, settings.batch_size, 1)
+
+    settings = Settings(device=CPU, batch_size=12)
+    assert measure.measure(build, settings, 1.0, seconds=0.01).training.batch_size == 3
+    assert built == [12, 6, 3]
+    # 8 steps of the batch at 100 FLOP/s and 10 FLOP an image in 4 seconds
+    found = measure.measure(build, settings, 100.0, seconds=4.0, flops_per_image=25)
+    assert found.training.batch_size == 2
+
+
+def test_speed_and_utilisation_follow_from_the_step():
+    training = Training(lambda batch: None, None, batch_size=64, flops_per_image=773_000_000_000)
+    found = measure.Measured(training, Timing(0.128, 10, 0), ceiling=798e12)
+    assert found.images_per_second == pytest.approx(500)
+    assert found.flops_per_second == pytest.approx(386.5e12)
+    assert found.utilisation == pytest.approx(0.484, abs=1e-3)
+
+
+def test_steps_before_the_clock_are_not_timed():
+    calls = []
+    timing = time_steps(lambda: calls.append(None), CPU, seconds=0.0, warmup=4)
+    assert (timing.steps, len(calls)) == (3, 4 + 1 + 3) and timing.peak_bytes > 1e7
+
+
+def test_a_training_is_the_real_one():
+    """The weights move, the average follows, and without images the [cls] embedding has no gradient."""
+    settings = Settings(device=CPU, batch_size=2)
+    for images in (True, False):
+        training = tokenizer_training(gpu.TINY.tokenizer, settings, images=images)
+        found = training.state
+        before = {name: weight.detach().clone() for name, weight in found.weights.items()}
+        training.step(training.batch)
+        moved = {name for name, weight in found.weights.items() if not torch.equal(weight, before[name])}
+        assert ("tokenizer.encoder.embedding" in moved) == images
+        assert "tokenizer.decoder.patch_out.weight" in moved and found.step == 1
+
+
+def test_the_loader_feeds_what_lies_on_disk(tmp_path):
+    data = write_latents(tmp_path, gpu.TINY.tokenizer.decoder, pin=False, samples=5000)
+    assert data.rows == [4000, 1000]
+    stored = np.concatenate(
+        [block["moments"] for path in sorted(tmp_path.iterdir()) for block in iterate_blocks(path)]
+    )
+    batch = data.read(np.array([4999, 3]), np.array([True, False]))
+    assert np.array_equal(batch.moments.numpy(), stored[[4999, 3], [1, 0]].astype(np.float32))
+    seen = []
+    training = Training(lambda batch: seen.append(batch), "resident", 500, 1)
+    feed(training, data, CPU, seconds=0.0)
+    fed = [batch.samples for batch in seen if batch != "resident"]
+    assert len(fed) == 1 + 5 * 2 and len(np.unique(np.concatenate(fed[:10]))) == 5000
+
+
+def test_blocks_of_a_stack_share_one_compilation(monkeypatch):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled(self, backend="aot_eager"))
+    mixer = Mixer(token_dim=8, num_tokens=3, dim=8, depth=12, tokens_mlp_dim=6, channels_mlp_dim=16)
+    inputs = torch.randn(2, 2, 8), torch.randn(2, 8)
+    expected = mixer(*inputs)
+    compile_blocks(mixer)
+    torch.testing.assert_close(mixer(*inputs), expected, atol=1e-6, rtol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_named_sizes_are_judged():
+    with pytest.raises(ValueError, match="'unet' is not one of tokenizer, decoder, generator"):
+        bench_named("unet", "S", "dinov2_vits14_reg", "class", CPU, 1, say=print)
+    with pytest.raises(ValueError, match="'float8' is not one of"):
+        bench_named("decoder", "S", "dinov2_vits14_reg", "class", CPU, 1, "float8", say=print)
