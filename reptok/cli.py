@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reptok import data_cli
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="RepTok: one continuous token per image.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(data_cli.app, name="data")
 
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id.")]
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", exists=True, dir_okay=False)]

@@ -1,9 +1,6 @@
 """The `dataset` artifact: how stages write its shards and index, and how they read its images.
 
-{split}-{i:05d}.tar       WebDataset samples
-    {split}-{i:05d}.parquet   the same without pixels
-index.json                schema_version, image_size, class_names, splits: {split: [{shard, rows, bytes,
-                              sha256}]}
+Its files stand in `reptok/data/index.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +19,11 @@ from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
 from reptok.data.columns import SAMPLES, read_table, write_table
 from reptok.data.images import centre_crop, decode_image
+from reptok.data.index import INDEX, SPLITS, DatasetIndex, ShardEntry, parse_index, shard_name, table_row
 from reptok.data.shards import Sample, SampleWriter, read_samples
 
-SCHEMA_VERSION = 1
-SPLITS = ("train", "val")
-INDEX = "index.json"
+READERS = 16
+"""Tables read at a time: on an object store that is latency, not work."""
 
 
 class DatasetShardWriter:
@@ -40,7 +37,7 @@ class DatasetShardWriter:
 
     def __enter__(self) -> DatasetShardWriter:
         for split in SPLITS:
-            file: Any = self._files.enter_context(self._out.create(f"{split}-{self._number:05d}.tar"))
+            file: Any = self._files.enter_context(self._out.create(f"{shard_name(split, self._number)}.tar"))
             self._writers[split] = SampleWriter(file)
         return self
 
@@ -51,14 +48,13 @@ class DatasetShardWriter:
                 f"sample {sample.key} is of split {split!r}; a split is one of {', '.join(SPLITS)}"
             )
         self._writers[split].add(sample)
-        facts = {name: sample.info.get(name) for name in ("label", "subject", "width", "height")}
-        self._rows[split].append({"key": sample.key, "caption": sample.caption, **facts})
+        self._rows[split].append(table_row(sample))
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             for split in SPLITS:
                 self._writers[split].close()
-                with self._out.create(f"{split}-{self._number:05d}.parquet") as file:
+                with self._out.create(f"{shard_name(split, self._number)}.parquet") as file:
                     table: Any = file
                     write_table(table, self._rows[split], SAMPLES)
         self._files.__exit__(*error)
@@ -78,41 +74,36 @@ def write_index(
     Returns:
         Samples per split.
     """
-    splits: dict[str, list[dict[str, Any]]] = {}
+    splits: dict[str, tuple[ShardEntry, ...]] = {}
     names: dict[int, str] = {}
     subjects: set[str] = set()
-    for split in SPLITS:
-        entries = []
-        for number in range(shards):
-            shard = f"{split}-{number:05d}"
-            table: Any = out.folder.open(f"{shard}.parquet")
-            with table:
-                facts = read_table(table, SAMPLES, f"{shard}.parquet", ["label", "subject"])
-            _collect(facts, names, subjects)
-            tar = out.digests[f"{shard}.tar"]
-            entries.append(
-                {"shard": shard, "rows": facts.num_rows, "bytes": tar["size"], "sha256": tar["sha256"]}
-            )
-        if any(entry["rows"] for entry in entries):
-            splits[split] = entries
+
+    def pairs(name: str) -> tuple[int, list[dict[str, Any]]]:
+        table: Any = out.folder.open(f"{name}.parquet")
+        with table:
+            facts = read_table(table, SAMPLES, f"{name}.parquet", ["label", "subject"])
+        return facts.num_rows, facts.group_by(["label", "subject"]).aggregate([]).to_pylist()
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for split in SPLITS:
+            shard_names = [shard_name(split, number) for number in range(shards)]
+            entries = []
+            for name, (rows, found) in zip(shard_names, readers.map(pairs, shard_names), strict=True):
+                _collect(found, names, subjects)
+                tar = out.digests[f"{name}.tar"]
+                entries.append(ShardEntry(name, rows, tar["size"], tar["sha256"]))
+            if any(entry.rows for entry in entries):
+                splits[split] = tuple(entries)
     if class_names is None and names:
         class_names = [names.get(label, str(label)) for label in range(max(names) + 1)]
     elif class_names is None and subjects:
         class_names = sorted(subjects)
-    out.write_json(
-        INDEX,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "image_size": image_size,
-            "class_names": class_names,
-            "splits": splits,
-        },
-    )
-    return {split: sum(entry["rows"] for entry in entries) for split, entries in splits.items()}
+    index = DatasetIndex(image_size, None if class_names is None else tuple(class_names), splits)
+    out.write_json(INDEX, index.as_json())
+    return {split: sum(entry.rows for entry in entries) for split, entries in splits.items()}
 
 
-def _collect(facts: Any, names: dict[int, str], subjects: set[str]) -> None:
-    pairs = facts.group_by(["label", "subject"]).aggregate([]).to_pylist()
+def _collect(pairs: list[dict[str, Any]], names: dict[int, str], subjects: set[str]) -> None:
     for label, subject in ((pair["label"], pair["subject"]) for pair in pairs):
         if subject is not None:
             subjects.add(subject)
@@ -127,31 +118,25 @@ def _collect(facts: Any, names: dict[int, str], subjects: set[str]) -> None:
             )
 
 
-def read_index(dataset: Artifact) -> dict[str, Any]:
+def read_index(dataset: Artifact) -> DatasetIndex:
     """Read a dataset's index.
 
     Raises:
-        ValueError: It has another schema version, or no samples.
+        ValueError: It is damaged, has another schema version, or no samples.
     """
-    index: dict[str, Any] = dataset.read_json(INDEX)
-    if index.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"dataset {dataset.fingerprint} has schema version {index.get('schema_version')}, expected "
-            f"{SCHEMA_VERSION}; rerun the stage that made it"
-        )
-    if not index["splits"]:
+    index = parse_index(dataset.read_bytes(INDEX), dataset.url_of(INDEX))
+    if not index.splits:
         raise ValueError(
             f"dataset {dataset.fingerprint} has no samples: every image was dropped, see its stats"
         )
     return index
 
 
-def dataset_shards(index: dict[str, Any]) -> list[Shard]:
+def dataset_shards(index: DatasetIndex) -> list[Shard]:
     """Return one shard per tar of a dataset, all splits; the payload names tar and split."""
-    entries = [(split, entry) for split, entries in index["splits"].items() for entry in entries]
     return [
-        Shard(number, entry["shard"], entry["rows"], {"shard": entry["shard"], "split": split})
-        for number, (split, entry) in enumerate(entries)
+        Shard(number, entry.shard, entry.rows, {"shard": entry.shard, "split": split})
+        for number, (split, entry) in enumerate(index.shards)
     ]
 
 

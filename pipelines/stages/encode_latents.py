@@ -107,5 +107,5 @@ class EncodeLatents(Stage):
 
             build_encoder(config.encoder)
         index = read_index(inputs["dataset"])
-        job = LatentsJob(inputs["dataset"], index["image_size"], models, config)
+        job = LatentsJob(inputs["dataset"], index.image_size, models, config)
         return map_shards(dataset_shards(index), job, out, config.workers)

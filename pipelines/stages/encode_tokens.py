@@ -95,7 +95,7 @@ class EncodeTokens(Stage):
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         index = read_index(inputs["dataset"])
         shards = dataset_shards(index)
-        job = TokensJob(inputs["dataset"], index["image_size"], inputs["tokenizer"], self.config)
+        job = TokensJob(inputs["dataset"], index.image_size, inputs["tokenizer"], self.config)
         stats = map_shards(shards, job, out, self.config.workers)
         moments = merged_moments(shards, out)
         mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)

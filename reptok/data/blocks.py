@@ -99,7 +99,7 @@ def iterate_blocks(source: Source) -> Iterator[Arrays]:
     with opened(source) as (file, name):
         for member, data in iterate_members(file, name):
             _check_member(member.extension, member.name, name)
-            yield _load(data, f"{name}:{member.name}")
+            yield parse_block(data, f"{name}:{member.name}")
 
 
 def index_blocks(source: Source) -> list[BlockEntry]:
@@ -114,8 +114,13 @@ def index_blocks(source: Source) -> list[BlockEntry]:
                 raise ValueError(
                     f"{name}:{member.name} is not a safetensors block; rerun the stage that made it"
                 )
-            header = json.loads(file.read(length))
-            entries.append(BlockEntry(member.name, member.offset, member.size, int(header[KEYS]["shape"][0])))
+            try:
+                rows = int(json.loads(file.read(length))[KEYS]["shape"][0])
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+                raise ValueError(
+                    f"{name}:{member.name} is damaged ({error!r}); rerun the stage that made it"
+                ) from error
+            entries.append(BlockEntry(member.name, member.offset, member.size, rows))
     return entries
 
 
@@ -123,7 +128,7 @@ def read_block(source: Source, entry: BlockEntry) -> Arrays:
     """Read one block of a seekable shard; see `iterate_blocks` for what it holds."""
     with opened(source) as (file, name):
         file.seek(entry.offset)
-        return _load(file.read(entry.size), f"{name}:{entry.name}")
+        return parse_block(file.read(entry.size), f"{name}:{entry.name}")
 
 
 def pack_keys(keys: Sequence[str]) -> np.ndarray:
@@ -135,8 +140,14 @@ def pack_keys(keys: Sequence[str]) -> np.ndarray:
 
 
 def unpack_keys(matrix: np.ndarray) -> list[str]:
-    """Return the strings that `pack_keys` packed, from uint8 (n, K)."""
-    matrix = np.ascontiguousarray(matrix, np.uint8)
+    """Return the strings that `pack_keys` packed, from uint8 (n, K).
+
+    Raises:
+        ValueError: It is no such matrix.
+    """
+    if matrix.dtype != np.uint8 or matrix.ndim != 2 or not matrix.shape[1]:
+        raise ValueError(f"keys are {matrix.dtype} {matrix.shape}, uint8 (n, K) is expected")
+    matrix = np.ascontiguousarray(matrix)
     return [key.decode("ascii") for key in matrix.view(f"S{matrix.shape[1]}").ravel().tolist()]
 
 
@@ -145,8 +156,16 @@ def _check_member(extension: str, member: str, name: str) -> None:
         raise ValueError(f"{name}: member {member!r} is not a block; this is no latents or tokens shard")
 
 
-def _load(data: bytes, name: str) -> Arrays:
+def parse_block(data: bytes, name: str = "the block") -> Arrays:
+    """Parse one block's bytes.
+
+    Raises:
+        ValueError: It is damaged, or has no keys.
+    """
     try:
-        return load(data)
-    except SafetensorError as error:
+        block = load(data)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy does not have
         raise ValueError(f"{name} is damaged ({error}); rerun the stage that made it") from error
+    if KEYS not in block:
+        raise ValueError(f"{name} has no keys, so it is no block; rerun the stage that made it")
+    return block

@@ -78,20 +78,20 @@ def read_samples(source: Source) -> Iterator[Sample]:
     """Stream the samples of a tar written by `write_samples`.
 
     Raises:
-        ValueError: The archive is damaged, or holds a doubled key, an unknown extension, a folder, a link, an
-            absolute path or a sample that is not complete.
+        ValueError: The archive is damaged, or holds a key that is doubled or out of order, an unknown
+            extension, a folder, a link, an absolute path or a sample that is not complete.
     """
     with opened(source) as (file, name):
-        seen: set[str] = set()
         parts: dict[str, bytes] = {}
         current = ""
         for member, data in iterate_members(file, name):
             if member.key != current:
                 if current:
                     yield _sample(current, parts, name)
-                if member.key in seen:
-                    raise ValueError(f"{name}: key {member.key!r} comes twice")
-                seen.add(member.key)
+                if member.key < current:
+                    raise ValueError(
+                        f"{name}: key {member.key!r} comes after {current!r}; keys ascend, each of them once"
+                    )
                 current, parts = member.key, {}
             if member.extension not in EXTENSIONS or member.extension in parts:
                 raise ValueError(
@@ -113,13 +113,39 @@ def split_of(key: str, val_fraction: float) -> str:
     return "val" if position < val_fraction else "train"
 
 
-def _sample(key: str, parts: Mapping[str, bytes], name: str) -> Sample:
+def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
+    """Make a sample of its members, by extension.
+
+    Raises:
+        ValueError: A member is missing, or caption or JSON cannot be decoded.
+    """
     missing = [extension for extension in EXTENSIONS if extension not in parts]
     if missing:
-        raise ValueError(
-            f"{name}: sample {key!r} has no {', '.join(missing)} member; the archive is incomplete"
-        )
+        raise ValueError(f"sample {key!r} has no {', '.join(missing)} member; the archive is incomplete")
     try:
-        return Sample(key, parts["jpg"], parts["txt"].decode(), json.loads(parts["json"]))
+        caption, info = parts["txt"].decode(), parse_object(parts["json"])
     except ValueError as error:
-        raise ValueError(f"{name}: sample {key!r} has an undecodable caption or JSON: {error}") from error
+        raise ValueError(f"sample {key!r} has an undecodable caption or JSON: {error}") from error
+    return Sample(key, parts["jpg"], caption, info)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        ValueError: It is no JSON, no object, or nested beyond what Python reads.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
+    return value
+
+
+def _sample(key: str, parts: Mapping[str, bytes], name: str) -> Sample:
+    try:
+        return parse_sample(key, parts)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

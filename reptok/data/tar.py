@@ -7,15 +7,20 @@ extension. Everything else (folders, links, `..`, absolute paths, truncated arch
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 512
+MAX_MEMBER_BYTES = 2**31
+"""Refuse larger members: a shard's blocks are some tens of MB, and a size is a claim of a foreign header."""
+CURE = "rerun the stage that made it"
+_CHUNK = 2**22
 _NAME = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,80})\.(?P<extension>[a-z0-9]{1,12})")
 
 Source = str | Path | BinaryIO
@@ -80,30 +85,47 @@ def split_name(name: str) -> tuple[str, str]:
     return match["key"], match["extension"]
 
 
-def iterate_members(file: BinaryIO, name: str = "the tar") -> Iterator[tuple[Member, bytes]]:
+def iterate_members(
+    file: BinaryIO, name: str = "the tar", refused: Callable[[str], None] | None = None
+) -> Iterator[tuple[Member, bytes]]:
     """Stream `(member, bytes)` in file order; `file` needs no seeking.
+
+    Args:
+        file: The archive.
+        name: What messages call it.
+        refused: Told of each member that is whole and not one of ours (a link, a folder, `..`), which is
+            passed over then; by default it is an error like any other.
 
     Raises:
         ValueError: The archive is truncated or holds anything that `TarWriter` would not write.
     """
     offset = 0
     while (header := _read_header(file, name, offset)) is not None:
-        key, extension, size = header
+        path, kind, size = header
         data = _read_exactly(file, size, name)
         _read_exactly(file, -size % BLOCK, name)
-        yield Member(key, extension, offset + BLOCK, size), data
+        try:
+            key, extension = _checked(path, kind, name)
+        except ValueError as error:
+            if refused is None:
+                raise
+            refused(str(error))
+        else:
+            yield Member(key, extension, offset + BLOCK, size), data
         offset += BLOCK + size + (-size % BLOCK)
 
 
 def index_members(file: BinaryIO, name: str = "the tar") -> list[Member]:
     """List the members of a seekable file by reading their headers alone; errors as in `iterate_members`."""
     members: list[Member] = []
-    offset = 0
+    offset, end = 0, file.seek(0, io.SEEK_END)
     file.seek(0)
     while (header := _read_header(file, name, offset)) is not None:
-        key, extension, size = header
-        members.append(Member(key, extension, offset + BLOCK, size))
+        path, kind, size = header
+        members.append(Member(*_checked(path, kind, name), offset + BLOCK, size))
         offset += BLOCK + size + (-size % BLOCK)
+        if offset > end:
+            raise ValueError(f"{name} is truncated: {offset - end} bytes missing; {CURE}")
         file.seek(offset)
     return members
 
@@ -118,7 +140,8 @@ def opened(source: Source) -> Iterator[tuple[BinaryIO, str]]:
         yield source, str(getattr(source, "name", "the tar"))
 
 
-def _read_header(file: BinaryIO, name: str, offset: int) -> tuple[str, str, int] | None:
+def _read_header(file: BinaryIO, name: str, offset: int) -> tuple[str, bytes, int] | None:
+    """Path, type and size of the member that begins here; None at the end of the archive."""
     header = _read_exactly(file, BLOCK, name)
     if not any(header):
         if any(_read_exactly(file, BLOCK, name)):
@@ -134,21 +157,33 @@ def _read_header(file: BinaryIO, name: str, offset: int) -> tuple[str, str, int]
     path = header[:100].rstrip(b"\0").decode("ascii", "replace")
     if prefix := header[345:500].rstrip(b"\0"):
         path = f"{prefix.decode('ascii', 'replace')}/{path}"
-    if header[156:157] != b"0":
-        raise ValueError(f"{name}: member {path!r} is not a regular file (type {header[156:157]!r}), refused")
+    if not re.fullmatch(rb"[0-7]{11}", header[124:135]):
+        raise ValueError(f"{name}: no size in the header at byte {offset}; the archive is damaged")
+    size = int(header[124:135], 8)
+    if size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{name}: member {path!r} claims {size} bytes, more than a shard's members have")
+    return path, header[156:157], size
+
+
+def _checked(path: str, kind: bytes, name: str) -> tuple[str, str]:
+    """Key and extension of a member that is one of ours."""
+    if kind != b"0":
+        raise ValueError(f"{name}: member {path!r} is not a regular file (type {kind!r}), refused")
     try:
-        key, extension = split_name(path)
+        return split_name(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return key, extension, int(header[124:135], 8)
 
 
 def _read_exactly(file: BinaryIO, size: int, name: str) -> bytes:
-    data = file.read(size)
-    while len(data) < size and (more := file.read(size - len(data))):
-        data += more
-    if len(data) < size:
-        raise ValueError(
-            f"{name} is truncated: {size - len(data)} bytes missing; rerun the stage that made it"
-        )
-    return data
+    """Read in pieces, so that memory follows what is there and not what a header claims."""
+    data = file.read(min(size, _CHUNK))
+    if len(data) == size:
+        return data
+    pieces, missing = [data], size - len(data)
+    while missing and (more := file.read(min(missing, _CHUNK))):
+        pieces.append(more)
+        missing -= len(more)
+    if missing:
+        raise ValueError(f"{name} is truncated: {missing} bytes missing; {CURE}")
+    return b"".join(pieces)

@@ -66,7 +66,7 @@ def test_tokens_are_the_adapted_tokenizers(dataset, tokenizer, run_stage):
 
 def test_statistics_are_those_of_the_train_split(dataset, tokenizer, run_stage):
     tokens, _ = run_stage(EncodeTokens(CONFIG), {"dataset": dataset, "tokenizer": tokenizer})
-    shards = [entry["shard"] for entry in read_index(dataset)["splits"]["train"]]
+    shards = [entry.shard for entry in read_index(dataset).splits["train"]]
     train = np.concatenate([block["token"] for shard in shards for block in stored(tokens, shard)]).reshape(
         -1, 32
     )
