@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from reptok.configs import DecoderConfig
 from reptok.decoder.blocks import DecoderBlock, RMSNorm
@@ -55,10 +54,8 @@ class Decoder(nn.Module):
             token: Projected tokens (B, K, D).
         """
         grid = (x_t.shape[-2] // self.config.patch_size, x_t.shape[-1] // self.config.patch_size)
-        patches = patchify(x_t, self.config.patch_size)
-        # Two linear maps in a row are one: its small matrix costs less than a wide product for every patch.
-        patches = F.linear(patches, self.sequence_in.weight @ self.patch_in.weight)
-        x = torch.cat([self.sequence_in(token.to(patches.dtype)), patches], dim=1)  # (B, K + N, D)
+        patches = self.patch_in(patchify(x_t, self.config.patch_size))
+        x = self.sequence_in(torch.cat([token.to(patches.dtype), patches], dim=1))  # (B, K + N, D)
         cos, sin = self._rotation(grid, token.shape[1])
         c = self.time(t)
         for block in self.blocks:
