@@ -9,7 +9,9 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("blocks", "encoder_step", "decoder_step")
+BENCHES = (
+    "blocks", "loader", "feeding", "encoder_step", "decoder_step", "tokenizer_step", "generator_step",
+)  # fmt: skip
 
 
 def main(names: Sequence[str]) -> int:

@@ -1,9 +1,22 @@
 """The benchmarks' clock: both sides in turns, the median of the ratios."""
 
 import pytest
+import torch
 
 from pipelines.bench import compare as module
+from pipelines.bench import feeding, generator_step, loader, tokenizer_step
 from pipelines.bench.compare import compare
+from reptok.autoencoder import SD_VAE
+from reptok.bench.gpu import TINY
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.encoder.ssl import SSLEncoder
+
+ENCODER = EncoderConfig(name="random_vitdebug8_reg", image_size=64)
+TOKENIZER = RepTokConfig(
+    encoder=ENCODER,
+    decoder=DecoderConfig(width=64, depth=1, heads=2, latent_size=8, token_dim=32),
+    autoencoder=AutoencoderConfig(scale=0.18215, sample=False),
+)
 
 
 def test_the_ratio_is_the_median_of_the_pairs(monkeypatch):
@@ -24,3 +37,33 @@ def test_the_ratio_is_the_median_of_the_pairs(monkeypatch):
     found = compare("work", side("ours"), "peer", side("theirs"), "", pairs=3)
     assert calls == ["ours", "theirs"] * 4
     assert (found.ours, found.theirs, found.ratio) == (2.0, 4.0, pytest.approx(3.0))
+
+
+VAE = {**SD_VAE, "block_out_channels": [16] * 4, "norm_num_groups": 8, "layers_per_block": 1}
+
+
+@pytest.fixture
+def one_pair(monkeypatch):
+    for bench in (feeding, generator_step, loader, tokenizer_step):
+        monkeypatch.setattr(bench, "PAIRS", 1)
+    monkeypatch.setattr(feeding, "SECONDS", 0.1)
+
+
+def test_a_step_from_the_cache_is_the_step_from_pixels(one_pair, monkeypatch):
+    assert "relative error" in tokenizer_step.run(TOKENIZER, VAE).checked
+    assert "relative error" in generator_step.run(TINY.mixer, ENCODER, batch=4).checked
+    frozen = SSLEncoder.frozen
+    drift = iter(range(1, 9))  # a cache of other targets than the encoder gives
+    monkeypatch.setattr(
+        SSLEncoder, "frozen", lambda self, images: frozen(self, images) + torch.randn(32) * next(drift)
+    )
+    with pytest.raises(RuntimeError, match="off by"):
+        tokenizer_step.run(TOKENIZER, VAE)
+
+
+def test_an_epoch_of_the_loader_is_that_of_webdataset(one_pair, monkeypatch):
+    assert "each once" in loader.run(1200).checked
+    assert "waiting for data" in feeding.run(TOKENIZER, 1200).checked
+    monkeypatch.setattr(loader, "_theirs", lambda path: iter([(["000000000"], *torch.zeros(2, 1, 1))]))
+    with pytest.raises(RuntimeError, match="different samples"):
+        loader.run(1200)
