@@ -9,7 +9,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("blocks", "encoder_step", "decoder_step")
+BENCHES = ("blocks", "download", "encoder_step", "decoder_step")
 
 
 def main(names: Sequence[str]) -> int:
