@@ -10,8 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 BENCHES = (
-    "blocks", "loader", "feeding", "encoder_step", "decoder_step", "tokenizer_step", "generator_step",
-)  # fmt: skip
+    "download",
+    "blocks",
+    "loader",
+    "feeding",
+    "encoder_step",
+    "decoder_step",
+    "tokenizer_step",
+    "generator_step",
+)
 
 
 def main(names: Sequence[str]) -> int:

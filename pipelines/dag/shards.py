@@ -12,7 +12,7 @@ import time
 import traceback
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -79,7 +79,11 @@ class ShardError(RuntimeError):
 
 
 def map_shards(
-    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources | None = None
+    shards: Sequence[Shard],
+    job: ShardJob,
+    out: Workspace,
+    resources: WorkerResources | None = None,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Run a job over all shards that are not done yet and return the summed stats of all of them.
 
@@ -91,6 +95,7 @@ def map_shards(
         job: what to do with each.
         out: the stage's workspace.
         resources: actors and what each occupies; 2 actors with one CPU each by default.
+        watch: is told the stats of each shard as it is done.
 
     Raises:
         ValueError: the plan differs from the one this workspace was begun with.
@@ -115,6 +120,8 @@ def map_shards(
             else:
                 done[index] = record
                 rows += record["rows"]
+                if watch:
+                    watch(record["stats"])
                 out.log.progress(rows, total)
     lost = [shard for shard in shards if shard.index not in done]
     if lost:

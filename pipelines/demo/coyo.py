@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.demo.faults import FAULTS, HOSTS, PHOTOS, ROBOTS, Row, Web
 from pipelines.demo.photographs import Split, sample_crop
 from pipelines.demo.subjects import SUBJECTS
-from pipelines.ops.resize import perceptual_hash
+from pipelines.ops.phash import perceptual_hash
 
 SCHEMA = pa.schema(
     [("id", pa.int64()), ("url", pa.string()), ("text", pa.string())]

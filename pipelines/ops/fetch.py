@@ -6,17 +6,22 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
 
 from pipelines.ops import robots
-from pipelines.ops.guard import AddressGuard, AddressRefused, Lookup
+from pipelines.ops.expiring import Expiring
+from pipelines.ops.explained import explained
+from pipelines.ops.guard import AddressGuard, Lookup
+from pipelines.ops.hosts import Host
 from pipelines.ops.manners import AGENT, FetchConfig
 from pipelines.ops.reasons import Failure
 
 REDIRECTS = (301, 302, 303, 307, 308)
+ROBOTS_SECONDS, ADDRESS_SECONDS = 24 * 3600.0, 300.0
+"""How long a robots.txt (at most a day, says RFC 9309) and the addresses of a name are believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +32,21 @@ class FetchResult:
         reason: empty for success, else a word of the vocabulary in `reasons.py`.
         body: the bytes, empty on failure.
         final_url: the last URL that was asked, after redirects; empty if none was.
+        seconds: spent on the network, all tries together; waiting for a turn does not count.
     """
 
     reason: str = ""
     body: bytes = b""
     final_url: str = ""
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass
+class Memory:
+    """What outlives a fetcher: robots.txt by origin and, by name, the addresses that a resolver gave."""
+
+    robots: Expiring[robots.Robots] = field(default_factory=lambda: Expiring(ROBOTS_SECONDS))
+    addresses: Expiring[list[str]] = field(default_factory=lambda: Expiring(ADDRESS_SECONDS))
 
 
 @dataclass
@@ -56,15 +71,22 @@ class Fetcher:
         config: limits and manners.
         overrides: host to "address:port" that serves it (see `AddressGuard`).
         lookup: how names are resolved; the system's resolver by default.
+        memory: what an earlier fetcher learned about hosts.
     """
 
     def __init__(
-        self, config: FetchConfig, overrides: Mapping[str, str] | None = None, lookup: Lookup | None = None
+        self,
+        config: FetchConfig,
+        overrides: Mapping[str, str] | None = None,
+        lookup: Lookup | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._config = config
-        self._guard = AddressGuard(overrides, config.allow_hosts, lookup)
-        self._hosts: dict[str, asyncio.Semaphore] = {}
-        self._robots: dict[URL, asyncio.Task[robots.Robots]] = {}
+        self._memory = memory or Memory()
+        self._guard = AddressGuard(overrides, config.allow_hosts, lookup, self._memory.addresses)
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._hosts: dict[str, Host] = {}
+        self._asking: dict[URL, asyncio.Task[robots.Robots]] = {}
 
     async def __aenter__(self) -> Fetcher:
         self._session = aiohttp.ClientSession(
@@ -84,25 +106,72 @@ class Fetcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._robots.values():
+        for task in self._asking.values():
             task.cancel()
-        await asyncio.gather(*self._robots.values(), return_exceptions=True)
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
         await self._session.close()
 
-    async def fetch(self, url: str) -> FetchResult:
-        """Fetch one URL, with retries; whatever goes wrong becomes a reason, not an exception."""
+    @property
+    def spared(self) -> int:
+        """URLs that were not asked for because their host is down."""
+        return sum(host.spared for host in self._hosts.values())
+
+    @asynccontextmanager
+    async def fetched(self, url: str) -> AsyncIterator[FetchResult]:
+        """Fetch one URL, with retries; whatever goes wrong becomes a reason, not an exception.
+
+        One of `concurrency` places is held while the caller works on the result, so that no more bodies are
+        in memory than there are places; it is not held while the URL waits for its host's turn or for the
+        next try.
+        """
         way = _Try(self._config.total_seconds)
         for attempt in range(self._config.retries + 1):
             try:
-                answer = await self._follow(self._guard.parse(url), way, self._config.max_bytes, polite=True)
-                return FetchResult(body=answer.body, final_url=way.url)
+                first = self._guard.parse(url)
             except Failure as failure:
-                reason = failure.reason
-                if not failure.transient or way.seconds <= 0:
-                    break
-            if attempt < self._config.retries:
-                await asyncio.sleep(self._config.backoff_seconds * 2**attempt)
-        return FetchResult(reason=reason, final_url=way.url)
+                yield FetchResult(reason=failure.reason)
+                return
+            host = self._host(first)
+            await host.turn()
+            async with self._slots:
+                reason, body, again = await self._attempt(host, first, way)
+                if not again or attempt == self._config.retries:
+                    yield FetchResult(
+                        reason=reason,
+                        body=body,
+                        final_url=way.url,
+                        seconds=self._config.total_seconds - way.seconds,
+                    )
+                    return
+            await asyncio.sleep(self._config.backoff_seconds * 2**attempt)
+
+    async def fetch(self, url: str) -> FetchResult:
+        """Fetch one URL and keep its body."""
+        async with self.fetched(url) as result:
+            return result
+
+    async def _attempt(self, host: Host, url: URL, way: _Try) -> tuple[str, bytes, bool]:
+        """Try once: the reason, the body, and whether another try may succeed."""
+        try:
+            host.check()
+        except Failure as failure:
+            way.url = str(url)
+            return failure.reason, b"", False
+        try:
+            answer = await self._follow(url, way, self._config.max_bytes, polite=True)
+        except Failure as failure:
+            again = failure.transient and way.seconds > 0
+            if way.url in ("", str(url)):  # not of a host that a redirect led to
+                host.note(failure.reason)
+            return failure.reason, b"", again
+        host.note("")
+        return "", answer.body, False
+
+    def _host(self, url: URL) -> Host:
+        name = str(url.origin())
+        if name not in self._hosts:
+            self._hosts[name] = Host(self._config)
+        return self._hosts[name]
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
         """Ask for a URL and where it redirects to, judging every hop anew."""
@@ -122,9 +191,9 @@ class Fetcher:
 
     async def _request(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
         """Make one request, within the time that is left; the body of a redirect is not read."""
-        host = self._hosts.setdefault(str(url.origin()), asyncio.Semaphore(self._config.per_host))
         get = self._session.get
-        async with host, self._timed(way), _explained(), get(url, allow_redirects=False) as response:
+        slots = self._host(url).slots
+        async with slots, self._timed(way) as body, explained(), get(url, allow_redirects=False) as response:
             tags = response.headers.getall("X-Robots-Tag", [])
             if polite and self._config.respect_tags and robots.refused_by_tag(tags, AGENT):
                 raise Failure("robots_tag")
@@ -132,19 +201,23 @@ class Fetcher:
                 return _Answer(response.status, response.headers, b"")
             if response.status != 200:
                 raise Failure(f"http_{response.status}", transient=response.status >= 500)
+            body.begun = True
             return _Answer(200, response.headers, await _read(response, max_bytes))
 
     async def _ask_robots(self, url: URL) -> None:
         origin = url.origin()
-        if origin not in self._robots:
-            self._robots[origin] = asyncio.create_task(self._fetch_robots(origin / "robots.txt"))
-        task = self._robots[origin]
-        try:
-            rules = await asyncio.shield(task)
-        except Failure as failure:
-            if failure.transient and self._robots.get(origin) is task:
-                del self._robots[origin]
-            raise
+        rules = self._memory.robots.get(str(origin))
+        if rules is None:
+            if origin not in self._asking:
+                self._asking[origin] = asyncio.create_task(self._fetch_robots(origin / "robots.txt"))
+            task = self._asking[origin]
+            try:
+                rules = await asyncio.shield(task)
+            except Failure as failure:
+                if failure.transient and self._asking.get(origin) is task:
+                    del self._asking[origin]
+                raise
+            self._memory.robots.put(str(origin), rules)
         if not rules.allows(url.raw_path_qs):
             raise Failure("robots_disallowed")
 
@@ -162,16 +235,25 @@ class Fetcher:
         return robots.parse_robots(answer.body.decode("utf-8", "replace"), AGENT)
 
     @asynccontextmanager
-    async def _timed(self, way: _Try) -> AsyncIterator[None]:
+    async def _timed(self, way: _Try) -> AsyncIterator[_Progress]:
+        """Bound the time of a request; one that ends within the body is not worth another try."""
         clock = asyncio.get_running_loop().time
         begin = clock()
+        progress = _Progress()
         try:
             async with asyncio.timeout(max(0.0, min(self._config.attempt_seconds, way.seconds))):
-                yield
+                yield progress
         except TimeoutError:
-            raise Failure("timeout", transient=True) from None
+            raise Failure("timeout", transient=not progress.begun) from None
         finally:
             way.seconds -= clock() - begin
+
+
+@dataclass
+class _Progress:
+    """Whether a request came as far as its body."""
+
+    begun: bool = False
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -195,32 +277,3 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     if inflate is not None and not inflate.eof:
         raise Failure("truncated")
     return bytes(body)
-
-
-@asynccontextmanager
-async def _explained() -> AsyncIterator[None]:
-    """Turn the HTTP client's exceptions into the vocabulary."""
-    try:
-        yield
-    except AddressRefused as error:
-        raise Failure("address_refused", str(error)) from error
-    except aiohttp.ClientConnectorDNSError as error:
-        refused = isinstance(error.os_error, AddressRefused)
-        raise Failure("address_refused" if refused else "dns_failed", str(error)) from error
-    except aiohttp.ClientSSLError as error:
-        raise Failure("tls_failed", str(error)) from error
-    except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, AddressRefused):
-            raise Failure("address_refused", str(error)) from error
-        reset = isinstance(error.os_error, ConnectionResetError)
-        reason = "connection_reset" if reset else "connect_failed"
-        raise Failure(reason, str(error), transient=reset) from error
-    except aiohttp.ClientPayloadError as error:
-        raise Failure("truncated", str(error)) from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-        raise Failure("connection_reset", str(error), transient=True) from error
-    except aiohttp.InvalidURL as error:
-        raise Failure("bad_url", str(error)) from error
-    except aiohttp.ClientError as error:
-        large = "got more than" in str(error).lower() or "too many headers" in str(error).lower()
-        raise Failure("headers_too_large" if large else "protocol_error", str(error)) from error

@@ -12,13 +12,18 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from pipelines.ops.expiring import Expiring
 from pipelines.ops.reasons import Failure
+
+RESOLVER_THREADS = 32
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to numeric addresses; raises OSError if there are none."""
@@ -64,6 +69,7 @@ class AddressGuard(AbstractResolver):
             under symbolic names.
         allow_hosts: hosts whose addresses may be private.
         lookup: how names are resolved; the system's resolver by default.
+        known: addresses that names had a moment ago; they are judged again like new ones.
     """
 
     def __init__(
@@ -71,10 +77,12 @@ class AddressGuard(AbstractResolver):
         overrides: Mapping[str, str] | None = None,
         allow_hosts: Collection[str] = (),
         lookup: Lookup | None = None,
+        known: Expiring[list[str]] | None = None,
     ) -> None:
         self._overrides = {_canonical(host): _endpoint(place) for host, place in (overrides or {}).items()}
         self._allow_hosts = {_canonical(host) for host in allow_hosts}
         self._lookup = lookup or _system_lookup
+        self._known: Expiring[list[str]] = Expiring(0.0) if known is None else known
         self._opened: set[tuple[str, int]] = set(self._overrides.values())
 
     def parse(self, url: str) -> URL:
@@ -112,9 +120,10 @@ class AddressGuard(AbstractResolver):
             return [_result(host, *self._overrides[name])]
         if name.endswith(_UNRESOLVABLE):  # reserved names that never exist (RFC 6761): no need to ask
             raise OSError(f"{host} is a reserved name")
-        addresses = await self._lookup(name, port)
+        addresses = self._known.get(name) or await self._lookup(name, port)
         if not addresses:
             raise OSError(f"{host} has no address")
+        self._known.put(name, addresses)
         if name in self._allow_hosts:
             self._opened.update((address, port) for address in addresses)
         elif not all(is_public(address) for address in addresses):
@@ -135,7 +144,7 @@ class AddressGuard(AbstractResolver):
     def connector(self, connections: int) -> aiohttp.TCPConnector:
         """Make an aiohttp connector that goes through this guard; call it inside the event loop."""
         return aiohttp.TCPConnector(
-            resolver=self, socket_factory=self.socket, limit=connections, ttl_dns_cache=300
+            resolver=self, socket_factory=self.socket, limit=connections, use_dns_cache=False
         )
 
     def _judge_literal(self, host: str, port: int) -> None:
@@ -155,8 +164,17 @@ class AddressGuard(AbstractResolver):
 
 
 async def _system_lookup(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(
+        _resolvers(), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    )
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@lru_cache(maxsize=1)
+def _resolvers() -> ThreadPoolExecutor:
+    """Threads of their own: asyncio's few would let slow name servers hold up every other name."""
+    return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="dns")
 
 
 def _canonical(host: str) -> str:

@@ -20,7 +20,7 @@ class FetchConfig:
         max_bytes: longest body, decompressed.
         max_header_bytes: longest header line.
         max_redirects: redirects followed per try.
-        retries: further tries after a timeout, a reset connection or a 5xx answer.
+        retries: further tries when no answer came in time, a connection was reset or the answer is 5xx.
         backoff_seconds: pause before the first of them, doubled for each further one.
         contact: how a site's owner can reach you; it ends the User-Agent.
         respect_robots: keep to robots.txt.
@@ -28,9 +28,12 @@ class FetchConfig:
         allow_hosts: hosts that may have private addresses.
         concurrency: URLs under way at a time, per worker.
         per_host: connections to one host at a time, per worker.
+        host_rate: requests per second to one host, per worker; 0 is no limit.
+        host_failures: URLs in a row that find a host unreachable before it is left alone.
+        host_pause_seconds: how long it is left alone until one URL may try again.
     """
 
-    attempt_seconds: float = 10.0
+    attempt_seconds: float = 8.0
     total_seconds: float = 30.0
     max_bytes: int = 20 * 1024 * 1024
     max_header_bytes: int = 8190
@@ -43,6 +46,9 @@ class FetchConfig:
     allow_hosts: tuple[str, ...] = ()
     concurrency: int = insignificant(64)
     per_host: int = insignificant(8)
+    host_rate: float = insignificant(10.0)
+    host_failures: int = 10
+    host_pause_seconds: float = 60.0
 
     @property
     def user_agent(self) -> str:

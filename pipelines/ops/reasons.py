@@ -26,10 +26,21 @@ REASONS: dict[str, str] = {
     "not_an_image": "no image of a known format",
     "undecodable": "an image that cannot be decoded",
     "too_many_pixels": "more pixels than the limit, by its header",
+    "too_many_scans": "a JPEG of more passes over its pixels than the limit",
     "too_small": "smaller than the smallest size to accept",
     "too_elongated": "more elongated than the limit",
+    "engine_failed": "a failure of img2dataset that has no word in this vocabulary",
 }
 """Reason to meaning. Beside these there is `http_<status>` for any status but success and redirects."""
+
+HEALING = frozenset(
+    {
+        "dns_failed", "connect_failed", "connection_reset", "tls_failed", "protocol_error", "timeout",
+        "robots_unreachable", "truncated", "engine_failed",
+        "http_408", "http_425", "http_429",
+    }
+)  # fmt: skip
+"""Reasons, beside `http_5xx`, that may be gone at a later time."""
 
 _HTTP = re.compile(r"http_[1-9]\d\d\Z")
 
@@ -37,6 +48,11 @@ _HTTP = re.compile(r"http_[1-9]\d\d\Z")
 def is_reason(reason: str) -> bool:
     """Whether a string belongs to the vocabulary."""
     return reason in REASONS or _HTTP.match(reason) is not None
+
+
+def may_heal(reason: str) -> bool:
+    """Whether a later run may find an image where this one found none."""
+    return reason in HEALING or reason.startswith("http_5")
 
 
 class Failure(Exception):

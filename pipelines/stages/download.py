@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.artifact import MANIFEST
+from pipelines.dag.fingerprint import insignificant, plain
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
-from pipelines.dag.stage import Artifact, Resources, Stage, Workspace
+from pipelines.dag.stage import Artifact, Stage, Workspace
+from pipelines.dag.storage import open_folder
 from pipelines.demo.web import FaultServer
 from pipelines.ops.manners import FetchConfig
+from pipelines.ops.reasons import may_heal
 from pipelines.ops.resize import ResizeConfig
-from reptok.data import columns
+from pipelines.ops.success import SuccessRate
+from pipelines.stages.tables import occupied, table_shards
+
+if TYPE_CHECKING:
+    from pipelines.ops.download import DownloadJob
+
+LOGGED_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +30,28 @@ class DownloadConfig:
     """How to download.
 
     Attributes:
+        engine: "guarded", ours, or "img2dataset", for those who want exactly its behaviour, its lack of
+            guards included.
         fetch: limits and manners.
         resize: what an image must be, and what is made of it.
+        reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
+            that last, are taken over; only what may be better now, or is new, is asked for.
         serve_web: serve the `web` artifact on loopback meanwhile: the demo's URLs lead nowhere else.
         workers: how many processes download, and what each occupies.
     """
 
+    engine: Literal["guarded", "img2dataset"] = "guarded"
     fetch: FetchConfig = field(default_factory=FetchConfig)
     resize: ResizeConfig = field(default_factory=ResizeConfig)
+    reuse: str = ""
     serve_web: bool = False
     workers: WorkerResources = insignificant(factory=WorkerResources)
+
+    def __post_init__(self) -> None:
+        if self.engine == "img2dataset" and self.serve_web:
+            raise ValueError(
+                "download.engine=img2dataset cannot reach the demo's web: its hosts exist for our fetch only"
+            )
 
 
 class Download(Stage):
@@ -38,43 +60,136 @@ class Download(Stage):
     images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
     """
 
-    name, output, version = "download", "images", 1
-    modules = ("pipelines.ops.download",)
+    name, output, version = "download", "images", 2
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
         self.inputs = ("urls", "web") if config.serve_web else ("urls",)
-        self.resources = Resources(cpus=config.workers.workers * config.workers.cpus)
+        self.resources = occupied(config.workers)
+        self.modules = ("pipelines.ops.guarded",) if config.engine == "guarded" else ()
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.ops.download import DownloadJob
-
-        urls = inputs["urls"]
+        shards = table_shards(inputs["urls"])
+        earlier = self._earlier(out)
+        if earlier:
+            shards = _with_earlier(shards, inputs["urls"], earlier)
+        rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
         with ExitStack() as stack:
             server = None
             if self.config.serve_web:
                 server = stack.enter_context(FaultServer.of(inputs["web"]))
-            job = DownloadJob(
-                urls=urls,
-                fetch=self.config.fetch,
-                resize=self.config.resize,
-                overrides=server.overrides if server else {},
-            )
-            stats = map_shards(_shards(urls), job, out, self.config.workers)
+            job = self._job(inputs["urls"], server.overrides if server else {}, earlier)
+            stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
             if server:
                 _compare(server, stats, out)
-        print(f"  {stats['images_ok']:.0f} images from {stats['rows_in']:.0f} URLs", flush=True)
+        _log_times(shards, out)
+        self._say(stats, out)
         return stats
 
+    def _job(self, urls: Artifact, overrides: Mapping[str, str], earlier: Artifact | None) -> DownloadJob:
+        config = self.config
+        common: dict[str, Any] = {
+            "urls": urls, "fetch": config.fetch, "resize": config.resize, "earlier": earlier
+        }  # fmt: skip
+        if config.engine == "guarded":
+            from pipelines.ops.guarded import GuardedDownload
 
-def _shards(urls: Artifact) -> list[Shard]:
-    shards = []
-    for index, name in enumerate(urls.files("urls-*.parquet")):
-        with urls.open(name) as file:
-            shards.append(
-                Shard(index, name.removesuffix(".parquet"), columns.count_rows(file), {"file": name})
+            return GuardedDownload(overrides=overrides, **common)
+        from pipelines.ops.img2dataset_engine import UNGUARDED, Img2datasetDownload
+
+        print(f"  {self.name}: warning: {UNGUARDED}", flush=True)
+        return Img2datasetDownload(**common)
+
+    def _earlier(self, out: Workspace) -> Artifact | None:
+        """The artifact that `reuse` names, if it was made with the same settings.
+
+        Raises:
+            ValueError: there is none, or its rows mean something else.
+        """
+        name = self.config.reuse
+        if not name:
+            return None
+        folder = open_folder(f"{out.url.rpartition('/')[0]}/{name}")
+        if not folder.exists(MANIFEST):
+            raise ValueError(f"download.reuse={name}: {folder.url} holds no published images")
+        earlier = Artifact(self.output, name, folder.url)
+        ours = plain(self.config, significant_only=True)
+        theirs = earlier.manifest["config"]
+        differing = [key for key in ("engine", "fetch", "resize") if not _agree(ours[key], theirs.get(key))]
+        if differing:
+            raise ValueError(
+                f"download.reuse={name}: those images were made with another {' and '.join(differing)}; "
+                "ask for every URL again (download.reuse=), or give the settings that they were made with"
             )
-    return shards
+        return earlier
+
+    def _say(self, stats: Mapping[str, float], out: Workspace) -> None:
+        print(f"  {stats['images_ok']:.0f} images from {stats['rows_in']:.0f} URLs", flush=True)
+        healing = sum(
+            count
+            for key, count in stats.items()
+            if key.startswith("failed_") and may_heal(key.removeprefix("failed_"))
+        )
+        if healing and not self.config.serve_web:
+            print(
+                f"  {healing:.0f} of the failures may heal; data.download.reuse={out.fingerprint} asks for "
+                "those alone",
+                flush=True,
+            )
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    """Whether the recorded settings are these in every field that can change bytes."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return all(_agree(value, theirs.get(key)) for key, value in ours.items())
+    return bool(ours == theirs)
+
+
+def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> list[Shard]:
+    """Add to each shard's payload the files of the earlier artifact that hold some of its URLs."""
+    from pipelines.ops.reuse import EarlierFiles
+    from reptok.data import columns
+
+    files = EarlierFiles(earlier)
+    found = []
+    for shard in shards:
+        name = shard.payload["file"]
+        with urls.open(name) as file:
+            wanted = columns.read_table(file, columns.URLS, name, columns=["url"]).column("url").to_pylist()
+        payload = {**shard.payload, "earlier": files.holding(wanted)}
+        found.append(Shard(shard.index, shard.name, shard.rows, payload))
+    return found
+
+
+def _log_times(shards: list[Shard], out: Workspace) -> None:
+    """Record every row's network seconds in the run: in the artifact they would make equal answers differ."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipelines.ops.download import times_file
+
+    if sum(shard.rows for shard in shards) > LOGGED_ROWS:
+        return
+    names = [times_file(shard.index) for shard in shards]
+    tables = [
+        pq.read_table(pa.BufferReader(out.folder.read_bytes(name)))
+        for name in names
+        if out.folder.exists(name)
+    ]
+    if not tables:
+        return
+    table = pa.concat_tables(tables)
+    path = out.scratch / "seconds.parquet"
+    pq.write_table(table, path, compression="zstd")
+    out.log.file(path)
+    seconds = table.column("seconds").to_numpy()
+    out.log.metrics({f"fetch/seconds_p{p}": float(_percentile(seconds, p)) for p in (50, 95, 99)})
+
+
+def _percentile(values: Any, percent: float) -> float:
+    import numpy as np
+
+    return float(np.percentile(values, percent)) if len(values) else 0.0
 
 
 def _compare(server: FaultServer, stats: Mapping[str, float], out: Workspace) -> None:

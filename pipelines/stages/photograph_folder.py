@@ -15,7 +15,6 @@ class PhotographFolder(Stage):
 
     name, inputs, output, version = "photograph_folder", (), "pictures", 1
     needs_cluster: ClassVar[bool] = False
-    modules = ("imagehash",)
 
     def __init__(self, config: CoyoConfig) -> None:
         super().__init__(replace(config, fault_fraction=0.0))

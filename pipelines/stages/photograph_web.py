@@ -25,7 +25,6 @@ class PhotographWeb(Stage):
 
     name, inputs, output, version = "photograph_web", (), "web", 1
     needs_cluster: ClassVar[bool] = False
-    modules = ("imagehash",)
 
     def __init__(self, config: CoyoConfig) -> None:
         super().__init__(config)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 Source = str | Path | BinaryIO
 
-SUCCESS, FAILED = "success", "failed"
-"""Values of the `status` column of `IMAGES`."""
+SUCCESS, FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE = "success", "failed_to_download", "failed_to_resize"
+"""Values of the `status` column of `IMAGES`, which are img2dataset's."""
 
 ROWS_PER_GROUP = 1000
 """Rows of one parquet row group: what a streaming reader holds in memory at a time."""

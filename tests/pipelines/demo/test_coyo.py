@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.demo.coyo import SCHEMA, Corpus, CoyoConfig, make_corpus
 from pipelines.demo.faults import FAULTS, place
 from pipelines.demo.subjects import CLASS_NAMES
-from pipelines.ops.resize import perceptual_hash
+from pipelines.ops.phash import perceptual_hash
 
 CONFIG = CoyoConfig(images=72, fault_fraction=0.5, val_fraction=0.25)
 COYO = """

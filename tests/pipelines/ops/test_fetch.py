@@ -18,7 +18,7 @@ from pipelines.ops.reasons import is_reason
 
 SITE = "site.test"
 FAST = FetchConfig(
-    attempt_seconds=20.0, total_seconds=40.0, backoff_seconds=0.01, retries=2, max_bytes=10_000
+    attempt_seconds=20.0, total_seconds=40.0, backoff_seconds=0.01, retries=2, max_bytes=10_000, host_rate=0
 )
 Answer = bytes | Callable[[asyncio.StreamWriter, int], Any]
 

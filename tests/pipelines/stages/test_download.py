@@ -14,15 +14,16 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from pipelines.demo.coyo import CoyoConfig
 from pipelines.demo.web import FaultServer
-from pipelines.ops.download import DownloadJob
+from pipelines.ops.guarded import GuardedDownload
 from pipelines.ops.manners import FetchConfig
 from pipelines.ops.resize import ResizeConfig
-from pipelines.stages.download import Download, DownloadConfig, _shards
+from pipelines.stages.download import Download, DownloadConfig
 from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
+from pipelines.stages.tables import table_shards
 from reptok.data import columns
 
-FETCH = FetchConfig(attempt_seconds=4.0, total_seconds=6.0, backoff_seconds=0.05)
+FETCH = FetchConfig(attempt_seconds=4.0, total_seconds=6.0, backoff_seconds=0.05, host_rate=0)
 RESIZE = ResizeConfig(image_size=64)
 
 
@@ -46,8 +47,8 @@ class Run:
         self.out = Workspace(str(folder / "images"))
         self.stats: dict[str, float] = {}
         with FaultServer.of(inputs["web"]) as server:
-            job = DownloadJob(urls=inputs["urls"], fetch=fetch, resize=RESIZE, overrides=server.overrides)
-            for shard in _shards(inputs["urls"])[::order]:
+            job = GuardedDownload(urls=inputs["urls"], fetch=fetch, resize=RESIZE, overrides=server.overrides)
+            for shard in table_shards(inputs["urls"])[::order]:
                 for key, value in job(shard, self.out).items():
                     self.stats[key] = self.stats.get(key, 0) + value
         self.server = server
@@ -84,7 +85,10 @@ def test_every_url_has_its_row_in_order_with_the_expected_outcome(
         fault = faults.get(str(source["id"]), {"fault": "", "expected": "success"})
         expected = "success" if fault["expected"].startswith("dropped_") else fault["expected"]
         assert (row["reason"] or row["status"]) == expected, (fault, row["url"])
-        assert (row["jpg"] is None) == (row["status"] == columns.FAILED)
+        assert (row["jpg"] is None) == (row["status"] != columns.SUCCESS)
+        judged = row["reason"] in ("truncated", "not_an_image", "too_many_pixels", "too_small")
+        cut_body = fault["fault"] == "cut_body"  # the answer ended, not the image
+        assert (row["status"] == columns.FAILED_TO_RESIZE) == (judged and not cut_body)
 
 
 def test_the_stats_account_for_every_row_and_the_servers_own_count_agrees(run: Run) -> None:

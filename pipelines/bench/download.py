@@ -1,0 +1,87 @@
+"""The download of a shard of photographs over loopback: the guarded engine against img2dataset's Downloader."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipelines.bench.compare import Comparison, compare
+from pipelines.bench.loopback import photographs, served
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import Shard
+from pipelines.dag.workspace import Workspace
+from pipelines.ops.download import DownloadJob
+from pipelines.ops.guarded import GuardedDownload
+from pipelines.ops.img2dataset_engine import Img2datasetDownload
+from pipelines.ops.manners import FetchConfig
+from pipelines.ops.resize import ResizeConfig
+from reptok.data import columns
+
+IMAGES = 300
+SMALLEST_SSIM = 0.985
+
+
+def run() -> Comparison:
+    """Fetch, decode, resize to 256 px, hash and write one shard; every check of the guarded engine is on."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder, "web"), photographs()) as place:
+        sides = _sides(Path(folder), place)
+        written = {name: side() for name, side in sides.items()}
+        similar = _similarity(*written.values())
+        if similar.mean() < SMALLEST_SSIM:
+            raise RuntimeError(f"the engines make other pixels: SSIM {similar.mean():.4f}")
+        return compare(
+            f"download of {IMAGES} JPEGs of 640-1024 px to 256 px",
+            sides["guarded"],
+            "img2dataset's Downloader",
+            sides["img2dataset"],
+            f"all images; SSIM {similar.mean():.4f}, least {similar.min():.4f}",
+            pairs=5,
+        )
+
+
+def _sides(folder: Path, place: str) -> Mapping[str, Callable[[], list[bytes]]]:
+    address, port = place.split(":")
+    urls = [f"http://{address}:{port}/{number % len(photographs())}.jpg" for number in range(IMAGES)]
+    listed = Workspace(str(folder / "urls"))
+    with listed.create("urls-00000.parquet") as file:
+        rows = {"key": [f"{number:012d}" for number in range(IMAGES)], "url": urls}
+        columns.write_table(file, rows, columns.URLS)  # type: ignore[arg-type]
+    listed.publish({})
+    artifact = Artifact("urls", "", listed.url)
+    resize, shard = ResizeConfig(image_size=256), Shard(0, "0", IMAGES, {"file": "urls-00000.parquet"})
+
+    def side(job: DownloadJob, name: str) -> Callable[[], list[bytes]]:
+        out = Workspace(str(folder / name))
+
+        def work() -> list[bytes]:
+            stats = job(shard, out)
+            if stats["images_ok"] != IMAGES:
+                raise RuntimeError(f"{name} lost images: {dict(stats)}")
+            with out.folder.open("images-00000.parquet") as file:
+                return columns.read_table(file, columns.IMAGES, "", ["jpg"]).column("jpg").to_pylist()
+
+        return work
+
+    polite = FetchConfig(allow_hosts=(address,), host_rate=0, per_host=64)
+    return {
+        "guarded": side(GuardedDownload(urls=artifact, resize=resize, fetch=polite), "guarded"),
+        "img2dataset": side(Img2datasetDownload(urls=artifact, resize=resize, fetch=polite), "img2dataset"),
+    }
+
+
+def _similarity(ours: list[bytes], theirs: list[bytes]) -> np.ndarray:
+    """SSIM of the luminance of each photograph's two results."""
+    from skimage.metrics import structural_similarity
+
+    def grey(data: bytes) -> np.ndarray:
+        return np.asarray(Image.open(BytesIO(data)).convert("L"))
+
+    pairs = list(zip(ours, theirs, strict=True))[: len(photographs())]
+    return np.array([structural_similarity(grey(a), grey(b)) for a, b in pairs])
