@@ -31,7 +31,10 @@ def main(arguments: Sequence[str]) -> int:
         if part not in (*PARTS, "both"):
             raise ValueError(f"part is {', '.join(PARTS)} or both, not {part!r}")
         config = load_config(Config, [a for a in arguments if not a.startswith("part=")])
-        for name in PARTS if part == "both" else (part,):
+        trained = PARTS if config.tokenizer == "reptok" else ("generator",)
+        if part not in (*trained, "both"):
+            raise ValueError(f"experiment={config.experiment} trains no {part}")
+        for name in trained if part == "both" else (part,):
             measure(config, name)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -26,7 +26,8 @@ def matmul_speed(device: torch.device | str, precision: Precision = "float32") -
     """
     device = torch.device(device)
     n = MATRIX.get(device.type, 2048)
-    a, b = torch.randn(2, n, n, device=device, dtype=getattr(torch, precision))
+    own = torch.Generator(device).manual_seed(0)  # a training's random numbers stay as they are
+    a, b = torch.randn(2, n, n, device=device, generator=own).to(getattr(torch, precision))
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
     _finish(device)

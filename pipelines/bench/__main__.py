@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 BENCHES = (
@@ -35,11 +36,11 @@ def main(names: Sequence[str]) -> int:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         found = import_module(f"pipelines.bench.{name}").run()
         table.add_row(
-            found.name,
+            escape(found.name),  # the [cls] of a name is no markup
             f"{found.ours:.3f}",
-            found.peer,
+            escape(found.peer),
             f"{found.theirs:.3f}",
-            found.checked,
+            escape(found.checked),
             f"{found.ratio:.2f} x",
         )
     Console(width=140 if sys.stdout.isatty() else 120).print(table)

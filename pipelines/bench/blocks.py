@@ -50,7 +50,7 @@ def _write_both(folder: Path, samples: int) -> tuple[Path, Path]:
         writer.close()
     with wds.TarWriter(str(members), mtime=0) as sink:
         for key, latent, token in zip(keys, latents, tokens, strict=True):
-            sink.write({"__key__": key, "latent.npy": _npy(latent), "token.npy": _npy(token)})
+            sink.write({"__key__": key, "latent.npy": npy(latent), "token.npy": npy(token)})
     return blocks, members
 
 
@@ -64,7 +64,8 @@ def _from_members(path: Path) -> Rows:
         yield np.load(io.BytesIO(sample["latent.npy"])), np.load(io.BytesIO(sample["token.npy"]))
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """Return an array as the bytes of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

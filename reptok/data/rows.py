@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -25,13 +24,6 @@ class Rows(Protocol):
 S = TypeVar("S", bound=Rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Array:
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
 class BlockRows:
     """The rows of one shard of packed blocks (`latents`, `tokens`)."""
 
@@ -42,63 +34,52 @@ class BlockRows:
             ValueError: The archive or a block's header is damaged.
         """
         self.path = path
-        self._bytes = np.memmap(path, np.uint8, "r")
+        # As a plain array: every slice of a memmap object runs Python code.
+        self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray)
         entries = index_blocks(path)
         self._ends = np.cumsum([entry.rows for entry in entries])
-        self._blocks = [self._header(entry.offset) for entry in entries]
+        self._blocks = [self._arrays(entry.offset) for entry in entries]
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def keys(self) -> list[str]:
         """Return every row's key, in order."""
-        return [key for block in self._blocks for key in unpack_keys(self._view(block[KEYS]))]
+        return [key for block in self._blocks for key in unpack_keys(block[KEYS])]
 
-    def gather(self, name: str, rows: np.ndarray, variant: np.ndarray) -> np.ndarray:
-        """Copy rows of array `name`, stored as (n, variants, ...).
+    def locate(self, name: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Group row numbers by block.
 
         Args:
             name: The array's name in the blocks.
             rows: Row numbers in the shard, int (k,).
-            variant: Which variant of each row (0 image, 1 its mirror image), int (k,).
 
-        Returns:
-            The rows, (k, ...) in the stored dtype.
+        Yields:
+            The block's array as it is stored, (n, variants, ...), variant 0 being the image and 1 its mirror
+            image; the row numbers in it; where these stand in `rows`.
 
         Raises:
             ValueError: The blocks hold no such array.
         """
         blocks = np.searchsorted(self._ends, rows, side="right")
-        result: np.ndarray | None = None
         for number in np.unique(blocks):
             if name not in self._blocks[number]:
                 raise ValueError(f"{self.path} holds no {name!r} (it has: {', '.join(self._blocks[number])})")
-            view, chosen = self._view(self._blocks[number][name]), blocks == number
-            start = self._ends[number] - len(view)
-            part = view[rows[chosen] - start, variant[chosen]]
-            if result is None:
-                result = np.empty((len(rows), *part.shape[1:]), part.dtype)
-            result[chosen] = part
-        if result is None:
-            raise ValueError("no row was asked for")
-        return result
+            array, places = self._blocks[number][name], np.flatnonzero(blocks == number)
+            yield array, rows[places] - (self._ends[number] - len(array)), places
 
-    def _header(self, offset: int) -> dict[str, _Array]:
+    def _arrays(self, offset: int) -> dict[str, np.ndarray]:
+        """Return the arrays of the block at `offset`, as views of the file."""
         length = int.from_bytes(self._bytes[offset : offset + 8].tobytes(), "little")
-        header = json.loads(self._bytes[offset + 8 : offset + 8 + length].tobytes())
+        start = offset + 8 + length
+        header = json.loads(self._bytes[offset + 8 : start].tobytes())
+        header.pop("__metadata__", None)
         return {
-            name: _Array(
-                offset + 8 + length + entry["data_offsets"][0],
-                tuple(entry["shape"]),
-                np.dtype(_DTYPES[entry["dtype"]]),
-            )
+            name: self._bytes[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+            .view(_DTYPES[entry["dtype"]])
+            .reshape(entry["shape"])
             for name, entry in header.items()
-            if name != "__metadata__"
         }
-
-    def _view(self, array: _Array) -> np.ndarray:
-        size = int(np.prod(array.shape)) * array.dtype.itemsize
-        return self._bytes[array.offset : array.offset + size].view(array.dtype).reshape(array.shape)
 
 
 class ImageRows:

@@ -20,5 +20,7 @@ def test_the_speed_is_operations_over_seconds(monkeypatch):
     products = []
     real = torch.mm
     monkeypatch.setattr(throughput.torch, "mm", lambda a, b, out: products.append(real(a, b, out=out)))
+    before = torch.random.get_rng_state()
     assert matmul_speed("cpu") == 2 * 16**3 / 0.5
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert products[0].shape == (16, 16) and products[0].dtype == torch.float32
