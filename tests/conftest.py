@@ -36,3 +36,9 @@ def small_dataset() -> ModuleType:
 def hostile_web() -> ModuleType:
     """A web server that means harm, its bombs, and a witness of connections."""
     return _load("hostile_web")
+
+
+@pytest.fixture(scope="session")
+def nasty_images() -> ModuleType:
+    """Odd, damaged and malicious images, each with its fate."""
+    return _load("nasty_images")
