@@ -30,3 +30,15 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_dataset() -> ModuleType:
     """The writers of small `dataset`, `latents` and `tokens` folders."""
     return _load("small_dataset")
+
+
+@pytest.fixture(scope="session")
+def hostile_web() -> ModuleType:
+    """A web server that means harm, its bombs, and a witness of connections."""
+    return _load("hostile_web")
+
+
+@pytest.fixture(scope="session")
+def nasty_images() -> ModuleType:
+    """Odd, damaged and malicious images, each with its fate."""
+    return _load("nasty_images")

@@ -1,4 +1,4 @@
-"""The download of a shard of photographs over loopback: the guarded engine against img2dataset's Downloader."""
+"""The download of a shard of photographs over loopback: our engine against img2dataset's Downloader."""
 
 from __future__ import annotations
 

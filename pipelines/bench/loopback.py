@@ -54,7 +54,7 @@ def photographs() -> list[bytes]:
     rng = np.random.default_rng(0)
     found = []
     for number in range(25):
-        source = Image.fromarray(getattr(skimage.data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)]()))
+        source = Image.fromarray(getattr(skimage.data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])())
         side = min(source.size)
         left, top = (source.width - side) // 2, (source.height - side) // 2
         size = tuple(int(value) for value in rng.integers(SMALLEST, LARGEST + 1, 2))

@@ -29,12 +29,19 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to numeric addresses; raises OSError if there are none."""
 
 _GLOBAL_UNICAST_V6 = ipaddress.ip_network("2000::/3")
-_EMBEDDING_V6 = tuple(ipaddress.ip_network(net) for net in ("2001::/32", "2002::/16"))  # Teredo, 6to4
-_NOT_OURS_V4 = tuple(
+_NOT_OURS = tuple(
     ipaddress.ip_network(net)
     for net in (
         "168.63.129.16/32",  # a cloud's metadata service that lives in public space
-        "192.88.99.0/24",  # 6to4 relays
+        "192.0.0.0/24",  # protocol assignments, another cloud's metadata; not all Pythons know them
+        "192.31.196.0/24",  # sinks and relays: AS112, AMT, 6to4
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.175.48.0/24",
+        "2001::/23",  # protocol assignments, Teredo among them, which embeds IPv4 addresses
+        "2002::/16",  # 6to4, which embeds them too
+        "2620:4f:8000::/48",
+        "3fff::/20",  # documentation
     )
 )
 _UNRESOLVABLE = (".test", ".invalid")
@@ -52,13 +59,10 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv4Address):
-        return ip.is_global and not ip.is_multicast and not any(ip in net for net in _NOT_OURS_V4)
-    return (
-        ip.scope_id is None
-        and ip in _GLOBAL_UNICAST_V6
-        and ip.is_global
-        and not any(ip in net for net in _EMBEDDING_V6)
-    )
+        unicast = not ip.is_multicast
+    else:
+        unicast = ip.scope_id is None and ip in _GLOBAL_UNICAST_V6
+    return unicast and ip.is_global and not any(ip in net for net in _NOT_OURS)
 
 
 class AddressGuard(AbstractResolver):

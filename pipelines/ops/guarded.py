@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,10 @@ class GuardedDownload(DownloadJob):
     fetch: FetchConfig
     overrides: Mapping[str, str] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+
+    def setup(self) -> None:
+        """Silence what the decoders have to say about damaged metadata: there is much of it."""
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
     def obtain(self, urls: Sequence[str]) -> tuple[list[Outcome], Mapping[str, float]]:
         """Download URLs, some at a time; the stats count those whose host was left alone."""

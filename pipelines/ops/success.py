@@ -60,7 +60,7 @@ class SuccessRate:
         named = ", ".join(f"{reason} {count:,.0f}" for reason, count in reasons.most_common(3))
         before = self._images / self._rows
         return (
-            f"warning: only {rate:.1%} of the last URLs gave an image, {before:.1%} before ({named}). Is this "
-            "machine's network or name server away? What failed can be asked again later, with "
+            f"warning: only {rate:.1%} of the last URLs gave an image, {before:.1%} before ({named}). Is "
+            "this machine's network or name server away? What failed can be asked again later, with "
             "data.download.reuse=<the fingerprint of these images>"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import fsspec
@@ -21,10 +21,14 @@ def find_sources(places: Sequence[str]) -> list[tuple[Any, str]]:
 
     Raises:
         FileNotFoundError: a place holds no parquet or CSV file.
+        ValueError: the package that reads such places is not installed.
     """
     found = []
     for place in places:
-        system, path = fsspec.core.url_to_fs(place)
+        try:
+            system, path = fsspec.core.url_to_fs(place)
+        except ImportError as error:
+            raise ValueError(f"{place}: {error}, with pip beside this project") from error
         if any(sign in path for sign in "*?["):
             paths = sorted(system.glob(path))
         elif path.endswith(SUFFIXES):
@@ -38,13 +42,16 @@ def find_sources(places: Sequence[str]) -> list[tuple[Any, str]]:
     return found
 
 
-def read_source(file: BinaryIO, name: str, columns: Mapping[str, str]) -> Iterator[pa.Table]:
+def read_source(
+    file: BinaryIO, name: str, columns: Mapping[str, str], only: Iterable[str] | None = None
+) -> Iterator[pa.Table]:
     """Stream a file as tables of at most `BATCH_ROWS` rows (parquet) or a few MB (CSV).
 
     Args:
         file: open for reading; seekable for parquet.
         name: of the file, for its format and for messages.
         columns: our name to the file's name, for columns that are called otherwise there.
+        only: our names of the columns to read, as far as the file has them; all by default.
 
     Raises:
         ValueError: not readable, or without one of the columns.
@@ -52,21 +59,25 @@ def read_source(file: BinaryIO, name: str, columns: Mapping[str, str]) -> Iterat
     try:
         if name.endswith(".parquet"):
             parquet = pq.ParquetFile(file)
-            schema = parquet.schema_arrow
-            batches: Iterator[pa.RecordBatch] = parquet.iter_batches(batch_size=BATCH_ROWS)
+            ours = _renamed(parquet.schema_arrow.names, name, columns)
+            read = [column for column in ours if only is None or ours[column] in set(only)]
+            schema = pa.schema([parquet.schema_arrow.field(column) for column in read])
+            batches: Iterator[pa.RecordBatch] = parquet.iter_batches(batch_size=BATCH_ROWS, columns=read)
         else:
             stream: Any = pa.CompressedInputStream(file, "gzip") if name.endswith(".gz") else file
             reader = csv.open_csv(stream, read_options=csv.ReadOptions(block_size=CHUNK_BYTES))
             schema, batches = reader.schema, iter(reader)
-        renamed = _renamed(schema.names, name, columns)
-        yield schema.empty_table().rename_columns(renamed)
+            ours = _renamed(schema.names, name, columns)
+        yield schema.empty_table().rename_columns([ours[column] for column in schema.names])
         for batch in batches:
-            yield pa.Table.from_batches([batch]).rename_columns(renamed)
+            table = pa.Table.from_batches([batch])
+            yield table.rename_columns([ours[column] for column in table.column_names])
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{name} is not readable: {error}") from error
 
 
-def _renamed(present: Sequence[str], name: str, columns: Mapping[str, str]) -> list[str]:
+def _renamed(present: Sequence[str], name: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The file's column names to ours."""
     wanted = {"url": "url", "text": "text", **columns}
     for ours, theirs in wanted.items():
         if theirs not in present:
@@ -75,4 +86,7 @@ def _renamed(present: Sequence[str], name: str, columns: Mapping[str, str]) -> l
                 f"right one with columns.{ours}=..."
             )
     ours_of = {theirs: ours for ours, theirs in wanted.items()}
-    return [ours_of.get(column, f"{column}_original" if column in wanted else column) for column in present]
+    names = {}
+    for column in present:
+        names[column] = ours_of.get(column, f"{column}_original" if column in wanted else column)
+    return names

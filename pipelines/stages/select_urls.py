@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 
+from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.demo.web import TABLE
-from pipelines.ops.url_rules import Filters, check_columns, make_rules
+from pipelines.ops.drop_report import as_html, as_json
+from pipelines.ops.duplicates import MAX_DISTANCE, Neighbours
+from pipelines.ops.url_rules import Filters, image_hashes, make_rules
 from pipelines.ops.url_source import find_sources, read_source
+from pipelines.ops.url_survey import Dedup, Survey
 from reptok.data import columns
 
 KEY_DIGITS = 12
@@ -27,80 +33,136 @@ class SelectUrlsConfig:
         sources: parquet or CSV files, folders or globs, by any URL of fsspec; none for the `web` artifact.
         columns: our column name to the source's, where they differ (`url`, `text`, ...).
         filters: bounds on columns.
-        opt_out: file with a URL or a host per line that must not be used ("" for none).
+        opt_out: file with a URL or a host per line that must not be used ("" for none). Another list makes
+            another artifact, and so do all stages after it; `pipelines/purge.py` deletes what the old ones
+            hold.
+        held_out: file of `image_phash` values, one per line, of images that must stay unseen ("" for none).
+        held_out_distance: largest Hamming distance at which an image counts as one of those.
         dedup_url: keep one row per URL.
         dedup_image: keep one row per `image_phash`.
+        dedup_distance: also keep one row of images whose hashes differ in at most so many bits (0 for none).
         rows_per_shard: rows of one output file, which is what one download job works on.
+        lists_digest: of the contents of both files; the stage fills it in.
     """
 
     sources: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
-    opt_out: str = ""
+    opt_out: str = insignificant("")
+    held_out: str = insignificant("")
+    held_out_distance: int = 4
     dedup_url: bool = True
     dedup_image: bool = True
+    dedup_distance: int = 0
     rows_per_shard: int = 10_000
+    lists_digest: str = ""
 
     def __post_init__(self) -> None:
         if self.rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {self.rows_per_shard}")
+        for name in ("held_out_distance", "dedup_distance"):
+            if not 0 <= getattr(self, name) <= MAX_DISTANCE:
+                raise ValueError(
+                    f"{name} must be between 0 and {MAX_DISTANCE} bits, not {getattr(self, name)}"
+                )
 
 
 class SelectUrls(Stage):
     """Filter and deduplicate a list of URLs, and give every row that stays its key.
 
+    The list is read twice: first the columns that the rules read, then the rows that stay.
+
     urls-{shard}.parquet   `columns.URLS` and whatever else the source has
-    drops.json             what each rule dropped, in the order in which they applied
+    drops.json             what each rule drops, alone and in the order in which they apply
+    drops.html             the same for people
     """
 
-    name, output, version = "select_urls", "urls", 1
+    name, output, version = "select_urls", "urls", 2
     needs_cluster: ClassVar[bool] = False
 
     def __init__(self, config: SelectUrlsConfig) -> None:
-        super().__init__(config)
+        super().__init__(replace(config, lists_digest=_lists_digest(config)))
         self.inputs = () if config.sources else ("web",)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        rules = make_rules(
-            self.config.filters,
-            opted_out=_read_lines(self.config.opt_out),
-            dedup_url=self.config.dedup_url,
-            dedup_image=self.config.dedup_image,
-        )
+        shutil.rmtree(out.scratch / "hashes", ignore_errors=True)  # of a run that was killed
+        survey = surveyed(self.config, self._tables(inputs), out.scratch / "hashes")
+        report = as_json(survey)
+        if not report["rows_out"]:
+            raise ValueError(f"no URL is left of {survey.rows} rows; dropped: {report['rules']}")
         shards = _ShardWriter(out, self.config.rows_per_shard)
-        read: dict[str, int] = {}
-        for name, table in self._tables(inputs):
-            if name not in read:
-                check_columns(rules, table.column_names, name)
-            read[name] = read.get(name, 0) + table.num_rows
-            for rule in rules:
-                table = rule(table)
-            shards.add(table, name)
+        read = 0
+        for name, table in self._tables(inputs)(None):
+            if read + table.num_rows <= survey.rows:
+                shards.add(table.filter(survey.alive.slice(read, read + table.num_rows)), name)
+            read += table.num_rows
         shards.close()
-        rows_in = sum(read.values())
-        report = [{"rule": rule.name, "threshold": rule.threshold, "dropped": rule.dropped} for rule in rules]
-        sources = [{"file": posixpath.basename(name), "rows": rows} for name, rows in read.items()]
-        out.write_json(
-            "drops.json",
-            {"rows_in": rows_in, "rows_out": shards.rows, "rules": report, "sources": sources},
-        )
-        if not shards.rows:
-            raise ValueError(f"no URL is left of {rows_in} rows; dropped: {report}")
+        if read != survey.rows:
+            raise ValueError(
+                f"the list had {survey.rows} rows when it was judged and {read} a moment later; run again "
+                "when nobody writes to it"
+            )
+        out.write_json("drops.json", report)
+        out.write_bytes("drops.html", as_html(report).encode())
         return {
-            "rows_in": rows_in,
+            "rows_in": survey.rows,
             "rows_out": shards.rows,
             "shards": shards.count,
-            **{f"dropped_{rule.name}": rule.dropped for rule in rules},
+            **{f"dropped_{drops.rule}": drops.dropped for drops in survey.drops},
         }
 
-    def _tables(self, inputs: Mapping[str, Artifact]) -> Iterator[tuple[str, pa.Table]]:
-        if not self.config.sources:
-            with inputs["web"].open(TABLE) as file:
-                yield from ((TABLE, table) for table in read_source(file, TABLE, self.config.columns))
+    def _tables(self, inputs: Mapping[str, Artifact]) -> Tables:
+        if self.config.sources:
+            return Tables(self.config)
+        return Tables(self.config, inputs["web"])
+
+
+class Tables:
+    """The list as a stream of (file, table), as often as it is called.
+
+    Args:
+        config: names the files.
+        web: an artifact that holds the list instead.
+    """
+
+    def __init__(self, config: SelectUrlsConfig, web: Artifact | None = None) -> None:
+        self._config, self._web = config, web
+
+    def __call__(self, only: Iterable[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        """Read the columns named `only`, or all."""
+        if self._web:
+            with self._web.open(TABLE) as file:
+                for table in read_source(file, TABLE, self._config.columns, only):
+                    yield TABLE, table
             return
-        for system, path in find_sources(self.config.sources):
+        for system, path in find_sources(self._config.sources):
             with system.open(path, "rb") as file:
-                yield from ((path, table) for table in read_source(file, path, self.config.columns))
+                for table in read_source(file, path, self._config.columns, only):
+                    yield path, table
+
+
+def surveyed(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int | None = None) -> Survey:
+    """Judge every row of a list, or its first ones.
+
+    Args:
+        config: the rules.
+        tables: gives the list as a stream of (file, table) for the names of the columns to read.
+        folder: for temporary files.
+        most_rows: judge no more rows than about this.
+    """
+    held_out = None
+    if config.held_out:
+        held_out = Neighbours(image_hashes(read_lines(config.held_out))[0], config.held_out_distance)
+    rules = make_rules(config.filters, opted_out=read_lines(config.opt_out), held_out=held_out)
+    dedup = Dedup(url=config.dedup_url, image=config.dedup_image, image_distance=config.dedup_distance)
+    survey = Survey(rules, dedup, folder)
+    for name, table in tables(survey.columns):
+        survey.add(name, table)
+        if most_rows is not None and survey.rows >= most_rows:
+            break
+    survey.finish()
+    shutil.rmtree(folder, ignore_errors=True)
+    return survey
 
 
 class _ShardWriter:
@@ -138,8 +200,17 @@ class _ShardWriter:
         self.count += 1
 
 
-def _read_lines(place: str) -> list[str]:
+def read_lines(place: str) -> list[str]:
+    """Lines of a list without comments; hashes and hosts have no "#" in front."""
     if not place:
         return []
     with fsspec.open(place, "rt", encoding="utf-8") as file:
         return [line.strip() for line in file if line.strip() and not line.startswith("#")]
+
+
+def _lists_digest(config: SelectUrlsConfig) -> str:
+    """What a list says is significant, not where it lies: a longer list must make another artifact."""
+    if not (config.opt_out or config.held_out):
+        return ""
+    contents = [sorted(read_lines(place)) for place in (config.opt_out, config.held_out)]
+    return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]

@@ -58,7 +58,7 @@ def test_shards_have_ascending_unique_keys_and_keep_all_columns(tmp_path: Path) 
     assert [row["key"] for row in rows] == [f"{i:012d}" for i in range(11)]
     assert [row["url"] for row in rows] == [f"http://a.test/{i}" for i in range(11)]
     assert rows[3]["score"] == 0.3
-    assert out.files() == ["drops.json", *(f"urls-{i:05d}.parquet" for i in range(3))]
+    assert out.files() == ["drops.html", "drops.json", *(f"urls-{i:05d}.parquet" for i in range(3))]
     assert stats == {
         "rows_in": 13,
         "rows_out": 11,
@@ -68,7 +68,7 @@ def test_shards_have_ascending_unique_keys_and_keep_all_columns(tmp_path: Path) 
         "dropped_duplicate_image": 0,
     }
     report = out.read_json("drops.json")
-    assert report["rules"][1] == {"rule": "duplicate_url", "threshold": None, "dropped": 2}
+    assert report["rules"][1] == {"rule": "duplicate_url", "threshold": None, "alone": 2, "dropped": 2}
     assert report["sources"] == [{"file": "a.parquet", "rows": 7}, {"file": "b.parquet", "rows": 6}]
 
 
