@@ -12,6 +12,7 @@ from rich.table import Table
 BENCHES = (
     "download",
     "blocks",
+    "caption_feed",
     "loader",
     "feeding",
     "encoder_step",
