@@ -63,6 +63,8 @@ def load_captioner(
         ImportError: The backend's package is not installed.
     """
     if config.backend == "vllm":
+        from reptok.captioner_vllm import VllmCaptioner
+
         return VllmCaptioner(config, dtype)
     return InternVLCaptioner(config, device, dtype)
 
@@ -79,16 +81,16 @@ class InternVLCaptioner:
             OSError: Neither a folder with an InternVL nor a hub id within reach.
         """
         self.config = config
-        self.processor = _load_processor(config)
+        self.processor = load_processor(config)
         try:
             model = InternVLForConditionalGeneration.from_pretrained(
                 config.path, revision=config.revision or "main", dtype=dtype, use_safetensors=True
             )
         except Exception as error:
-            raise OSError(_unreachable(config, error)) from error
+            raise OSError(unreachable(config, error)) from error
         self.model = model.to(device).eval().requires_grad_(False)
         self.tile_size = config.image_size or int(model.config.vision_config.image_size[0])
-        self.revision = _revision(config, getattr(model.config, "_commit_hash", None))
+        self.revision = weights_revision(config, getattr(model.config, "_commit_hash", None))
         pixels = self.processor.image_processor
         self._mean = torch.tensor(pixels.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(pixels.image_std, device=device).view(3, 1, 1)
@@ -196,90 +198,21 @@ class SeededSampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(-1, order.gather(-1, rank), 0.0)
 
 
-class VllmCaptioner:
-    """The same model by vLLM, with its continuous batching; needs a GPU and the extra `vllm`.
-
-    Its kernels add in another order than transformers', so that a caption may differ from transformers'; a
-    caption's random numbers are its own here too.
-    """
-
-    def __init__(self, config: VisionLanguageConfig, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Start the engine on this worker's GPU.
-
-        Raises:
-            ImportError: vLLM is not installed.
-            OSError: Neither a folder with an InternVL nor a hub id within reach.
-        """
-        try:
-            import vllm
-        except ImportError as error:
-            raise ImportError(
-                "captioner.model.backend=vllm needs the package vllm on the GPU workers: "
-                "pip install 'reptok[vllm]', or set captioner.model.backend=transformers"
-            ) from error
-        self.config = config
-        self.processor = _load_processor(config)
-        pixels = self.processor.image_processor
-        self.tile_size = config.image_size or int(pixels.size["height"])
-        self.revision = _revision(config, config.revision)
-        tiles: dict[str, Any] = {"crop_to_patches": config.max_tiles > 1, "max_patches": config.max_tiles}
-        if config.image_size:
-            tiles["size"] = {"height": config.image_size, "width": config.image_size}
-        try:
-            self._engine = vllm.LLM(
-                model=config.path,
-                revision=config.revision,
-                dtype=str(dtype).removeprefix("torch."),
-                limit_mm_per_prompt={"image": 1},
-                mm_processor_kwargs=tiles,
-            )
-        except OSError as error:
-            raise OSError(_unreachable(config, error)) from error
-        self._sampling: Any = vllm.SamplingParams
-
-    def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> list[list[GeneratedCaption]]:
-        """Caption images as :class:`InternVLCaptioner` does, all captions in one call of the engine."""
-        from PIL import Image
-
-        config = self.config
-        requests, parameters, wanted = [], [], []
-        for image, seed in zip(images, seeds, strict=True):
-            for number in range(config.captions_per_image):
-                prompt = config.prompts[number % len(config.prompts)]
-                content = [{"type": "image"}, {"type": "text", "text": prompt}]
-                asked = self.processor.apply_chat_template(
-                    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-                )
-                own = caption_seed(seed, number)
-                requests.append({"prompt": asked, "multi_modal_data": {"image": Image.fromarray(image)}})
-                parameters.append(
-                    self._sampling(
-                        temperature=config.temperature,
-                        top_p=config.top_p,
-                        max_tokens=config.max_new_tokens,
-                        seed=own,
-                    )
-                )
-                wanted.append((prompt, own))
-        answers = self._engine.generate(requests, parameters, use_tqdm=False)
-        captions = [
-            GeneratedCaption(answer.outputs[0].text.strip(), prompt, seed)
-            for answer, (prompt, seed) in zip(answers, wanted, strict=True)
-        ]
-        each = config.captions_per_image
-        return [captions[start : start + each] for start in range(0, len(captions), each)]
-
-
 def caption_seed(seed: int, number: int) -> int:
     """Seed of an image's caption `number`: 32 bits that depend on nothing else."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
 
 
-def _load_processor(config: VisionLanguageConfig) -> Any:
+def load_processor(config: VisionLanguageConfig) -> Any:
+    """Load InternVL's processor: tokenizer, chat template, pixel statistics.
+
+    Raises:
+        OSError: Neither a folder with an InternVL nor a hub id within reach.
+    """
     try:
         processor = AutoProcessor.from_pretrained(config.path, revision=config.revision or "main")
     except Exception as error:
-        raise OSError(_unreachable(config, error)) from error
+        raise OSError(unreachable(config, error)) from error
     if not hasattr(processor, "start_image_token"):
         raise OSError(
             f"{config.path!r} holds no InternVL in transformers' format (its processor is a "
@@ -288,7 +221,8 @@ def _load_processor(config: VisionLanguageConfig) -> Any:
     return processor
 
 
-def _unreachable(config: VisionLanguageConfig, error: Exception) -> str:
+def unreachable(config: VisionLanguageConfig, error: Exception) -> str:
+    """Say that a model could not be loaded, and what to do."""
     cause = " ".join(str(error).split())
     return (
         f"no InternVL at {config.path!r}: neither a folder nor a hub model that can be fetched ({cause}). "
@@ -296,7 +230,7 @@ def _unreachable(config: VisionLanguageConfig, error: Exception) -> str:
     )
 
 
-def _revision(config: VisionLanguageConfig, commit: str | None) -> str:
+def weights_revision(config: VisionLanguageConfig, commit: str | None) -> str:
     """The commit, or for a folder the digest of its weights."""
     folder = Path(config.path)
     if not folder.is_dir():

@@ -19,6 +19,7 @@ ONLY_IN = {
         "reptok/text_encoder.py",
         "pipelines/bench/caption_feed.py",
         "pipelines/zoo/captioner.py",
+        "pipelines/zoo/captioner_text.py",
         "pipelines/zoo/text_encoder.py",
     ),
     "open_clip": ("reptok/encoder/clip.py", "reptok/text_encoder.py", "reptok/metrics/clip_score.py"),

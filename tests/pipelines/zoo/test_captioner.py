@@ -11,14 +11,8 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from pipelines.demo.subjects import SUBJECTS
 from pipelines.stages.train_captioner import TrainCaptioner
-from pipelines.zoo.captioner import (
-    IGNORED,
-    build_captioner,
-    build_processor,
-    dialogues,
-    start_from_vit,
-    train_captioner,
-)
+from pipelines.zoo.captioner import build_captioner, start_from_vit, train_captioner
+from pipelines.zoo.captioner_text import IGNORED, build_processor, dialogues
 from pipelines.zoo.encoder import architecture
 from pipelines.zoo.recipes import CaptionerRecipe, EncoderRecipe
 from reptok.captioner import InternVLCaptioner
