@@ -56,4 +56,4 @@ bench: $(VENV)/.ready  ## measure our own parts against the libraries that other
 	@$(PY) -m pipelines.bench $(ARGS)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock

@@ -19,7 +19,7 @@ from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
-from pipelines.zoo.recipes import AutoencoderRecipe, EncoderRecipe, TextEncoderRecipe
+from pipelines.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -80,16 +80,18 @@ class ZooRecipes:
     """What `experiment=zoo` trains before the models.
 
     Attributes:
-        foundations: Train the three small networks; otherwise those in `zoo/` are used.
+        foundations: Train the four small networks; otherwise those in `zoo/` are used.
         autoencoder: Recipe of `zoo/autoencoder`.
         encoder: Recipe of `zoo/encoder`.
         text_encoder: Recipe of `zoo/text_encoder`.
+        captioner: Recipe of `zoo/captioner`.
     """
 
     foundations: bool = True
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
+    captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)

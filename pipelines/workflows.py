@@ -28,6 +28,7 @@ from pipelines.stages.publish import Publish
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
 from pipelines.stages.train_autoencoder import TrainAutoencoder
+from pipelines.stages.train_captioner import TrainCaptioner
 from pipelines.stages.train_class_generator import TrainClassGenerator
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_text_encoder import TrainTextEncoder
@@ -35,7 +36,7 @@ from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfi
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
 from reptok.configs import LatentTokenizerConfig
 
-FOUNDATIONS = ("vae", "encoder", "text_encoder")
+FOUNDATIONS = ("vae", "encoder", "text_encoder", "captioner")
 
 
 def build(config: Config) -> list[Stage]:
@@ -79,24 +80,27 @@ def zoo(config: Config) -> list[Stage]:
         TrainAutoencoder(config.zoo.autoencoder),
         PretrainEncoder(config.zoo.encoder),
         TrainTextEncoder(config.zoo.text_encoder),
+        TrainCaptioner(config.zoo.captioner),
     ]
     made = FOUNDATIONS if config.zoo.foundations else ()
     labelled = replace(
         config.generator, condition="class", num_classes=len(SUBJECTS), text_dim=0, num_learnable_tokens=0
     )
     by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
-    return [*(foundations if made else ()), *from_the_web(config), *model(config, made), by_class]
+    return [*(foundations if made else ()), *from_the_web(config, made), *model(config, made), by_class]
 
 
-def from_the_web(config: Config) -> list[Stage]:
+def from_the_web(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
     """From a list of URLs to a dataset with captions; the demo brings its own web."""
-    data = config.data
+    data, looks = config.data, config.captioner.model
+    writer = tuple(kind for kind in ("captioner",) if kind in made and looks)
+    digest = "" if writer or looks is None else weights_digest(looks.path)
     web: list[Stage] = [PhotographWeb(data.web)] if data.web else []
     return [
         *web,
         SelectUrls(data.select_urls),
         Download(data.download),
-        Caption(CaptionConfig(captioner=config.captioner, workers=data.shard.workers)),
+        Caption(CaptionConfig(captioner=config.captioner, weights_digest=digest), writer),
         ShardDataset(data.shard),
     ]
 
@@ -156,7 +160,7 @@ def weights_digest(*paths: str | None) -> str:
     for path in filter(None, paths):
         folder = Path(path).expanduser()
         for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if file.suffix in (".json", ".safetensors", ".txt", ".model"):
+            if file.suffix in (".json", ".jinja", ".safetensors", ".txt", ".model"):
                 digest.update(file.relative_to(folder).as_posix().encode())
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())

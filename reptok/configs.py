@@ -12,6 +12,7 @@ GENERATOR_KINDS = ("mixer", "transformer")
 CONDITIONS = ("none", "class", "text")
 PATHS = ("linear", "trigonometric")
 TEXT_ENCODER_KINDS = ("clip", "open_clip", "transformers")
+CAPTIONER_BACKENDS = ("transformers", "vllm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,3 +226,49 @@ class TextEncoderConfig:
     def __post_init__(self) -> None:
         if self.kind not in TEXT_ENCODER_KINDS:
             raise ValueError(f"text_encoder.kind must be one of {TEXT_ENCODER_KINDS}, got {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionLanguageConfig:
+    """Which vision-language model writes captions, and how it decodes.
+
+    Attributes:
+        backend: "transformers", or "vllm" where the extra of that name is installed.
+        path: Folder or hub id of an InternVL in transformers' format.
+        revision: Branch, tag or commit of a hub id; a commit makes captions reproducible.
+        image_size: Side of a tile in pixels; None takes what the model was trained with (448 for InternVL3).
+        max_tiles: 1 squeezes an image into one tile; more cut it into up to so many, beside a thumbnail.
+        prompts: What the model is asked; the captions of an image take them in turn.
+        captions_per_image: How many captions are written for each image.
+        max_new_tokens: A caption's longest length in tokens.
+        temperature: 0 takes the likeliest token; above, tokens are drawn, seeded per caption.
+        top_p: Tokens are drawn from the smallest set of this probability.
+    """
+
+    backend: str = "transformers"
+    path: str = "OpenGVLab/InternVL3-1B-hf"
+    revision: str | None = None
+    image_size: int | None = None
+    max_tiles: int = 1
+    prompts: tuple[str, ...] = ("Describe the image in one sentence.",)
+    captions_per_image: int = 1
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.backend not in CAPTIONER_BACKENDS:
+            raise ValueError(f"captioner backend must be one of {CAPTIONER_BACKENDS}, got {self.backend!r}")
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError("a captioner needs prompts, and none of them may be empty")
+        if min(self.captions_per_image, self.max_new_tokens, self.max_tiles) < 1:
+            raise ValueError("captions_per_image, max_new_tokens and max_tiles must be at least 1")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"need temperature >= 0 and 0 < top_p <= 1, got {self.temperature} and {self.top_p}"
+            )
+        if self.temperature == 0 and self.captions_per_image > len(self.prompts):
+            raise ValueError(
+                f"{self.captions_per_image} captions from {len(self.prompts)} prompts would repeat without a "
+                "temperature; set temperature above 0 or give more prompts"
+            )

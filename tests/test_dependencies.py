@@ -14,7 +14,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = {"ray", "mlflow", "hydra"}
 ONLY_IN = {
     "diffusers": ("reptok/autoencoder.py", "pipelines/zoo/autoencoder.py", "pipelines/bench/decoder_step.py"),
-    "transformers": ("reptok/captioner.py", "reptok/text_encoder.py", "pipelines/zoo/text_encoder.py"),
+    "transformers": (
+        "reptok/captioner.py",
+        "reptok/text_encoder.py",
+        "pipelines/bench/caption_feed.py",
+        "pipelines/zoo/captioner.py",
+        "pipelines/zoo/captioner_text.py",
+        "pipelines/zoo/text_encoder.py",
+    ),
     "open_clip": ("reptok/encoder/clip.py", "reptok/text_encoder.py", "reptok/metrics/clip_score.py"),
     "timm": ("reptok/encoder/", "pipelines/zoo/encoder.py"),
     "ray": ("pipelines/",),

@@ -13,6 +13,7 @@ from rich.table import Table
 BENCHES = (
     "download",
     "blocks",
+    "caption_feed",
     "loader",
     "feeding",
     "encoder_step",

@@ -1,123 +1,107 @@
-"""Captions for images: from their alt-text, cleaned.
+"""Where captions come from: a model that looks, the alt-text, and which of the two an image gets.
 
-Alt-texts are written by strangers. A caption is plain text on one line: no markup, no addresses, no control
-characters (bidirectional overrides among them); what is left is data and never formatted into code or markup.
+Everything about a row follows from its key and content, never from its neighbours in a batch.
 """
 
 from __future__ import annotations
 
-import html
-import re
-import unicodedata
-from dataclasses import dataclass
-from typing import ClassVar
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from pipelines.ops.op import Batch, Op
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import WorkerResources
+from pipelines.ops.caption_alt_text import AltTextConfig
+from pipelines.ops.caption_gates import GatesConfig
+from pipelines.ops.device import ComputeConfig
+from reptok.configs import VisionLanguageConfig
 
-_MARKUP = re.compile(
-    r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE
-)
-_ADDRESS = re.compile(r"(?:https?://|ftp://|www\.)\S+|\S+@\S+\.\w{2,}", re.IGNORECASE)
-_FILE_NAME = re.compile(r"[^\s]+\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif)", re.IGNORECASE)
-_EMOJI = re.compile(
-    "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u231a-\u23ff\ufe0e\ufe0f\u20e3\U000e0020-\U000e007f]"
-)
-_JOINERS = "\u200c\u200d"
-_EDGES = " \t|\u2022\u00b7\"'`~_-\u2013\u2014,;:"
+MODEL, ALT_TEXT, FALLBACK = "model", "alt_text", "fallback"
+"""Values of the `source` column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionerConfig:
-    """Which captioner, and what it may write.
+    """Who writes captions, and which caption an image gets.
 
     Attributes:
-        kind: "alt_text".
-        max_characters: Longer captions are cut at a word's end.
-        emoji: "remove" or "keep".
-        fallback: The caption of an image whose alt-text says nothing.
+        model: The vision-language model; None leaves the alt-texts alone.
+        mix: Share of images that get the model's caption; the others get their alt-text.
+        val_mix: The same among rows whose source says that they are for validation; None for `mix`.
+        alt_text: How alt-texts are cleaned.
+        gates: What a model's caption must be.
+        fallback: The caption of an image that has neither.
+        seed: Of the mix and of everything that the model draws.
+        limit_samples: Caption the first so many images in the order of their keys and leave the others out of
+            the dataset: whatever the shuffle, training then reads captioned samples alone. None captions all.
+        attempts: How often an image on which the model fails is tried.
+        max_failed: Largest share of a shard's images on which the model may fail; more is no accident, and
+            the shard fails.
+        compute: Device, precision and images in one call of the model.
+        workers: How many processes write captions, and what each occupies.
     """
 
-    kind: str = "alt_text"
-    max_characters: int = 300
-    emoji: str = "remove"
+    model: VisionLanguageConfig | None = None
+    mix: float = 0.0
+    val_mix: float | None = None
+    alt_text: AltTextConfig = field(default_factory=AltTextConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
     fallback: str = ""
+    seed: int = 0
+    limit_samples: int | None = None
+    attempts: int = 3
+    max_failed: float = 0.1
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    workers: WorkerResources = insignificant(factory=WorkerResources)
+
+    def __post_init__(self) -> None:
+        for name in ("mix", "val_mix", "max_failed"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"captioner.{name} must be in [0, 1], got {share}")
+        if self.model is None and (self.mix > 0 or (self.val_mix or 0) > 0):
+            raise ValueError("captioner.mix is above 0, but there is no captioner.model to write captions")
+        if self.limit_samples is not None and self.limit_samples < 1:
+            raise ValueError(f"captioner.limit_samples must be at least 1, got {self.limit_samples}")
+        if self.attempts < 1:
+            raise ValueError(f"captioner.attempts must be at least 1, got {self.attempts}")
 
 
-@dataclass(frozen=True)
-class AltTextCaptioner(Op):
-    """Clean the alt-text and keep it; `reason` says why a caption is the fallback.
+def choose(
+    row: Mapping[str, Any], alt_text: str, alt_reason: str | None, mix: float, config: CaptionerConfig
+) -> tuple[str, str, str | None]:
+    """Choose an image's caption.
 
-    Reasons: "empty" (no alt-text), "file_name" (nothing but a file's name), "no_words" (nothing readable).
-    """
-
-    config: CaptionerConfig
-
-    reads: ClassVar[tuple[str, ...]] = ("text",)
-    writes: ClassVar[tuple[str, ...]] = ("caption", "source", "reason")
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Add `caption`, `source` ("alt_text" or "fallback") and `reason` (None for an alt-text)."""
-        cleaned = [clean_alt_text(text, self.config) for text in batch["text"]]
-        return {
-            **batch,
-            "caption": [caption or self.config.fallback for caption, _ in cleaned],
-            "source": ["fallback" if reason else "alt_text" for _, reason in cleaned],
-            "reason": [reason for _, reason in cleaned],
-        }
-
-
-def build_captioner(config: CaptionerConfig) -> Op:
-    """Return the captioner that `config.kind` names.
-
-    Raises:
-        ValueError: The kind or a setting is unknown.
-    """
-    if config.kind != "alt_text":
-        raise ValueError(f"unknown captioner kind {config.kind!r}; there is: alt_text")
-    if config.emoji not in ("remove", "keep"):
-        raise ValueError(f"captioner.emoji must be 'remove' or 'keep', got {config.emoji!r}")
-    if config.max_characters < 1:
-        raise ValueError(f"captioner.max_characters must be at least 1, got {config.max_characters}")
-    return AltTextCaptioner(config)
-
-
-def clean_alt_text(text: str | None, config: CaptionerConfig) -> tuple[str, str | None]:
-    """Clean one alt-text.
+    Args:
+        row: `key`, which alone decides what the mix draws; `generated`, the model's captions as {"text",
+            "reason"}, the reason None where it passed the gates; `failure`, why the model wrote none, if so.
+        alt_text: The cleaned alt-text, or "".
+        alt_reason: Why there is none.
+        mix: Probability of the model's caption.
+        config: Seed and fallback.
 
     Returns:
-        The caption and None, or "" and the reason why there is none.
+        The caption, its source, and the reason why it is not of the source that was drawn.
     """
-    if text is None or not text.strip():
-        return "", "empty"
-    text = html.unescape(html.unescape(text))  # pages often escape twice
-    text = _ADDRESS.sub(" ", _MARKUP.sub(" ", text))
-    if config.emoji == "remove":
-        text = _EMOJI.sub(" ", text)
-    text = " ".join(_printable(unicodedata.normalize("NFC", text)).split()).strip(_EDGES)
-    if _FILE_NAME.fullmatch(text):
-        return "", "file_name"
-    text = _cut(text, config.max_characters)
-    if not any(character.isalpha() for character in text):
-        return "", "no_words"
-    return text, None
+    written = next((caption["text"] for caption in row["generated"] if caption["reason"] is None), "")
+    refusal = row["failure"] or next((caption["reason"] for caption in row["generated"]), None)
+    first: tuple[str, str, str | None] = (ALT_TEXT, alt_text, alt_reason)
+    second: tuple[str, str, str | None] = (MODEL, written, refusal)
+    if drawn(config.seed, row["key"]) < mix:
+        first, second = second, first
+    if first[1]:
+        return first[1], first[0], None
+    if second[1]:
+        return second[1], second[0], first[2]
+    return config.fallback, FALLBACK, first[2] or second[2]
 
 
-def _printable(text: str) -> str:
-    """Replace separators by spaces and drop control characters, except joiners inside words."""
-    kept: list[str] = []
-    for character in text:
-        category = unicodedata.category(character)
-        if category[0] == "Z" or character in "\t\n\r\v\f":
-            kept.append(" ")
-        elif category[0] != "C" or (
-            character in _JOINERS and kept and unicodedata.category(kept[-1])[0] in "LMS"
-        ):
-            kept.append(character)
-    return "".join(kept)
+def drawn(seed: int, key: str) -> float:
+    """A number in [0, 1) that depends on seed and key alone."""
+    return row_seed(seed, f"mix/{key}") / 2**64
 
 
-def _cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    head = text[: limit + 1].rpartition(" ")[0] or text[:limit]
-    return head.rstrip(_EDGES)
+def row_seed(seed: int, key: str) -> int:
+    """64 bits that depend on seed and key alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "big")

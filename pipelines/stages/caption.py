@@ -1,88 +1,189 @@
-"""Stage caption: a caption for every image that was downloaded."""
+"""Stage caption: a caption for every image that was downloaded, and where it comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.fingerprint import insignificant
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
+from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.caption import CaptionerConfig, build_captioner
-from pipelines.ops.op import Op
+from pipelines.ops.caption import CaptionerConfig, choose
+from pipelines.ops.caption_alt_text import clean_alt_text
+from pipelines.ops.caption_gates import repeated_captions
+from pipelines.ops.caption_images import CaptionImages
 from pipelines.stages.dataset import drop_reason
 from pipelines.stages.tables import occupied, table_shards
-from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, write_table
+from pipelines.stages.weights import resolve
+from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
+
+Row = dict[str, Any]
 
 ROWS_PER_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """Captioner and workers."""
+    """Captioner, and the digest of its weights where they are a local folder."""
 
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
-    workers: WorkerResources = insignificant(factory=WorkerResources)
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
 class CaptionJob(ShardJob):
-    """Caption the successful rows of one table of images."""
+    """Caption the successful rows of one table of images.
+
+    Attributes:
+        images: The tables.
+        config: The captioner, its model's path resolved.
+        model: What the captions' provenance calls the model; None without one.
+    """
 
     images: Artifact
-    captioner: Op
+    config: CaptionerConfig
+    model: str | None
+    op: CaptionImages | None = field(default=None, init=False, compare=False)
 
     def setup(self) -> None:
-        """Load the captioner."""
-        self.captioner.setup()
+        """Load the model."""
+        if self.model is not None:
+            object.__setattr__(self, "op", CaptionImages(self.config))
+            assert self.op is not None
+            self.op.setup()
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `captions-{i}.parquet` beside `images-{i}.parquet`."""
-        stats = {"rows_in": 0.0, "rows_out": 0.0}
-        done: dict[str, list[Any]] = {name: [] for name in CAPTIONS.names}
-        name = shard.payload["file"]
-        columns = ["key", "status", "reason", *self.captioner.reads]
+        stats: Counter[str] = Counter(rows_in=0, rows_out=0)
+        source_rows = self._rows(shard, stats)
+        rows: list[Row] = []
+        while part := list(islice(source_rows, ROWS_PER_BATCH)):
+            rows += self._look(part)
+        self._judge(rows, stats)
+        provenance = self._provenance()
+        for row in rows:
+            alt_text, alt_reason = clean_alt_text(row["text"], self.config.alt_text)
+            caption, source, reason = choose(row, alt_text, alt_reason, self._mix(row), self.config)
+            row |= {"caption": caption, "source": source, "reason": reason, "alt_text": alt_text or None}
+            row |= provenance if row["generated"] else {}
+            stats["rows_out"] += 1
+            stats[f"caption_{source}"] += 1
+            if reason:
+                stats[f"instead_of_{reason}"] += 1
+        with out.create(shard.payload["file"].replace("images-", "captions-", 1)) as table:
+            target: Any = table
+            write_table(target, {name: [row.get(name) for row in rows] for name in CAPTIONS.names}, CAPTIONS)
+        return dict(stats)
+
+    def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
+        """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
+        name, limit = shard.payload["file"], shard.payload.get("limit")
+        columns = ["key", "text", "split", "status", "reason"]
+        columns += ["jpg"] if self.op and limit != 0 else []
+        taken = 0
         with self.images.open(name) as file:
-            batch: list[dict[str, Any]] = []
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
-                if row["status"] == SUCCESS:
-                    batch.append(row)
+                if row["status"] != SUCCESS:
+                    stats[drop_reason(row["reason"], "failed")] += 1
+                elif limit is not None and taken >= limit:
+                    stats["dropped_beyond_limit"] += 1
                 else:
-                    reason = drop_reason(row["reason"], "failed")
-                    stats[reason] = stats.get(reason, 0.0) + 1
-                if len(batch) == ROWS_PER_BATCH:
-                    self._caption(batch, done)
-                    batch = []
-            if batch:
-                self._caption(batch, done)
-        stats["rows_out"] = float(len(done["key"]))
-        for fallback in filter(None, done["reason"]):
-            stats[f"fallback_{fallback}"] = stats.get(f"fallback_{fallback}", 0.0) + 1
-        with out.create(name.replace("images-", "captions-", 1)) as table:
-            target: Any = table
-            write_table(target, done, CAPTIONS)
-        return stats
+                    taken += 1
+                    yield row
 
-    def _caption(self, rows: list[dict[str, Any]], done: dict[str, list[Any]]) -> None:
-        batch = self.captioner({name: [row[name] for row in rows] for name in ("key", *self.captioner.reads)})
-        for name, values in done.items():
-            values.extend(batch[name])
+    def _look(self, rows: list[Row]) -> list[Row]:
+        """Rows without pixels, but with what the model wrote."""
+        if self.op is None:
+            return [{**row, "generated": [], "failure": None} for row in rows]
+        found = self.op({"key": [row["key"] for row in rows], "jpg": [row.pop("jpg") for row in rows]})
+        return [
+            {**row, "generated": generated, "failure": failure}
+            for row, generated, failure in zip(rows, found["generated"], found["failure"], strict=True)
+        ]
+
+    def _judge(self, rows: list[Row], stats: Counter[str]) -> None:
+        """Refuse what too many images share, count refusals, and give up where the model does not work."""
+        failed = sum(row["failure"] == "captioner_failed" for row in rows)
+        if failed > max(1, self.config.max_failed * len(rows)):
+            raise RuntimeError(
+                f"the captioner failed on {failed} of {len(rows)} images (the worker's log has the errors); "
+                "that is more than captioner.max_failed allows"
+            )
+        passed = [{c["text"] for c in row["generated"] if c["reason"] is None} for row in rows]
+        repeated = repeated_captions([text for own in passed for text in own], len(rows), self.config.gates)
+        for row in rows:
+            for caption in row["generated"]:
+                if caption["reason"] is None and caption["text"] in repeated:
+                    caption["reason"] = "repeated"
+                stats["generated"] += 1
+                if caption["reason"]:
+                    stats[f"refused_{caption['reason']}"] += 1
+            if row["failure"]:
+                stats[f"failed_{row['failure']}"] += 1
+
+    def _mix(self, row: Row) -> float:
+        config = self.config
+        return config.val_mix if row["split"] == "val" and config.val_mix is not None else config.mix
+
+    def _provenance(self) -> dict[str, str]:
+        """Columns `model`, `revision` and `decoding` (JSON) of this job's captions."""
+        if self.op is None or self.model is None or self.config.model is None:
+            return {}
+        settings = self.config.model
+        decoding = {
+            "backend": settings.backend,
+            "precision": self.config.compute.precision,
+            "tile": self.op.captioner.tile_size,
+            "max_tiles": settings.max_tiles,
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+        }
+        revision = self.op.captioner.revision
+        return {"model": self.model, "revision": revision, "decoding": json.dumps(decoding, sort_keys=True)}
 
 
 class Caption(Stage):
-    """Give every downloaded image a caption; failed rows are counted by their reason."""
+    """Give every downloaded image a caption; failed rows are counted by their reason.
 
-    name, inputs, output, version = "caption", ("images",), "captions", 1
+    Reads also the artifact of kind "captioner", where `models` names it.
+    """
 
-    def __init__(self, config: CaptionConfig):
+    name, output, version = "caption", "captions", 2
+
+    def __init__(self, config: CaptionConfig, models: tuple[str, ...] = ()):
         super().__init__(config)
-        self.captioner = build_captioner(config.captioner)
-        self.resources = occupied(config.workers)
+        self.inputs = ("images", *models)
+        self.resources = occupied(config.captioner.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        images = inputs["images"]
-        return map_shards(table_shards(images), CaptionJob(images, self.captioner), out, self.config.workers)
+        images, config = inputs["images"], self.config.captioner
+        name = None
+        if config.model is not None:
+            made = {kind: artifact for kind, artifact in inputs.items() if kind == "captioner"}
+            name = f"captioner/{made['captioner'].fingerprint}" if made else config.model.path
+            config = replace(config, model=resolve(made, "captioner", config.model))
+        shards = table_shards(images)
+        if config.limit_samples is not None:
+            shards = list(limited(images, shards, config.limit_samples))
+        return map_shards(shards, CaptionJob(images, config, name), out, config.workers)
+
+
+def limited(images: Artifact, shards: list[Shard], limit: int) -> Iterator[Shard]:
+    """Give each shard its part of the first `limit` images; tables behind the last of them are not read."""
+    left = limit
+    for shard in shards:
+        part = 0
+        if left:
+            name = shard.payload["file"]
+            with images.open(name) as file:
+                status = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
+            part = min(left, status.count(SUCCESS))
+            left -= part
+        yield replace(shard, payload={**shard.payload, "limit": part})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,18 @@ FACTS = (
     "url", "label", "subject", "width", "height", "original_width", "original_height", "sha256", "phash",
 )  # fmt: skip
 """Columns of `images` that go into a sample's JSON, where they are known."""
+
+
+ORIGIN = {
+    "source": "caption_source",
+    "reason": "caption_reason",
+    "alt_text": "alt_text",
+    "generated": "captions",
+    "model": "caption_model",
+    "revision": "caption_revision",
+    "decoding": "caption_decoding",
+}
+"""Columns of `captions` and their names in a sample's JSON, where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +83,18 @@ class ShardTables(ShardJob):
                     self._check_size(row, name)
                     split = row["split"] or split_of(row["key"], self.config.val_fraction)
                     facts = {fact: row[fact] for fact in FACTS if row[fact] is not None}
-                    caption, source = captions[row["key"]]
-                    info = {"key": row["key"], "caption_source": source, **facts}
+                    caption, origin = captions[row["key"]]
+                    info = {"key": row["key"], **origin, **facts}
                     writer.add(Sample(row["key"], row["jpg"], caption, info), split)
                     stats["rows_out"] += 1
                     stats[f"rows_{split}"] = stats.get(f"rows_{split}", 0.0) + 1
         return stats
 
-    def _captions(self, name: str) -> dict[str, tuple[str, str]]:
+    def _captions(self, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """By key the caption, and what a sample's JSON says about its origin."""
         with self.captions.open(name) as file:
-            table = read_table(file, CAPTIONS, name, ["key", "caption", "source"])
-        values: list[list[Any]] = [
-            table.column(column).to_pylist() for column in ("key", "caption", "source")
-        ]
-        return {key: (caption, source) for key, caption, source in zip(*values, strict=True)}
+            rows = read_table(file, CAPTIONS, name, CAPTIONS.names).to_pylist()
+        return {row["key"]: (row["caption"], caption_origin(row)) for row in rows}
 
     def _check_size(self, row: Mapping[str, Any], name: str) -> None:
         size = self.config.image_size
@@ -94,10 +105,18 @@ class ShardTables(ShardJob):
             )
 
 
+def caption_origin(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of `captions` says about where its caption comes from, for a sample's JSON."""
+    known = {name: row[column] for column, name in ORIGIN.items() if row[column]}
+    if row["decoding"]:
+        known["caption_decoding"] = json.loads(row["decoding"])
+    return known
+
+
 class ShardDataset(Stage):
     """Write the successful images with their captions as tars, drops counted by reason, index last."""
 
-    name, inputs, output, version = "shard", ("images", "captions"), "dataset", 1
+    name, inputs, output, version = "shard", ("images", "captions"), "dataset", 2
 
     def __init__(self, config: ShardConfig):
         super().__init__(config)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from pipelines.demo.subjects import SUBJECTS
 from pipelines.zoo.crops import CropPool
 from pipelines.zoo.loop import Log, StepResult, ema_update, threads, train_loop
-from pipelines.zoo.recipes import EncoderPhase, EncoderRecipe
+from pipelines.zoo.recipes import CaptionerRecipe, EncoderPhase, EncoderRecipe
 from reptok.encoder.preprocess import Preprocess
 from reptok.encoder.vit import Architecture, load_vit, save_vit
 from reptok.metrics.knn import knn_accuracy
@@ -76,7 +76,9 @@ def same_photograph(chosen: Tensor, size: int, generator: torch.Generator) -> Te
     return (chosen + crops * len(SUBJECTS)) % size
 
 
-def random_views(images: Tensor, config: EncoderRecipe, generator: torch.Generator) -> Tensor:
+def random_views(
+    images: Tensor, config: EncoderRecipe | CaptionerRecipe, generator: torch.Generator
+) -> Tensor:
     """A random part of each crop, mildly recoloured, half of them mirrored: (B, 3, S, S) -> (B, 3, s, s)."""
     count = len(images)
 

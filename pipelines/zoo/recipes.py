@@ -153,3 +153,50 @@ class TextEncoderRecipe(Recipe):
     weight_decay: float = 0.05
     log_every: int = insignificant(20)
     checkpoint_seconds: float = insignificant(30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerRecipe(Recipe):
+    """Everything that determines the captioner's weights, beside the encoder that its vision part starts as.
+
+    Attributes:
+        vision_width, vision_depth, vision_heads, patch_size: of the vision part; the encoder's, but for its
+            last block.
+        width, depth, heads: of the language model, a Qwen2 with half as many key-value heads.
+        max_length: longest dialogue in tokens.
+        prompts: what it is asked; each is trained alike.
+        crop_size, smallest_view, colour_jitter: of the training views, as in the encoder's recipe.
+        vision_rate: learning rate of the vision part, as a share of `learning_rate`.
+        ema_decay: of the averaged weights, which are the ones saved.
+        steps: length of the training, and of its schedule.
+        measured_per_subject: crops for the figures.
+    """
+
+    image_size: int = 64
+    patch_size: int = 16
+    vision_width: int = 192
+    vision_depth: int = 4
+    vision_heads: int = 12
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    max_length: int = 64
+    prompts: tuple[str, ...] = ("describe the image in one sentence.", "what does the picture show?")
+    crop_size: int = 96
+    smallest_view: float = 0.5
+    colour_jitter: float = 0.3
+    crops_per_subject: int = 1000
+    batch_size: int = 36
+    steps: int = 5000
+    learning_rate: float = 1e-3
+    vision_rate: float = 0.4
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    measured_per_subject: int = 30
+    log_every: int = insignificant(20)
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image: a quarter of its patches, as InternVL shuffles 2 x 2 of them into one."""
+        return (self.image_size // self.patch_size) ** 2 // 4

@@ -2,7 +2,7 @@
 
     python -m pipelines.zoo.release [target=zoo] [key=value ...]
 
-The keys are those that the run was given. Cards of the three small networks are written by hand and stay; the
+The keys are those that the run was given. Cards of the small networks are written by hand and stay; the
 cards of the models come from the run's own evaluations.
 """
 
@@ -24,7 +24,9 @@ from pipelines.workflows import build
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import default_card, load_generator, load_pretrained, save_pretrained
 
-FOUNDATIONS = {"vae": "autoencoder", "encoder": "encoder", "text_encoder": "text_encoder"}
+FOUNDATIONS = {
+    "vae": "autoencoder", "encoder": "encoder", "text_encoder": "text_encoder", "captioner": "captioner",
+}  # fmt: skip
 MODEL, CLASS_MODEL = "reptok", "reptok_class"
 
 
@@ -39,7 +41,7 @@ def release(artifacts: Mapping[str, Artifact], target: Path, command: str = "") 
     for kind, name in FOUNDATIONS.items():
         if kind in artifacts:
             for file in artifacts[kind].files():
-                if Path(file).suffix in (".json", ".safetensors"):
+                if Path(file).suffix in (".json", ".jinja", ".safetensors"):
                     _copy(artifacts[kind], file, target / name / file)
     model = artifacts["model"]
     pipe = load_pretrained(model.local_path())

@@ -71,6 +71,15 @@ IMAGES = _schema(
 )
 """One row per URL row, failures included; `jpg` holds a success's resized image, else null."""
 
+_GENERATED = pa.struct(
+    [
+        _required("text", pa.string()),
+        _required("prompt", pa.string()),
+        _required("seed", pa.int64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
 CAPTIONS = _schema(
     "captions",
     "caption",
@@ -79,9 +88,20 @@ CAPTIONS = _schema(
         _required("caption", pa.string()),
         _required("source", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("alt_text", pa.string()),
+        pa.field("generated", pa.list_(_GENERATED)),
+        pa.field("model", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("decoding", pa.string()),
     ],
 )
-"""One row per successful image; `source` names the captioner, `reason` says why a caption is a fallback."""
+"""One row per successful image.
+
+`caption` is the one to train on; `source` says whose it is ("model", "alt_text" or "fallback"), and `reason`
+why it is not of the source that the mix drew. `alt_text` is the cleaned alt-text. `generated` is all that the
+model wrote, each with prompt, seed and the gate that refused it (null where none did); `model`, `revision`
+and `decoding` (JSON) say who wrote it and how.
+"""
 
 SAMPLES = _schema(
     "dataset",

@@ -6,7 +6,7 @@ from PIL import Image
 from pipelines.config import load_config
 from pipelines.dag.graph import ordered
 from pipelines.schema import Config
-from pipelines.workflows import build
+from pipelines.workflows import build, weights_digest
 
 
 def names(*overrides):
@@ -52,6 +52,20 @@ def test_the_number_of_classes_must_be_that_of_the_folder(folder):
 
 
 def test_the_zoo_trains_its_foundations_or_takes_them():
-    foundations = {"train_autoencoder", "pretrain_encoder", "train_text_encoder"}
+    foundations = {"train_autoencoder", "pretrain_encoder", "train_text_encoder", "train_captioner"}
     assert foundations < set(names("experiment=zoo"))
+    trained = {stage.name: stage for stage in build(load_config(Config, ["experiment=zoo"]))}
+    assert trained["caption"].inputs == ("images", "captioner")
     assert not foundations & set(names("experiment=zoo", "zoo.foundations=false"))
+
+
+def test_captions_come_from_a_model_on_gpus_or_from_the_zoos():
+    def captioner(experiment):
+        stages = build(load_config(Config, [f"experiment={experiment}"]))
+        return next(stage for stage in stages if stage.name == "caption")
+
+    large, small = captioner("t2i_coyo"), captioner("demo")
+    assert large.config.captioner.model.path == "OpenGVLab/InternVL3-1B-hf"
+    assert large.resources.gpus == 8 and large.config.captioner.compute.device == "cuda"
+    assert small.config.captioner.model.path == "zoo/captioner" and small.resources.gpus == 0
+    assert small.config.weights_digest == weights_digest("zoo/captioner") != large.config.weights_digest

@@ -1,97 +1,53 @@
-"""Alt-texts become plain one-line captions, or a reason why not."""
+"""Which caption an image gets."""
 
 import pytest
 
-from pipelines.ops.caption import AltTextCaptioner, CaptionerConfig, build_captioner, clean_alt_text
+from pipelines.ops.caption import CaptionerConfig, choose, drawn
+from reptok.configs import VisionLanguageConfig
 
-
-def cleaned(text, **settings):
-    return clean_alt_text(text, CaptionerConfig(**settings))
-
-
-@pytest.mark.parametrize(
-    ("text", "caption"),
-    [
-        ("a red fox", "a red fox"),
-        ("  a\tred\r\n\nfox\u00a0 in   snow ", "a red fox in snow"),
-        ("Tom &amp; Jerry", "Tom & Jerry"),
-        ("Tom &amp;amp; Jerry", "Tom & Jerry"),
-        ("<b>Red</b> fox<br/>in snow", "Red fox in snow"),
-        ("&lt;script&gt;alert(1)&lt;/script&gt;fox", "fox"),
-        ("a <!-- hidden --> fox", "a fox"),
-        ("2 < 3 and 5 > 4 cats", "2 < 3 and 5 > 4 cats"),
-        ("fox http://example.com/fox.jpg?a=1 at dawn", "fox at dawn"),
-        ("fox | www.example.com", "fox"),
-        ("write to me@example.com about the fox", "write to about the fox"),
-        ("fo\u200bx \u202egnp.exe\u202c \x00\x1b[31mred", "fox gnp.exe [31mred"),
-        ("cafe\u0301", "café"),
-        ("می\u200cخواهم", "می\u200cخواهم"),
-        ("fox 🦊 in snow ❄️", "fox in snow"),
-        ("- fox, ", "fox"),
-        ("Nikon F3 №7 ©", "Nikon F3 №7 ©"),
-        ("ein Bär", "ein Bär"),
-    ],
-)
-def test_cleaning(text, caption):
-    assert cleaned(text) == (caption, None)
+CONFIG = CaptionerConfig(fallback="a photo")
+GOOD, BAD = {"text": "a fox in snow", "reason": None}, {"text": "sorry", "reason": "refusal"}
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("generated", "failure", "alt", "mix", "expected"),
     [
-        (None, "empty"),
-        ("", "empty"),
-        (" \n\t", "empty"),
-        ("IMG_1234.JPG", "file_name"),
-        ("fox-in-snow.webp", "file_name"),
-        ("12345 - 67", "no_words"),
-        ("🦊🦊", "no_words"),
-        ("<img src=x onerror=alert(1)>", "no_words"),
-        ("https://example.com/a", "no_words"),
-        ("\u202e\u200b", "no_words"),
+        ([GOOD], None, ("red fox", None), 1.0, ("a fox in snow", "model", None)),
+        ([GOOD], None, ("red fox", None), 0.0, ("red fox", "alt_text", None)),
+        ([BAD, GOOD], None, ("red fox", None), 1.0, ("a fox in snow", "model", None)),
+        ([BAD], None, ("red fox", None), 1.0, ("red fox", "alt_text", "refusal")),
+        ([], "captioner_failed", ("red fox", None), 1.0, ("red fox", "alt_text", "captioner_failed")),
+        ([], "undecodable", ("red fox", None), 0.0, ("red fox", "alt_text", None)),
+        ([GOOD], None, ("", "file_name"), 0.0, ("a fox in snow", "model", "file_name")),
+        ([BAD], None, ("", "empty"), 0.0, ("a photo", "fallback", "empty")),
+        ([BAD], None, ("", "empty"), 1.0, ("a photo", "fallback", "refusal")),
+        ([], None, ("", "empty"), 0.0, ("a photo", "fallback", "empty")),
     ],
 )
-def test_what_says_nothing_has_a_reason(text, reason):
-    assert cleaned(text) == ("", reason)
+def test_the_drawn_source_then_the_other_then_the_fallback(generated, failure, alt, mix, expected):
+    row = {"key": "000000000001", "generated": generated, "failure": failure}
+    assert choose(row, *alt, mix, CONFIG) == expected
 
 
-def test_emoji_may_stay():
-    assert cleaned("fox 🦊", emoji="keep") == ("fox 🦊", None)
-
-
-def test_long_captions_end_at_a_word():
-    assert cleaned("a red fox in snow", max_characters=12)[0] == "a red fox in"
-    assert cleaned("a red fox in snow", max_characters=11)[0] == "a red fox"
-    assert cleaned("abcdefgh", max_characters=5)[0] == "abcde"
-
-
-def test_cleaning_twice_changes_nothing():
-    once, _ = cleaned("<b>Red &amp; white</b> fox, 🦊 www.a.org \u202e in   snow")
-    assert cleaned(once) == (once, None)
-
-
-def test_batch_gets_captions_sources_and_reasons():
-    op = build_captioner(CaptionerConfig(fallback="a photo"))
-    assert isinstance(op, AltTextCaptioner)
-    op.setup()
-    batch = op({"key": ["1", "2"], "text": ["a fox", None]})
-    assert batch == {
-        "key": ["1", "2"],
-        "text": ["a fox", None],
-        "caption": ["a fox", "a photo"],
-        "source": ["alt_text", "fallback"],
-        "reason": [None, "empty"],
-    }
+def test_the_mix_is_a_share_and_a_function_of_seed_and_key():
+    keys = [f"{number:012d}" for number in range(4000)]
+    share = sum(drawn(0, key) < 0.6 for key in keys) / len(keys)
+    assert abs(share - 0.6) < 0.03  # four deviations
+    assert [drawn(0, key) for key in keys[:9]] == [drawn(0, key) for key in keys[:9]]
+    both = sum((drawn(0, key) < 0.6) == (drawn(1, key) < 0.6) for key in keys) / len(keys)
+    assert abs(both - 0.52) < 0.04
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "oracle"}, "oracle"),
-        ({"emoji": "maybe"}, "emoji"),
-        ({"max_characters": 0}, "max_characters"),
+        ({"mix": 1.5, "model": VisionLanguageConfig()}, "mix"),
+        ({"mix": 0.5}, "no captioner.model"),
+        ({"val_mix": 0.5}, "no captioner.model"),
+        ({"limit_samples": 0}, "limit_samples"),
+        ({"attempts": 0}, "attempts"),
     ],
 )
-def test_unknown_settings_are_refused(settings, message):
+def test_settings_without_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        build_captioner(CaptionerConfig(**settings))
+        CaptionerConfig(**settings)

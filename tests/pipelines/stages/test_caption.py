@@ -1,13 +1,36 @@
-"""The caption stage: one row per downloaded image, the others counted by reason."""
+"""The caption stage: one row per downloaded image, with its origin; the others counted by reason."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from pipelines.ops.caption import CaptionerConfig
+from pipelines.dag.shards import ShardError
+from pipelines.demo.subjects import SUBJECTS
+from pipelines.ops.caption import CaptionerConfig, drawn
+from pipelines.ops.caption_gates import GatesConfig
+from pipelines.ops.caption_images import CaptionImages
+from pipelines.ops.device import ComputeConfig
 from pipelines.stages.caption import Caption, CaptionConfig
+from pipelines.stages.shard import ShardConfig, ShardDataset
+from pipelines.zoo.captioner import names
+from pipelines.zoo.crops import CropPool
+from reptok.configs import VisionLanguageConfig
 from reptok.data.columns import CAPTIONS, IMAGES, read_table, write_table
+from reptok.data.images import encode_jpeg
+from reptok.data.shards import read_samples
+
+ZOO = str(Path(__file__).parents[3] / "zoo" / "captioner")
+MODEL = VisionLanguageConfig(
+    path=ZOO, prompts=("describe the image in one sentence.", "what does the picture show?"),
+    captions_per_image=2, max_new_tokens=24,
+)  # fmt: skip
+LOOSE = GatesConfig(max_share=1.0)
+LOOKING = CaptionerConfig(mix=1.0, model=MODEL, gates=LOOSE, compute=ComputeConfig(batch_size=8))
 
 
-def images(out, broken=False):
+def images(out):
     for shard in range(2):
         rows = [
             {
@@ -22,34 +45,161 @@ def images(out, broken=False):
             write_table(file, rows, IMAGES)
 
 
-def table(artifact, name):
-    with artifact.open(name) as file:
-        return read_table(file, CAPTIONS, name).to_pylist()
+def crops(out):
+    """Two shards of nine training crops, one subject each; every third is for validation."""
+    pool = CropPool.draw("train", 1, 5)
+    for shard in range(2):
+        rows = []
+        for label in range(9 * shard, 9 * shard + 9):
+            pixels = pool.pixels[label].permute(1, 2, 0).numpy()
+            rows.append(
+                {
+                    "key": f"{label:012d}", "text": f"Alt-text of {SUBJECTS[label].name}",
+                    "status": "success", "jpg": encode_jpeg(pixels), "width": 64, "height": 64,
+                    "subject": SUBJECTS[label].name, "label": label,
+                    "split": "val" if label % 3 == 0 else "train",
+                }
+            )  # fmt: skip
+        with out.create(f"images-{shard:05d}.parquet") as file:
+            write_table(file, rows, IMAGES)
+
+
+def table(artifact, *names):
+    rows = []
+    for name in names or artifact.files("*.parquet"):
+        with artifact.open(name) as file:
+            rows += read_table(file, CAPTIONS, name).to_pylist()
+    return rows
+
+
+def captioned(config, weights_digest=""):
+    return Caption(CaptionConfig(captioner=config, weights_digest=weights_digest))
 
 
 def test_every_success_has_a_caption_and_every_failure_is_counted(make_artifact, run_stage):
     source = make_artifact("images", images)
-    captions, stats = run_stage(Caption(CaptionConfig()), {"images": source})
+    captions, stats = run_stage(captioned(CaptionerConfig()), {"images": source})
     assert captions.files() == ["captions-00000.parquet", "captions-00001.parquet"]
     assert stats == {
-        "rows_in": 600,
-        "rows_out": 540,
-        "dropped_robots": 30,
-        "dropped_http_404": 30,
-        "fallback_empty": 180,
-    }
+        "rows_in": 600, "rows_out": 540, "dropped_robots": 30, "dropped_http_404": 30,
+        "caption_alt_text": 360, "caption_fallback": 180, "instead_of_empty": 180,
+    }  # fmt: skip
     rows = table(captions, "captions-00001.parquet")
     assert [row["key"] for row in rows] == [f"{300 + i:012d}" for i in range(300) if i % 10]
-    assert rows[0] == {"key": f"{301:012d}", "caption": "photo 1", "source": "alt_text", "reason": None}
-    assert rows[2] == {"key": f"{303:012d}", "caption": "", "source": "fallback", "reason": "empty"}
+    nothing = dict.fromkeys(("model", "revision", "decoding", "reason")) | {"generated": []}
+    photo = {"caption": "photo 1", "source": "alt_text", "alt_text": "photo 1"}
+    assert rows[0] == {"key": f"{301:012d}", **photo, **nothing}
+    fallback = {"caption": "", "source": "fallback", "alt_text": None}
+    assert rows[2] == {"key": f"{303:012d}", **fallback, **nothing, "reason": "empty"}
+
+
+def test_a_model_looks_and_its_words_keep_their_origin_down_to_the_dataset(make_artifact, run_stage):
+    source = make_artifact("images", crops)
+    captions, stats = run_stage(captioned(LOOKING), {"images": source}, "captions")
+    rows = table(captions)
+    assert stats == {"rows_in": 18, "rows_out": 18, "caption_model": 18, "generated": 36}
+    assert sum(names(row["caption"], SUBJECTS[i]) for i, row in enumerate(rows)) >= 14
+    row = rows[4]
+    assert row["source"] == "model" and row["reason"] is None
+    assert row["alt_text"] == f"Alt-text of {SUBJECTS[4].name}"
+    assert [caption["prompt"] for caption in row["generated"]] == list(MODEL.prompts)
+    assert row["caption"] == row["generated"][0]["text"]
+    assert row["model"] == ZOO and row["revision"].startswith("sha256:")
+    decoding = json.loads(row["decoding"])
+    assert decoding["temperature"] == 0.0 and decoding["tile"] == 64 and decoding["precision"] == "float32"
+
+    config = ShardConfig(image_size=64)
+    dataset, _ = run_stage(ShardDataset(config), {"images": source, "captions": captions}, "dataset")
+    with dataset.open("train-00000.tar") as file:
+        sample = next(s for s in read_samples(file) if s.key == row["key"])
+    assert sample.caption == row["caption"]
+    assert sample.info["captions"] == row["generated"] and sample.info["alt_text"] == row["alt_text"]
+    assert sample.info["caption_model"] == ZOO and sample.info["caption_revision"] == row["revision"]
+    assert sample.info["caption_decoding"] == decoding and sample.info["caption_source"] == "model"
+    assert "caption_reason" not in sample.info
+
+
+def test_the_mix_draws_by_key_and_validation_has_its_own(make_artifact, run_stage):
+    config = CaptionerConfig(**{**vars(LOOKING), "mix": 0.5, "val_mix": 0.0})
+    rows = table(run_stage(captioned(config), {"images": make_artifact("images", crops)})[0])
+    for number, row in enumerate(rows):
+        model = number % 3 != 0 and drawn(config.seed, row["key"]) < 0.5
+        assert row["source"] == ("model" if model else "alt_text")
+        assert row["generated"], "the model looked all the same"
+    assert {row["source"] for row in rows} == {"model", "alt_text"}
+
+
+def test_captioning_ends_where_training_stops_reading(make_artifact, run_stage):
+    source = make_artifact("images", crops)
+    config = CaptionerConfig(**{**vars(LOOKING), "limit_samples": 5})
+    captions, stats = run_stage(captioned(config), {"images": source}, "few")
+    assert stats == {
+        "rows_in": 18, "rows_out": 5, "dropped_beyond_limit": 13, "caption_model": 5, "generated": 10,
+    }  # fmt: skip
+    whole, _ = run_stage(captioned(LOOKING), {"images": source}, "all")
+    assert table(captions) == table(whole)[:5]
+    sharded = ShardDataset(ShardConfig(image_size=64))
+    _, stats = run_stage(sharded, {"images": source, "captions": captions}, "dataset")
+    assert (stats["rows_out"], stats["dropped_no_caption"]) == (5, 13)
+
+    spread = make_artifact("images", images, "spread")
+    alone = CaptionerConfig(limit_samples=300)
+    captions, stats = run_stage(captioned(alone), {"images": spread}, "spread-few")
+    assert (stats["rows_out"], stats["dropped_beyond_limit"]) == (300, 240)
+    assert [len(table(captions, name)) for name in captions.files()] == [270, 30]
+
+
+def test_one_caption_for_many_images_is_refused_and_the_alt_text_stands(make_artifact, run_stage):
+    def same(out):
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        rows = [
+            {"key": f"{i:012d}", "text": f"alt-text {i}", "status": "success", "jpg": encode_jpeg(pixels)}
+            for i in range(8)
+        ]
+        with out.create("images-00000.parquet") as file:
+            write_table(file, rows, IMAGES)
+
+    config = CaptionerConfig(**{**vars(LOOKING), "gates": GatesConfig(max_share=0.5, min_repeats=2)})
+    captions, stats = run_stage(captioned(config), {"images": make_artifact("images", same)})
+    assert stats["refused_repeated"] == 16 and stats["instead_of_repeated"] == 8
+    for number, row in enumerate(table(captions)):
+        found = (row["caption"], row["source"], row["reason"])
+        assert found == (f"alt-text {number}", "alt_text", "repeated")
+
+
+def test_an_image_that_cannot_be_read_keeps_its_alt_text_and_the_reason(make_artifact, run_stage):
+    def damaged(out):
+        rows = [
+            {"key": "0", "text": "a red barn", "status": "success", "jpg": b"<html>"},
+            {"key": "1", "text": "a lake", "status": "success", "jpg": None},
+        ]
+        with out.create("images-00000.parquet") as file:
+            write_table(file, rows, IMAGES)
+
+    captions, stats = run_stage(captioned(LOOKING), {"images": make_artifact("images", damaged)})
+    found = [(row["caption"], row["source"], row["reason"], row["model"]) for row in table(captions)]
+    assert found == [
+        ("a red barn", "alt_text", "undecodable", None),
+        ("a lake", "alt_text", "no_image", None),
+    ]
+    assert stats["failed_undecodable"] == stats["failed_no_image"] == 1
+
+
+def test_a_model_that_always_fails_fails_the_shard(make_artifact, run_stage, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(CaptionImages, "_ask", fail)
+    with pytest.raises(ShardError, match=r"captioner failed on 9 of 9 images.*max_failed"):
+        run_stage(captioned(LOOKING), {"images": make_artifact("images", crops)})
 
 
 def test_same_input_gives_same_bytes(make_artifact, run_stage, digests):
-    source = make_artifact("images", images)
-    stage = Caption(CaptionConfig())
-    assert digests(run_stage(stage, {"images": source}, "a")[0]) == digests(
-        run_stage(stage, {"images": source}, "b")[0]
+    source = make_artifact("images", crops)
+    first, second = (
+        digests(run_stage(captioned(LOOKING), {"images": source}, name)[0]) for name in ("a", "b")
     )
+    assert first == second
 
 
 def test_table_without_alt_texts_is_refused(make_artifact, run_stage):
@@ -61,9 +211,10 @@ def test_table_without_alt_texts_is_refused(make_artifact, run_stage):
             pq.write_table(pa.table({"key": ["0"], "status": ["success"], "reason": ["x"]}), file)
 
     with pytest.raises(RuntimeError, match=r"images-00000\.parquet has no column 'text'.*rerun `download`"):
-        run_stage(Caption(CaptionConfig()), {"images": make_artifact("images", write)})
+        run_stage(captioned(CaptionerConfig()), {"images": make_artifact("images", write)})
 
 
-def test_unknown_captioner_fails_before_anything_runs():
-    with pytest.raises(ValueError, match="unknown captioner kind 'oracle'"):
-        Caption(CaptionConfig(captioner=CaptionerConfig(kind="oracle")))
+def test_weights_that_are_not_there_are_named_before_anything_runs(make_artifact, run_stage):
+    config = CaptionerConfig(mix=1.0, model=VisionLanguageConfig(path="./nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"no folder '\./nowhere' for the weights of 'captioner'"):
+        run_stage(captioned(config), {"images": make_artifact("images", images)})

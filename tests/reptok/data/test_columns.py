@@ -14,6 +14,11 @@ ROWS = [
         "caption": f"a photo {i}",
         "source": "alt_text",
         "reason": None if i % 2 else "empty",
+        "alt_text": f"photo {i}" if i % 2 else None,
+        "generated": [{"text": "a dog", "prompt": "what?", "seed": i, "reason": None}] * (i % 3),
+        "model": "a/b",
+        "revision": None,
+        "decoding": "{}",
     }
     for i in range(2500)
 ]
