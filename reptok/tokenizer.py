@@ -27,10 +27,14 @@ from reptok.weights import check_keys
 
 
 class TokenizerLosses(NamedTuple):
-    """Per-sample losses (B,): flow-matching regression, and 1 - cosine to the frozen token."""
+    """Per-sample losses (B,): flow-matching regression, and 1 - cosine to the frozen token.
+
+    `velocity_of_draw` (n B,) is the regression at each of the n times that a sample was decoded from.
+    """
 
     velocity: Tensor
     preservation: Tensor
+    velocity_of_draw: Tensor
 
 
 class RepTok(nn.Module):
@@ -170,8 +174,12 @@ class RepTok(nn.Module):
         point = LinearPath().sample(noise, latents, t)
         draws = len(latents) // len(tokens)
         predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
-        velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1).mean(0)
-        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
+        of_draw = velocity_loss(predicted, point.v_t)
+        return TokenizerLosses(
+            velocity=of_draw.reshape(draws, -1).mean(0),
+            preservation=preservation_loss(tokens, target),
+            velocity_of_draw=of_draw,
+        )
 
     forward = losses  # what a data-parallel wrapper calls
 

@@ -42,3 +42,9 @@ def hostile_web() -> ModuleType:
 def nasty_images() -> ModuleType:
     """Odd, damaged and malicious images, each with its fate."""
     return _load("nasty_images")
+
+
+@pytest.fixture(scope="session")
+def trainings() -> ModuleType:
+    """Trainings of tiny models on the small dataset."""
+    return _load("trainings")

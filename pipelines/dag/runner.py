@@ -13,7 +13,7 @@ from importlib import import_module
 import psutil
 
 from pipelines.dag import cluster as ray_cluster
-from pipelines.dag import processes
+from pipelines.dag import interruption, processes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
@@ -23,6 +23,7 @@ from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.dag.tracking import Tracker, TrackingConfig
 
+SAVE_SECONDS = 20.0  # clusters allow 30 s between SIGTERM and SIGKILL
 STOP_SECONDS = 10.0
 
 
@@ -72,9 +73,10 @@ def load(stages: Sequence[Stage]) -> None:
 
 
 def _stop(tracker: Tracker, others: set[psutil.Process]) -> None:
-    """End Ray and every process that was started since; a second Ctrl-C does not disturb that."""
+    """Let trainings save, then end Ray and every process started since; a second Ctrl-C disturbs nothing."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interruption.interrupt(SAVE_SECONDS)
     ours = [process for process in processes.children() if process not in others]
     tracker.close("KILLED", seconds=STOP_SECONDS)
     shutdown = threading.Thread(target=ray_cluster.shutdown, daemon=True)

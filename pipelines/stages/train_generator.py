@@ -34,14 +34,17 @@ class TrainGenerator(Stage):
     """Train a token generator with Ray Train and publish its averaged weights as a folder."""
 
     name, output = "train_generator", "generator"
-    inputs: tuple[str, ...] = ("dataset", "tokens")
+    inputs: tuple[str, ...] = ("dataset", "tokens", "tokenizer")
     modules = ("pipelines.workers.generator",)
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):
-        """Read also an artifact "text_encoder" where `models` names it; it replaces the configured path."""
+        """Read also an artifact "text_encoder" where `models` names it; it replaces the configured path.
+
+        The tokenizer, whose tokens are trained on, only draws the pictures on the way.
+        """
         super().__init__(config)
-        self.inputs = ("dataset", "tokens", *models)
+        self.inputs = (*type(self).inputs, *models)
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
@@ -55,5 +58,6 @@ class TrainGenerator(Stage):
             "text_encoder": text_encoder,
             "dataset": inputs["dataset"],
             "tokens": inputs["tokens"],
+            "tokenizer": inputs["tokenizer"],
         }
         return train_and_publish(train_generator, settings, config.train, out)

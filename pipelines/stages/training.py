@@ -31,7 +31,8 @@ def train_and_publish(
     Returns:
         The last metrics of the training, as stats.
     """
-    from pipelines.workers.fit import RESULT, finished_folder, fit
+    from pipelines.workers.fit import fit
+    from pipelines.workers.process import RESULT, finished_folder
 
     finished = finished_folder(out)
     if not (finished / RESULT).exists():

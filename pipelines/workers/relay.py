@@ -1,11 +1,12 @@
 """The way from a training worker to the stage's log: a queue that the driver empties.
 
-The worker needs no tracking client (whose import costs seconds), no tracking address and no credentials,
-and it never waits for the server.
+The worker needs no tracking client (whose import costs seconds), no tracking address and no credentials. It
+never waits: a thread sends what has come together, and what cannot be sent is dropped with one warning.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,36 +17,99 @@ import numpy as np
 from pipelines.dag.tracking import StageLog
 
 POLL_SECONDS = 0.5
+FLUSH_SECONDS = 30.0
+Message = tuple[Any, ...]
+GridRow = tuple[str, list[np.ndarray]]
+"""A label, and pictures, uint8 (H, W, 3) each."""
 
 
 class RelayLog:
     """What a worker logs to; as picklable as the callable that takes its messages."""
 
-    def __init__(self, send: Callable[[tuple[Any, ...]], None]):
-        self._send = send
+    def __init__(self, send: Callable[[list[Message]], None], *, waits: bool = False):
+        """Log through `send`.
+
+        Args:
+            send: Takes messages, oldest first.
+            waits: Call it at once and in the caller's thread.
+        """
+        self._send, self._waits = send, waits
+        self._outbox: queue.SimpleQueue[Message | threading.Event] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _relay_log, (self._send, self._waits)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record scalars of a step."""
         if values:
-            self._send(("metrics", dict(values), step))
+            self._put(("metrics", dict(values), step))
 
     def progress(self, done: int, total: int) -> None:
         """Tell how far the training is."""
-        self._send(("progress", done, total))
+        self._put(("progress", done, total))
+
+    def note(self, text: str) -> None:
+        """Print a line where the user looks."""
+        self._put(("note", text))
 
     def grid(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], step: int
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Sequence[GridRow],
+        step: int,
     ) -> None:
-        """Record a table of pictures, uint8 (H, W, 3) each, which the driver draws."""
-        self._send(("grid", name, list(columns), [list(row) for row in rows], step))
+        """Record a table of pictures, which the driver draws."""
+        self._put(("grid", name, list(columns), list(rows), step))
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until the messages so far are sent, at most so long."""
+        done = threading.Event()
+        if self._outbox is not None:
+            self._outbox.put(done)
+            done.wait(seconds)
+
+    def _put(self, message: Message) -> None:
+        if self._waits:
+            self._send([message])
+            return
+        if self._outbox is None:
+            self._outbox = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(self._outbox,), name="log", daemon=True).start()
+        self._outbox.put(message)
+
+    def _work(self, outbox: queue.SimpleQueue[Message | threading.Event]) -> None:
+        warned = False
+        while True:
+            taken = [outbox.get()]
+            while not outbox.empty():
+                taken.append(outbox.get())
+            try:
+                if messages := [item for item in taken if not isinstance(item, threading.Event)]:
+                    self._send(messages)
+            except Exception as error:  # curves are not worth a training
+                if not warned:
+                    print(f"warning: the training's curves get lost, it goes on ({error})", flush=True)
+                warned = True
+            for item in taken:
+                if isinstance(item, threading.Event):
+                    item.set()
+
+
+def _relay_log(send: Callable[[list[Message]], None], waits: bool) -> RelayLog:
+    return RelayLog(send, waits=waits)
 
 
 @contextmanager
 def relay(log: StageLog) -> Iterator[RelayLog]:
     """Pass on to `log` what workers write into the given `RelayLog`, until the block ends."""
+    import ray
     from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    queue = Queue(actor_options={"num_cpus": 0})
+    # With the driver, whose end is the training's end anyway: a worker's node may die alone.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    sent = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     ended = threading.Event()
 
     def forward() -> None:
@@ -53,7 +117,8 @@ def relay(log: StageLog) -> Iterator[RelayLog]:
             last = ended.is_set()
             try:
                 while True:
-                    _write(log, queue.get_nowait())
+                    for message in sent.get_nowait():
+                        _write(log, message)
             except Empty:
                 pass
             except Exception as error:  # the cluster is going down: fit() reports it
@@ -66,19 +131,24 @@ def relay(log: StageLog) -> Iterator[RelayLog]:
     thread = threading.Thread(target=forward, name="relay", daemon=True)
     thread.start()
     try:
-        yield RelayLog(queue.put)
+        yield RelayLog(sent.put)
     finally:
         ended.set()
         thread.join(30)
-        queue.shutdown(force=True)
+        sent.shutdown(force=True)
 
 
 def direct(log: StageLog) -> RelayLog:
     """Write into `log` without a detour, for a worker that runs in the driver's own process."""
-    return RelayLog(lambda message: _write(log, message))
+
+    def send(messages: list[Message]) -> None:
+        for message in messages:
+            _write(log, message)
+
+    return RelayLog(send, waits=True)
 
 
-def _write(log: StageLog, message: tuple[Any, ...]) -> None:
+def _write(log: StageLog, message: Message) -> None:
     kind, *values = message
     if kind == "metrics":
         metrics, step = values
@@ -86,12 +156,14 @@ def _write(log: StageLog, message: tuple[Any, ...]) -> None:
     elif kind == "progress":
         done, total = values
         log.progress(done, total, "steps")
+    elif kind == "note":
+        print(f"  {values[0]}", flush=True)
     else:
         from PIL import Image
 
         from pipelines.pictures import Row, grid
 
         name, columns, rows, step = values
-        lines = [Row(images=[Image.fromarray(pixels) for pixels in row]) for row in rows]
+        lines = [Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in rows]
         picture = grid(lines, [(column, 1) for column in columns])
         log.picture(name, picture, step=step)

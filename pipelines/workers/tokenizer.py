@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines.dag.stage import Artifact, Workspace
-from pipelines.workers.fit import join, run
-from pipelines.workers.relay import RelayLog
+from pipelines.workers.process import join, run
+from pipelines.workers.relay import GridRow, RelayLog
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
@@ -17,7 +18,7 @@ from reptok.data.transforms import to_uint8
 from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.config import TrainConfig
-from reptok.training.step import TokenizerObjective
+from reptok.training.objectives import TokenizerObjective
 
 GRID_IMAGES, GRID_STEPS = 8, 20
 
@@ -43,26 +44,27 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
     data = TokenizerData(*folders, "train", config.cache_images_bytes, images_from)
     validation = TokenizerData(*folders, "val") if split_sizes(folders[0]).get("val") else None
 
-    def show(step: int) -> None:
+    def show(trained: TokenizerObjective, step: int) -> None:
         if validation is not None:
-            columns, rows = reconstructions(tokenizer, validation)
+            columns, rows = reconstructions(trained.tokenizer, validation)
             log.grid("reconstructions", columns, rows, step)
+
+    def save(trained: TokenizerObjective, folder: Path) -> None:
+        save_tokenizer(trained.tokenizer, folder)
 
     objective = TokenizerObjective(
         tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"]
     )
-    run(
-        member, objective, config, data, validation, out, log,
-        save=lambda folder: save_tokenizer(tokenizer, folder), show=show,
-    )  # fmt: skip
+    run(member, objective, config, data, validation, out, log, save, show)
 
 
 @torch.no_grad()
-def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], list[list[np.ndarray]]]:
+def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], list[GridRow]]:
     """Reconstruct images spread over a split.
 
     Returns:
-        Column titles, and a row of uint8 (H, W, 3) pictures per image: original, VAE, RepTok.
+        Column titles, and a row of uint8 (H, W, 3) pictures per image, without a label: original, VAE,
+        RepTok.
     """
     total = sum(data.rows)
     samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
@@ -76,4 +78,4 @@ def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], 
         tokenizer.reconstruct(images, num_steps=GRID_STEPS),
     ]
     rows = zip(*(to_uint8(column) for column in columns), strict=True)
-    return ["original", "VAE", "RepTok"], [list(row) for row in rows]
+    return ["original", "VAE", "RepTok"], [("", list(row)) for row in rows]

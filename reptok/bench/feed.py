@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reptok.bench.clock import time_span
-from reptok.bench.trainings import Training, pinned
+from reptok.bench.trainings import Training
 from reptok.configs import DecoderConfig
 from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
 from reptok.data.loader import Batches, TokenizerBatch, gather
@@ -54,7 +54,7 @@ class StoredLatents:
             frozen_token=gather(self._shards, "frozen_token", samples, flipped),
             samples=samples,
         )
-        return pinned(batch) if self._pin else batch
+        return batch.pinned() if self._pin else batch
 
 
 def write_latents(

@@ -7,7 +7,7 @@ cached or done elsewhere, are left out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +18,17 @@ from torch import nn
 from reptok import flops
 from reptok.autoencoder import Autoencoder
 from reptok.configs import GeneratorConfig, RepTokConfig
-from reptok.data.loader import GeneratorBatch, TokenizerBatch
+from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.encoder.ssl import SSLEncoder
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.tokenizer import RepTok
 from reptok.training.conditions import label_condition, no_condition
 from reptok.training.config import OptimConfig, Precision
+from reptok.training.objectives import GeneratorObjective, TokenizerObjective
+from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
-from reptok.training.step import GeneratorObjective, StepRandom, TokenizerObjective, TrainStep
+from reptok.training.step import StepRandom, TrainStep
 
 OPTIM = OptimConfig(warmup_steps=1)
 EMA_DECAY = 0.9999
@@ -120,36 +122,21 @@ def generator_training(config: GeneratorConfig, settings: Settings, *, text_leng
     return _training(objective, batch, settings, cost)
 
 
-def pinned(batch: Any) -> Any:
-    """Return the batch with its tensors in memory that a GPU copies from while it computes."""
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return replace(batch, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
-
-
 def _training(objective: nn.Module, batch: Any, settings: Settings, cost: int) -> Training:
     _wake(objective)
-    if settings.compile:
-        compile_blocks(objective)
+    parallel = parallelize(objective, compile=settings.compile, device=settings.device)
     state = TrainState(objective.train(), OPTIM, EMA_DECAY)
     step = TrainStep(
-        objective, state, OPTIM, total_steps=1 << 30, precision=settings.precision, device=settings.device
+        parallel, state, OPTIM, total_steps=1 << 30, precision=settings.precision, device=settings.device
     )
 
     def train(batch: Any) -> None:
         size = settings.batch_size
-        step(batch, StepRandom(0, state.step, size, slice(size), settings.device))
+        step(batch, StepRandom(0, state.step, size, slice(0, size), settings.device))
         state.step += 1
 
     on_gpu = settings.device.type == "cuda"
-    return Training(train, pinned(batch) if on_gpu else batch, settings.batch_size, cost, state)
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Compile every block of the model's stacks on its own: one short compilation serves all of a stack."""
-    for stack in model.modules():
-        if isinstance(stack, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in stack}) == 1:
-            for block in stack:
-                block.compile()
+    return Training(train, batch.pinned() if on_gpu else batch, settings.batch_size, cost, state)
 
 
 @torch.no_grad()

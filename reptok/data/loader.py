@@ -11,9 +11,9 @@ same order).
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,48 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reptok.data.batch import Batch, GeneratorBatch, TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.order import WINDOW, SampleOrder
 from reptok.data.rows import BlockRows, ImageRows, Shards
 from reptok.data.transforms import to_float
 
-
-@dataclass(frozen=True)
-class TokenizerBatch:
-    """What a tokenizer step needs; `images`, `moments` and `frozen_token` agree on who is mirrored.
-
-    Attributes:
-        images: float32 (B, 3, H, W) in [-1, 1]; None where the decoder learns alone.
-        moments: float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
-        frozen_token: float32 (B, N, D), the frozen encoder's token.
-        samples: int64 (B,), sample numbers in the split.
-    """
-
-    images: Tensor | None
-    moments: Tensor
-    frozen_token: Tensor
-    samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class GeneratorBatch:
-    """What a generator step needs.
-
-    Attributes:
-        tokens: float32 (B, N, D), not normalised.
-        captions: B strings.
-        labels: int64 (B,), -1 where a sample has none.
-        samples: int64 (B,), sample numbers in the split.
-    """
-
-    tokens: Tensor
-    captions: list[str]
-    labels: Tensor
-    samples: np.ndarray
-
-
-B = TypeVar("B", covariant=True)
+B = TypeVar("B", bound=Batch, covariant=True)
 
 
 class Readable(Protocol[B]):
@@ -176,6 +142,8 @@ class Batches(Generic[B]):
         rank: int = 0,
         world_size: int = 1,
         window: int = WINDOW,
+        readers: int = 1,
+        pin: bool = False,
     ):
         """Divide the stream among ranks.
 
@@ -187,9 +155,11 @@ class Batches(Generic[B]):
             rank: This process, in [0, world_size).
             world_size: Number of processes.
             window: Smallest number of samples that are shuffled together.
+            readers: Threads that read ahead, one batch each.
+            pin: Leave batches in pinned memory, for a GPU.
 
         Raises:
-            ValueError: The split is empty, or the ranks cannot share the batch or the samples evenly.
+            ValueError: The split is empty, or there are more ranks than samples, in all or in a batch.
         """
         blocks = [
             min(SAMPLES_PER_BLOCK, rows - start)
@@ -197,35 +167,48 @@ class Batches(Generic[B]):
             for start in range(0, rows, SAMPLES_PER_BLOCK)
         ]
         self.data, self.batch_size, self.flip = data, batch_size, flip
+        self.readers, self.pin = readers, pin
         self.order = SampleOrder(blocks, seed, window)
         if world_size > self.order.samples:
             raise ValueError(
                 f"{world_size} training workers for {self.order.samples} samples: some would have nothing to "
                 "read; lower train.workers"
             )
-        if batch_size % world_size:
+        if world_size > batch_size:
             raise ValueError(
-                f"train.batch_size {batch_size} does not divide among {world_size} workers; take a multiple"
+                f"train.batch_size {batch_size} gives {world_size} training workers less than one sample "
+                "each; lower train.workers"
             )
-        share = batch_size // world_size
-        self.mine = slice(rank * share, (rank + 1) * share)
+        edges = [batch_size * number // world_size for number in (rank, rank + 1)]
+        self.mine = slice(*edges)
+        shards = sum(rows > 0 for rows in data.rows)
+        self.notes = (
+            [f"{world_size} training workers read {shards} shards: every shard is read by several of them"]
+            if world_size > shards
+            else []
+        )
 
     def read(self, position: int) -> B:
         """Return this rank's rows of the batch that starts at a stream position (samples consumed so far)."""
         indices, epochs = self.order.take(position, self.batch_size)
         indices, epochs = indices[self.mine], epochs[self.mine]
         flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
-        return self.data.read(indices, flips, position)
+        batch = self.data.read(indices, flips, position)
+        return batch.pinned() if self.pin else batch
 
     def stream(self, position: int) -> Iterator[B]:
-        """Yield the batches from a stream position on, each read while the one before is in use."""
-        with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-            following = reader.submit(self.read, position)
-            while True:
-                batch = following.result()
-                position += self.batch_size
-                following = reader.submit(self.read, position)
-                yield batch
+        """Yield the batches from a stream position on; the next ones are read while one is in use."""
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as pool:
+            ahead: deque[Future[B]] = deque()
+            try:
+                while True:
+                    while len(ahead) <= self.readers:
+                        ahead.append(pool.submit(self.read, position))
+                        position += self.batch_size
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
 
 class _TableRows:

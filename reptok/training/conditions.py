@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from reptok.data.loader import GeneratorBatch
+from reptok.data.batch import GeneratorBatch
 from reptok.generator.conditioning import Condition
 from reptok.text_encoder import TextEncoder
 
@@ -40,6 +40,10 @@ class CaptionConditions:
         self.text_encoder, self.capacity = text_encoder, capacity
         self._on_cpu = text_encoder.device.type == "cpu"
         self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> CaptionConditions:
+        """One language model and one cache serve every copy of an objective."""
+        return self
 
     @torch.no_grad()
     def __call__(self, batch: GeneratorBatch) -> Condition:

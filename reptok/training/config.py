@@ -7,6 +7,7 @@ from typing import Literal
 
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
+Strategy = Literal["ddp", "fsdp"]
 
 _FREE = {"significant": False}
 
@@ -26,6 +27,8 @@ class OptimConfig:
         final_lr: Where cosine ends, as a fraction of `lr`.
         grad_clip: Largest gradient norm; 0 clips nothing.
         cls_lr_scale: Factor on the learning rate of the `[cls]` embedding.
+        mapping_lr_scale: Factor on that of the decoder's time mapping and of what it modulates; networks of
+            this kind are often trained with 1/3.
     """
 
     lr: float = 1e-4
@@ -38,15 +41,16 @@ class OptimConfig:
     final_lr: float = 0.0
     grad_clip: float = 1.0
     cls_lr_scale: float = 1.0
+    mapping_lr_scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how to train.
 
-    Fields whose metadata says `significant: False` may change between a run and its resumption. The number
-    of workers is among them: a sum over ranks rounds differently (about 1e-6), but every sample and every
-    random number stays the same.
+    Fields whose metadata says `significant: False` may change between a run and its resumption. How the work
+    is divided is among them (workers, strategy, accumulation, recomputation): a sum in another order rounds
+    differently (about 1e-6), but every sample and every random number stays the same.
 
     Attributes:
         steps: Updates in all.
@@ -59,12 +63,22 @@ class TrainConfig:
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
+        recompute: Keep a block's input alone and run the block again in the backward pass: a third more
+            work for a fraction of the memory.
+        accumulate: Parts that a process divides its share of a batch into, one forward and backward pass
+            each, for batches that do not fit in memory.
+        strategy: How several processes share the model: "ddp" gives each a copy, "fsdp" (FSDP2) a share of
+            weights, gradients, moments and average, for models that do not fit on one GPU.
+        max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
+        keep_checkpoints: How many of the newest stay; 2 at least, so that a damaged one is no great loss.
         workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
             and the restart of a process that dies.
+        min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
+            `workers`; 0 waits for all of them.
         threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
@@ -80,16 +94,32 @@ class TrainConfig:
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
+    recompute: bool = field(default=False, metadata=_FREE)
+    accumulate: int = field(default=1, metadata=_FREE)
+    strategy: Strategy = field(default="ddp", metadata=_FREE)
+    max_skipped: int = field(default=10, metadata=_FREE)
     log_every: int = field(default=50, metadata=_FREE)
     eval_every: int = field(default=1000, metadata=_FREE)
     eval_samples: int = field(default=512, metadata=_FREE)
     checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
+    keep_checkpoints: int = field(default=2, metadata=_FREE)
     workers: int = field(default=1, metadata=_FREE)
+    min_workers: int = field(default=0, metadata=_FREE)
     threads: int = field(default=1, metadata=_FREE)
     gpus_per_worker: float = field(default=0.0, metadata=_FREE)
     cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
     window: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.threads < 1 or self.workers < 0:
-            raise ValueError("train.steps, train.batch_size and train.threads must be at least 1, workers 0")
+        positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")
+        if small := [name for name in positive if getattr(self, name) < 1]:
+            raise ValueError(f"train.{small[0]} must be at least 1, not {getattr(self, small[0])}")
+        if not 0 <= self.min_workers <= max(self.workers, 0):
+            raise ValueError(
+                f"train.min_workers {self.min_workers} must lie between 0 and train.workers {self.workers}"
+            )
+        if self.accumulate * max(1, self.workers) > self.batch_size:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} cannot be divided among {self.workers} workers in "
+                f"{self.accumulate} parts each; lower train.workers or train.accumulate"
+            )

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from reptok.training.sharding import local
+
 
 class EMA:
     """A running mean of weights, updated after every optimiser step.
@@ -15,7 +17,7 @@ class EMA:
     The decay warms up as min(decay, (1 + step) / (10 + step)), so that the first weights are forgotten soon.
 
     Attributes:
-        weights: Name to averaged weight.
+        weights: Name to averaged weight; this process's rows of a sharded one.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float):
@@ -32,7 +34,7 @@ class EMA:
             raise ValueError(f"ema_decay must lie in [0, 1), got {decay}")
         self.decay = decay
         self._live = dict(parameters)
-        self.weights = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        self.weights = {name: local(tensor).detach().clone() for name, tensor in parameters.items()}
 
     def decay_at(self, step: int) -> float:
         """Return the decay used after update number `step` (0 for the first)."""
@@ -41,7 +43,7 @@ class EMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the live weights: ema = d * ema + (1 - d) * live, with d = decay_at(step)."""
-        live = [tensor.detach() for tensor in self._live.values()]
+        live = [local(tensor).detach() for tensor in self._live.values()]
         torch._foreach_lerp_(list(self.weights.values()), live, 1 - self.decay_at(step))
 
     @contextmanager
@@ -56,6 +58,6 @@ class EMA:
     @torch.no_grad()
     def _exchange(self) -> None:
         for name, tensor in self._live.items():
-            averaged = self.weights[name].clone()
-            self.weights[name].copy_(tensor)
-            tensor.copy_(averaged)
+            live, averaged = local(tensor), self.weights[name].clone()
+            self.weights[name].copy_(live)
+            live.copy_(averaged)

@@ -15,48 +15,72 @@ from reptok.training.state import TrainState
 from reptok.training.step import StepRandom
 
 HISTORY_POINTS = 100
+Step = Callable[[Any, StepRandom, Mapping[str, bool]], dict[str, float]]
 
 
-def _no_evaluation(step: int) -> Mapping[str, float]:
+def _nothing(step: int) -> Mapping[str, float]:
     return {}
+
+
+def _never() -> bool:
+    return False
 
 
 def train(
     state: TrainState,
-    step: Callable[[Any, StepRandom], dict[str, float]],
+    step: Step,
     config: TrainConfig,
     *,
     batches: Callable[[int], Iterator[Any]],
     random: Callable[[int], StepRandom],
     log: Callable[[Mapping[str, float], int], None],
     save: Callable[[], None],
-    evaluate: Callable[[int], Mapping[str, float]] = _no_evaluation,
-) -> None:
+    evaluate: Callable[[int], Mapping[str, float]] = _nothing,
+    gauge: Callable[[int], Mapping[str, float]] = _nothing,
+    stop: Callable[[], bool] = _never,
+    endangered: Callable[[], bool] = _never,
+) -> bool:
     """Train until `config.steps`, from wherever `state` stands.
+
+    Several processes run it in lockstep. What a clock or a signal decides (to save, to stop) goes through
+    the step as a request, so that all of them do it after the same step.
 
     Args:
         state: Weights and counters; a fresh or a loaded one.
-        step: Updates the weights from a batch and returns scalars.
+        step: Updates the weights from a batch and returns scalars, granted requests among them.
         config: Length and rhythm.
         batches: Iterator of batches from a number of consumed samples on.
         random: A step's random numbers.
         log: Takes metrics ("train/...", "speed/...", "val/...") and the step.
         save: Makes a checkpoint of `state`.
         evaluate: Returns validation metrics; called with the step.
+        gauge: Returns more metrics whenever the curves get an entry; called with the step.
+        stop: Whether this process wants the training to end early, with a checkpoint.
+        endangered: Whether a process may soon be gone, so that a checkpoint is due now; asked of all
+            processes at the same steps, and all must get the same answer.
+
+    Returns:
+        Whether the training is finished; False after a stop.
     """
 
     def record(values: Mapping[str, float]) -> None:
         state.latest.update(values)
+        state.recent.append((state.step, dict(values)))
         log(values, state.step)
 
+    for at, values in state.recent:
+        log(values, at)
+    earlier = state.step
     saved = since = time.monotonic()
-    logged, waiting = state.step, 0.0
+    logged, waiting, stalled, warned = state.step, 0.0, 0.0, False
     stream = batches(state.samples)
     while state.step < config.steps:
         asked = time.monotonic()
         batch = next(stream)
         waiting += time.monotonic() - asked
-        values = step(batch, random(state.step))
+        due = time.monotonic() - saved >= config.checkpoint_every_seconds
+        values = step(batch, random(state.step), {"save": due, "stop": stop()})
+        due, stopping = values.pop("save") > 0, values.pop("stop") > 0
         state.step += 1
         state.samples += config.batch_size
         for name, value in {**values, "count": 1.0}.items():
@@ -65,16 +89,26 @@ def train(
         trace(state, values, last or state.step % max(1, config.steps // HISTORY_POINTS) == 0)
         if state.step % config.log_every == 0 or last:
             elapsed, steps = max(time.monotonic() - since, 1e-9), state.step - logged
-            record({**means(state.sums), **speeds(steps * config.batch_size, elapsed, waiting)})
+            speed = speeds(steps * config.batch_size, elapsed, waiting, stalled)
+            record({**means(state.sums), **speed, **gauge(state.step)})
             state.sums.clear()
-            since, logged, waiting = time.monotonic(), state.step, 0.0
+            since, logged, waiting, stalled = time.monotonic(), state.step, 0.0, 0.0
+            if endangered() and not warned:
+                due = warned = True
         if last or (config.eval_every and state.step % config.eval_every == 0):
             began = time.monotonic()
             record(evaluate(state.step))
             since += time.monotonic() - began
-        if last or time.monotonic() - saved >= config.checkpoint_every_seconds:
+        if last or due or stopping:
+            began = time.monotonic()
             save()
+            state.recent = [entry for entry in state.recent if entry[0] > earlier]
+            earlier = state.step
             saved = time.monotonic()
+            stalled += saved - began
+        if stopping and not last:
+            return False
+    return True
 
 
 def trace(state: TrainState, values: Mapping[str, float], close: bool) -> None:
@@ -88,15 +122,27 @@ def trace(state: TrainState, values: Mapping[str, float], close: bool) -> None:
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Turn sums over some steps into "train/{name}" means; "train/skipped" counts the steps left out."""
+    """Turn sums over some steps into "train/{name}" means.
+
+    "train/loss_segment_{k}" is the mean over the samples whose times fell into segment k; "train/skipped"
+    counts the steps left out.
+    """
     skipped = sums.get("skipped", 0.0)
     count = max(sums["count"] - skipped, 1.0)
-    found = {
-        f"train/{name}": value / count for name, value in sums.items() if name not in ("count", "skipped")
+    found = {"train/skipped": skipped}
+    for name, value in sums.items():
+        if name.startswith("segment_count_") and value > 0:
+            k = name.rpartition("_")[2]
+            found[f"train/loss_segment_{k}"] = sums[f"segment_sum_{k}"] / value
+        elif not name.startswith("segment_") and name not in ("count", "skipped"):
+            found[f"train/{name}"] = value / count
+    return found
+
+
+def speeds(samples: int, seconds: float, waiting: float, stalled: float) -> dict[str, float]:
+    """Return images per second, and the shares of time spent waiting for data and for checkpoints."""
+    return {
+        "speed/images_per_second": samples / seconds,
+        "data/wait_fraction": min(1.0, waiting / seconds),
+        "speed/checkpoint_fraction": min(1.0, stalled / seconds),
     }
-    return {**found, "train/skipped": skipped}
-
-
-def speeds(samples: int, seconds: float, waiting: float) -> dict[str, float]:
-    """Return images per second and the share of time spent waiting for data."""
-    return {"speed/images_per_second": samples / seconds, "data/wait_fraction": min(1.0, waiting / seconds)}

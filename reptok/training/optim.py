@@ -7,13 +7,14 @@ tokenizer, whose token projection ends in a LayerNorm of zeros, where the first 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from reptok.training.config import OptimConfig
+from reptok.training.sharding import local
 
 
 def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:
@@ -67,28 +68,26 @@ class AdamW:
         self.config = config
         self._groups: dict[tuple[float, float], _Group] = {}
         for name, parameter in parameters.items():
-            is_cls = name.endswith("encoder.embedding")
-            is_matrix = parameter.ndim == 2 and not is_cls and "embed" not in name
-            lr = config.lr * (config.cls_lr_scale if is_cls else 1.0)
-            decay = config.weight_decay if is_matrix else 0.0
+            lr, decay = group_of(name, parameter.ndim, config)
             group = self._groups.setdefault((lr, decay), _Group(lr, decay, [], [], [], [], []))
             group.names.append(name)
             group.parameters.append(parameter)
-            group.exp_avg.append(torch.zeros_like(parameter))
-            group.exp_avg_sq.append(torch.zeros_like(parameter))
+            group.exp_avg.append(torch.zeros_like(local(parameter)))
+            group.exp_avg_sq.append(torch.zeros_like(local(parameter)))
             group.steps.append(torch.zeros((), device=parameter.device))
 
     @torch.no_grad()
     def step(self, lr_factor: float) -> None:
         """Update every parameter from its gradient; `lr_factor` scales all learning rates."""
         for group in self._groups.values():
+            parameters = [local(parameter) for parameter in group.parameters]
             gradients = [
-                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                for parameter in group.parameters
+                torch.zeros_like(mine) if parameter.grad is None else local(parameter.grad)
+                for mine, parameter in zip(parameters, group.parameters, strict=True)
             ]
             torch._foreach_add_(group.steps, 1)
             torch._fused_adamw_(
-                list(group.parameters),
+                parameters,
                 gradients,
                 group.exp_avg,
                 group.exp_avg_sq,
@@ -110,7 +109,10 @@ class AdamW:
                 parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the moments by name, `{exp_avg, exp_avg_sq, steps}/{parameter}`; not copies."""
+        """Return the moments by name, `{exp_avg, exp_avg_sq, steps}/{parameter}`; not copies.
+
+        Moments are this process's rows, like its weights; a count of steps is a whole scalar.
+        """
         return {
             f"{moment}/{name}": tensor
             for group in self._groups.values()
@@ -119,10 +121,41 @@ class AdamW:
         }
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients down to a total norm of `max_norm` (0: leave them) and return the norm before."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+def group_of(name: str, ndim: int, config: OptimConfig) -> tuple[float, float]:
+    """Return learning rate and weight decay of a parameter.
+
+    Args:
+        name: "...encoder.embedding" is the `[cls]` embedding; "...decoder.time..." and the linear maps of
+            adaptive norms are the mapping. Decay is for matrices, and for no embedding.
+        ndim: Its number of axes.
+        config: Rates, factors and decay.
+    """
+    if name.endswith("encoder.embedding"):
+        return config.lr * config.cls_lr_scale, 0.0
+    in_decoder = "decoder." in name
+    in_mapping = in_decoder and ("decoder.time." in name or name.endswith("_norm.linear.weight"))
+    is_matrix = ndim == 2 and "embed" not in name
+    return (
+        config.lr * (config.mapping_lr_scale if in_mapping else 1.0),
+        config.weight_decay if is_matrix else 0.0,
+    )
+
+
+def clip_gradients(
+    parameters: list[nn.Parameter], max_norm: float, total: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Scale gradients down to a total norm of `max_norm` (0: leave them) and return the norm before.
+
+    Args:
+        parameters: Whose gradients; of a sharded one this process's rows are looked at.
+        max_norm: The largest norm.
+        total: Sums squared norms over processes, where each has its own rows.
+    """
+    gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if total is not None:
+        norm = total(norm.square()).sqrt()
     if max_norm > 0:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+        coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, coefficient)
     return norm

@@ -6,6 +6,7 @@ sample), so the two counters stand for all generators and for the loader's posit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from reptok.training.config import OptimConfig
 from reptok.training.ema import EMA
 from reptok.training.optim import AdamW
+from reptok.training.sharding import Rows, local, rows
 
 
 class TrainState:
@@ -25,10 +27,13 @@ class TrainState:
         optimizer: AdamW over them.
         step: Updates done, skipped ones included.
         samples: Samples consumed, over all ranks; the loader's position.
+        skipped: Steps in a row, up to now, that had no finite gradient.
         sums: Sums of the metrics since they were last logged, for means over the steps between.
         latest: The values last logged, by name.
         history: The loss curve, a hundred points {"step", "train/loss"}, however often is logged.
         pending: Losses since the last point of `history`.
+        recent: What was logged since the checkpoint before the last one, [step, values] each: a kill may
+            lose what was on its way to the tracking server, so a resumed training tells it again.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig, ema_decay: float):
@@ -40,31 +45,42 @@ class TrainState:
         self.ema = EMA(self.weights, ema_decay)
         self.step = 0
         self.samples = 0
+        self.skipped = 0
         self.sums: dict[str, float] = {}
         self.latest: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.pending: list[float] = []
+        self.recent: list[tuple[int, dict[str, float]]] = []
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors by name: `weights/...`, `ema/...` and `optimizer/...`; not copies."""
+        """Return this process's part of all tensors by name; not copies.
+
+        The names are `weights/...`, `ema/...` and `optimizer/{exp_avg, exp_avg_sq, steps}/...`.
+        """
         parts = {"weights": self.weights, "ema": self.ema.weights, "optimizer": self.optimizer.tensors()}
         return {
-            f"{part}/{name}": tensor.detach()
+            f"{part}/{name}": local(tensor).detach()
             for part, tensors in parts.items()
             for name, tensor in tensors.items()
         }
 
+    def rows(self) -> dict[str, Rows]:
+        """Tell which rows those tensors are that hold only some, by name; empty without sharding."""
+        divided = {name: found for name, weight in self.weights.items() if (found := rows(weight))}
+        parts = ("weights", "ema", "optimizer/exp_avg", "optimizer/exp_avg_sq")
+        return {f"{part}/{name}": found for part in parts for name, found in divided.items()}
+
     def counters(self) -> dict[str, Any]:
         """Return the JSON-able rest of the state."""
-        names = ("step", "samples", "sums", "latest", "history", "pending")
+        names = ("step", "samples", "skipped", "sums", "latest", "history", "pending", "recent")
         return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+    def load(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Take over a saved state.
 
         Args:
-            tensors: What `tensors` returned.
+            tensors: What `tensors` returned, of the rows that are this process's.
             counters: What `counters` returned.
 
         Raises:
@@ -79,5 +95,7 @@ class TrainState:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.step, self.samples = int(counters["step"]), int(counters["samples"])
+        self.skipped = int(counters["skipped"])
         self.sums, self.latest = dict(counters["sums"]), dict(counters["latest"])
         self.history, self.pending = list(counters["history"]), list(counters["pending"])
+        self.recent = [(int(step), dict(values)) for step, values in counters["recent"]]

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from reptok.flow.time import segment_midpoints
-from reptok.training.step import Losses, StepRandom
-
-SEGMENTS = 8
+from reptok.training.objectives import SEGMENTS, Losses
+from reptok.training.step import StepRandom
 
 
 @torch.no_grad()

@@ -16,9 +16,11 @@ from torch import nn
 from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.stage import Workspace
-from pipelines.workers.fit import RESULT, finished_folder, fit, join, run
+from pipelines.workers.fit import fit
+from pipelines.workers.process import RESULT, finished_folder, join, run
 from reptok.data.loader import Batches
 from reptok.training.config import OptimConfig, TrainConfig
+from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 
@@ -75,10 +77,10 @@ def worker(settings):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().read(samples, flipped, position)
 
-    def save(folder):
+    def save(averaged, folder):
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
-            {name: value.detach() for name, value in objective.state_dict().items()},
+            {name: value.detach() for name, value in averaged.state_dict().items()},
             folder / "weights.safetensors",
         )
 
@@ -104,7 +106,7 @@ def alone() -> dict[str, torch.Tensor]:
     """The averaged weights of the same training in this process, never interrupted."""
     objective = Regression()
     state = TrainState(objective, CONFIG.optim, CONFIG.ema_decay)
-    step = TrainStep(objective, state, CONFIG.optim, CONFIG.steps)
+    step = TrainStep(parallelize(objective), state, CONFIG.optim, CONFIG.steps)
     batches = Batches(NumbersData(), CONFIG.batch_size, CONFIG.seed)
     for batch in islice(batches.stream(0), CONFIG.steps):
         step(batch, StepRandom(CONFIG.seed, state.step, CONFIG.batch_size, batches.mine))

@@ -1,14 +1,18 @@
 """The real stages, training in this process (Ray Train's local mode)."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipelines.dag.interruption import interrupt
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
+from pipelines.workers.fit import Stopped
 from reptok.autoencoder import Autoencoder
 from reptok.configs import (
     AutoencoderConfig,
@@ -19,7 +23,7 @@ from reptok.configs import (
     TextEncoderConfig,
 )
 from reptok.generator.conditioning import Condition
-from reptok.pretrained import load_generator, load_tokenizer
+from reptok.pretrained import load_generator, load_tokenizer, save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.checkpoint import checkpoints
 from reptok.training.config import OptimConfig, TrainConfig
@@ -43,12 +47,14 @@ class RecordingLog:
         self.recorded: dict[str, float] = {}
         self.pictures: list[tuple] = []
         self.done = 0.0
+        self.first: float | None = None
 
     def metrics(self, values, step=None):
         self.recorded |= values
 
     def progress(self, done, total, unit="rows"):
         self.done = done
+        self.first = done if self.first is None else self.first
 
     def picture(self, name, image, step=None):
         self.pictures.append((name, image.size, step))
@@ -76,6 +82,8 @@ def artifacts(tmp_path, small_dataset, configs):
         "latents": small_dataset.write_latents(tmp_path / "latents", spec, token_dim=32, latent_size=4),
         "tokens": small_dataset.write_tokens(tmp_path / "tokens", token_dim=32),
     }
+    folders["tokenizer"] = tmp_path / "tokenizer"
+    save_tokenizer(RepTok(configs), folders["tokenizer"])
     return {kind: published(kind, folder) for kind, folder in folders.items()}
 
 
@@ -143,11 +151,17 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
     tmp_path, artifacts, tiny_models
 ):
     out, log = workspace(tmp_path / "out")
-    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens")}
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
     text = TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16)
-    config = TrainGeneratorConfig(generator=TEXT_GENERATOR, text_encoder=text, train=TRAIN)
+    train = replace(TRAIN, eval_every=3)
+    config = TrainGeneratorConfig(generator=TEXT_GENERATOR, text_encoder=text, train=train)
     TrainGenerator(config).run(inputs, out)
-    assert {"train/loss", "train/grad_norm", "val/loss", "speed/images_per_second"} <= log.recorded.keys()
+    assert {
+        "train/loss", "train/grad_norm", "train/lr", "val/loss", "speed/images_per_second",
+        "data/wait_fraction", "speed/peak_memory_gib",
+    } <= log.recorded.keys()  # fmt: skip
+    assert any(name.startswith("train/loss_segment_") for name in log.recorded)
+    assert [(name, step) for name, _, step in log.pictures] == [("samples", 3)]
     generator = load_generator(out.local_path())
     assert torch.allclose(generator.stats.mean, torch.full((32,), 0.5))
     tokens = generator.sample(Condition(), num_samples=5, num_steps=2)
@@ -155,10 +169,41 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
 
 
 def test_a_text_generator_without_a_language_model_is_refused(tmp_path, artifacts):
-    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens")}
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
     stage = TrainGenerator(TrainGeneratorConfig(generator=TEXT_GENERATOR, train=TRAIN))
     with pytest.raises(ValueError, match="needs a text encoder"):
         stage.run(inputs, workspace(tmp_path / "out")[0])
+
+
+def test_an_interrupted_program_lets_the_training_save_itself_and_the_same_command_goes_on(
+    tmp_path, artifacts, configs, tiny_models
+):
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
+    text = TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16)
+    train = replace(TRAIN, steps=100_000, log_every=1)
+    config = TrainGeneratorConfig(generator=TEXT_GENERATOR, text_encoder=text, train=train)
+    out, log = workspace(tmp_path / "out")
+    ended: list[BaseException] = []
+
+    def work():
+        try:
+            TrainGenerator(config).run(inputs, out)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while log.done < 3:
+        time.sleep(0.05)
+    assert interrupt(60)
+    thread.join()
+    assert isinstance(ended[0], Stopped)
+    stopped_at = int(checkpoints(out.scratch / "checkpoints")[0].name.rpartition("-")[2])
+    assert 3 <= stopped_at == log.done
+    again, log = workspace(tmp_path / "out")
+    shorter = replace(config, train=replace(train, steps=stopped_at + 2))
+    TrainGenerator(shorter).run(inputs, again)
+    assert log.first == stopped_at and log.done == stopped_at + 2
 
 
 def test_models_that_the_workflow_supplies_are_inputs():

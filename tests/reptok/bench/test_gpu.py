@@ -13,9 +13,10 @@ from reptok.bench import gpu, measure
 from reptok.bench.clock import Timing, time_steps
 from reptok.bench.feed import feed, write_latents
 from reptok.bench.recipe import bench_named
-from reptok.bench.trainings import Settings, Training, compile_blocks, tokenizer_training
+from reptok.bench.trainings import Settings, Training, tokenizer_training
 from reptok.data.blocks import iterate_blocks
 from reptok.generator.mixer import Mixer
+from reptok.training.parallel import compile_blocks
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -140,15 +141,13 @@ def test_the_loader_feeds_what_lies_on_disk(tmp_path):
     assert len(fed) == 1 + 5 * 2 and len(np.unique(np.concatenate(fed[:10]))) == 5000
 
 
-def test_blocks_of_a_stack_share_one_compilation(monkeypatch):
+def test_blocks_of_a_stack_share_one_compilation():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled(self, backend="aot_eager"))
     mixer = Mixer(token_dim=8, num_tokens=3, dim=8, depth=12, tokens_mlp_dim=6, channels_mlp_dim=16)
     inputs = torch.randn(2, 2, 8), torch.randn(2, 8)
     expected = mixer(*inputs)
-    compile_blocks(mixer)
+    compile_blocks(mixer, "aot_eager")
     torch.testing.assert_close(mixer(*inputs), expected, atol=1e-6, rtol=1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]

@@ -96,8 +96,26 @@ def test_impossible_divisions_are_refused(folders):
     data = GeneratorData(folders[0], folders[2])
     with pytest.raises(ValueError, match="12 training workers for 11 samples"):
         Batches(data, 12, seed=0, world_size=12)
-    with pytest.raises(ValueError, match="does not divide among 3"):
-        Batches(data, 4, seed=0, world_size=3)
+    with pytest.raises(ValueError, match="less than one sample each"):
+        Batches(data, 4, seed=0, world_size=5)
+
+
+def test_three_ranks_share_a_batch_of_four_and_are_told_that_there_are_two_shards(folders):
+    data = GeneratorData(folders[0], folders[2])
+    ranks = [Batches(data, 4, seed=1, rank=rank, world_size=3) for rank in range(3)]
+    shares = [batches.read(8).samples for batches in ranks]
+    assert sorted(len(share) for share in shares) == [1, 1, 2]
+    assert np.concatenate(shares).tolist() == Batches(data, 4, seed=1).read(8).samples.tolist()
+    assert ranks[0].notes == ["3 training workers read 2 shards: every shard is read by several of them"]
+    assert not Batches(data, 4, seed=1, world_size=2).notes
+
+
+def test_many_readers_keep_the_order(folders):
+    data = TokenizerData(folders[0], folders[1])
+    one, four = (Batches(data, 4, seed=2, readers=readers).stream(8) for readers in (1, 4))
+    for single, parallel in islice(zip(one, four, strict=True), 12):
+        assert np.array_equal(single.samples, parallel.samples)
+        assert torch.equal(single.images, parallel.images)
 
 
 def test_latents_of_another_dataset_are_refused(folders, tmp_path, small_dataset):

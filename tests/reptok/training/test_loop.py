@@ -1,106 +1,36 @@
-"""The real tokenizer and generator, trained whole and in two halves."""
+"""The real tokenizer and generators: whole and in two halves, in parts and at once, compiled and not."""
 
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from reptok.configs import (
-    AutoencoderConfig,
-    DecoderConfig,
-    EncoderConfig,
-    GeneratorConfig,
-    RepTokConfig,
-    TextEncoderConfig,
-)
-from reptok.data.loader import Batches, GeneratorData, TokenizerData
-from reptok.generator.generator import TokenGenerator
+from reptok.configs import TextEncoderConfig
+from reptok.data.batch import TokenizerBatch
+from reptok.data.loader import Batches
 from reptok.text_encoder import TextEncoder
-from reptok.tokenizer import RepTok
-from reptok.training.checkpoint import load_newest, save_checkpoint
-from reptok.training.conditions import CaptionConditions, label_condition
-from reptok.training.config import OptimConfig, TrainConfig
-from reptok.training.loop import train
+from reptok.training.conditions import CaptionConditions
+from reptok.training.loop import means
 from reptok.training.state import TrainState
-from reptok.training.step import GeneratorObjective, NonFiniteError, StepRandom, TokenizerObjective, TrainStep
+from reptok.training.step import NonFiniteError, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
 
-STEPS, BATCH = 8, 4  # 11 samples: epochs end inside the third and the sixth batch
-CONFIG = TrainConfig(
-    steps=STEPS,
-    batch_size=BATCH,
-    optim=OptimConfig(lr=1e-2, warmup_steps=3, schedule="cosine"),
-    ema_decay=0.9,
-    log_every=3,
-    eval_every=4,
-    checkpoint_every_seconds=1e9,
-)
+STEPS, BATCH = 8, 4
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, small_dataset, tiny_models):
-    folder = tmp_path_factory.mktemp("data")
-    dataset = small_dataset.write_dataset(folder / "dataset")
-    spec = tokenizer(tiny_models).autoencoder.spec
-    latents = small_dataset.write_latents(folder / "latents", spec, token_dim=32, latent_size=4)
-    tokens = small_dataset.write_tokens(folder / "tokens", token_dim=32)
-    return {
-        "tokenizer": TokenizerData(dataset, latents),
-        "decoder_first": TokenizerData(dataset, latents, images_from=3 * BATCH),
-        "generator": GeneratorData(dataset, tokens),
-    }
+def data(tmp_path_factory, trainings, small_dataset, tiny_models):
+    return trainings.write_data(tmp_path_factory.mktemp("data"), small_dataset, tiny_models)
 
 
-def tokenizer(models: Path) -> RepTok:
-    torch.manual_seed(0)
-    return RepTok(
-        RepTokConfig(
-            encoder=EncoderConfig(name="folder", path=str(models / "encoder"), image_size=32),
-            decoder=DecoderConfig(width=32, depth=2, heads=2, latent_size=4, token_dim=32),
-            autoencoder=AutoencoderConfig(path=str(models / "autoencoder")),
-        )
+@pytest.fixture
+def begin(trainings, tiny_models, data):
+    """`begin("class", config)` starts a training."""
+    return lambda kind, config=trainings.CONFIG, **parallel: trainings.Training(
+        kind, tiny_models, data, config, **parallel
     )
-
-
-def objective_of(kind: str, models: Path) -> nn.Module:
-    if kind in ("tokenizer", "decoder_first"):
-        return TokenizerObjective(tokenizer(models), 0.1, "logit_normal")
-    torch.manual_seed(0)
-    sizes = {"token_dim": 32, "dim": 32, "depth": 2, "heads": 2, "condition_dropout": 0.5}
-    if kind == "class":
-        generator = TokenGenerator(GeneratorConfig(condition="class", num_classes=3, **sizes))
-        return GeneratorObjective(generator, label_condition, "uniform")
-    generator = TokenGenerator(GeneratorConfig(condition="text", text_dim=32, **sizes))
-    text_encoder = TextEncoder(TextEncoderConfig(path=str(models / "text_encoder"), max_length=16))
-    return GeneratorObjective(generator, CaptionConditions(text_encoder), "uniform")
-
-
-class Training:
-    """One process's training of an objective, with its log in a list."""
-
-    def __init__(self, kind: str, models: Path, data: dict, config: TrainConfig = CONFIG):
-        self.objective = objective_of(kind, models)
-        self.data = data.get(kind, data["generator"])
-        self.state = TrainState(self.objective, config.optim, config.ema_decay)
-        self.config = config
-        self.logged: list[tuple[int, dict]] = []
-        self.saved: list[int] = []
-
-    def run(self, until: int) -> "Training":
-        batches = Batches(self.data, BATCH, self.config.seed)
-        train(
-            self.state,
-            TrainStep(self.objective, self.state, self.config.optim, STEPS),
-            replace(self.config, steps=until),
-            batches=batches.stream,
-            random=lambda step: StepRandom(self.config.seed, step, BATCH, batches.mine),
-            log=lambda values, step: self.logged.append((step, dict(values))),
-            save=lambda: self.saved.append(self.state.step),
-            evaluate=lambda step: {"val/step": float(step)},
-        )
-        return self
 
 
 def same(a: TrainState, b: TrainState) -> bool:
@@ -109,30 +39,128 @@ def same(a: TrainState, b: TrainState) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "decoder_first", "text", "class"])
-def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, tiny_models, data, tmp_path):
-    whole = Training(kind, tiny_models, data).run(STEPS)
-    start = objective_of(kind, tiny_models)
-    assert any(not torch.equal(p, dict(start.named_parameters())[n]) for n, p in whole.state.weights.items())
+def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, begin, trainings, tiny_models, tmp_path):
+    whole = begin(kind).run(STEPS)
+    start = dict(trainings.objective_of(kind, tiny_models).named_parameters())
+    assert any(not torch.equal(weight, start[name]) for name, weight in whole.state.weights.items())
     for half in (2, 3, 5):
-        first = Training(kind, tiny_models, data).run(half)
-        save_checkpoint(tmp_path / str(half), first.state)
-        second = Training(kind, tiny_models, data)
-        load_newest(tmp_path / str(half), second.state)
+        first = begin(kind).run(half)
+        checkpoints = first.checkpoints(tmp_path / str(half))
+        checkpoints.save()
+        checkpoints.wait()
+        second = begin(kind)
+        second.checkpoints(tmp_path / str(half)).load_newest()
         assert (second.state.step, second.state.samples) == (half, half * BATCH)
         assert same(second.run(STEPS).state, whole.state)
 
 
-def test_the_rhythm_of_log_evaluation_and_checkpoint(tiny_models, data):
-    training = Training("class", tiny_models, data).run(STEPS)
+def test_the_rhythm_of_log_evaluation_and_checkpoint(begin, trainings):
+    training = begin("class").run(STEPS)
     assert [step for step, values in training.logged if "train/loss" in values] == [3, 6, 8]
     assert [step for step, values in training.logged if "val/step" in values] == [4, 8]
     assert training.saved == [STEPS]
-    often = Training("class", tiny_models, data, replace(CONFIG, checkpoint_every_seconds=0.0)).run(3)
+    often = begin("class", replace(trainings.CONFIG, checkpoint_every_seconds=0.0)).run(3)
     assert often.saved == [1, 2, 3]
 
 
-def test_the_tokenizer_learns_and_moves_only_what_is_adapted(tiny_models, data):
-    training = Training("tokenizer", tiny_models, data)
+def test_a_stop_saves_and_leaves_and_a_warning_saves_once_and_goes_on(begin):
+    training = begin("class")
+    assert training.run(STEPS, stop=lambda: training.state.step == 4).state.step == training.saved[-1] == 5
+    warned = begin("class").run(STEPS, endangered=lambda: True)
+    assert warned.saved == [3, STEPS]  # asked when the curves get an entry
+
+
+def test_a_resumed_training_tells_again_what_a_kill_may_have_lost(begin, trainings):
+    config = replace(trainings.CONFIG, log_every=1, eval_every=0)
+    first = begin("class", config)
+    first.run(5, save=lambda: None)
+    counters = first.state.counters()
+    second = begin("class", config)
+    second.state.load(first.state.tensors(), counters)
+    second.run(STEPS)
+    steps = [step for step, values in second.logged if "train/loss" in values]
+    assert steps[-3:] == [6, 7, 8] and set(steps) == set(range(1, 9))
+    losses = dict((step, values["train/loss"]) for step, values in first.logged if "train/loss" in values)
+    told = dict((step, values["train/loss"]) for step, values in second.logged if "train/loss" in values)
+    assert {step: told[step] for step in losses} == losses
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "text"])
+def test_accumulation_is_the_large_batch(kind, begin, trainings):
+    whole = begin(kind).run(4)
+    for parts in (2, 3):
+        divided = begin(kind, replace(trainings.CONFIG, accumulate=parts)).run(4)
+        for name, value in whole.state.tensors().items():
+            assert torch.allclose(divided.state.tensors()[name], value, rtol=1e-4, atol=1e-5), name
+        (_, one), (_, other) = (training.logged[0] for training in (whole, divided))
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "class"])
+def test_recomputed_is_the_same_bit_by_bit_and_compiled_up_to_rounding(kind, begin):
+    plain = begin(kind).run(3)
+    assert same(begin(kind, recompute=True).run(3).state, plain.state)
+    for extra in ({}, {"recompute": True}):
+        compiled = begin(kind, compile=True, backend="aot_eager", **extra).run(3)
+        for name, value in plain.state.tensors().items():
+            assert torch.allclose(compiled.state.tensors()[name], value, rtol=1e-4, atol=1e-5), name
+
+
+def test_cached_is_online(begin):
+    """Cached moments and frozen tokens give the losses and gradients of a step that computes them."""
+    training = begin("tokenizer")
+    objective, tokenizer = training.objective, training.objective.tokenizer
+    nn.init.normal_(tokenizer.decoder.patch_out.weight, std=0.1)
+    images = training.batches.read(0).images
+    moments = tokenizer.autoencoder.encode_moments(images)
+    frozen = tokenizer.encoder.frozen(images)
+    draws = StepRandom(0, 0, BATCH, slice(0, BATCH))
+    cached = objective(TokenizerBatch(images, moments, frozen, np.arange(BATCH)), draws)
+    cached["loss"].backward()
+    gradients = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+    objective.zero_grad()
+    draws = StepRandom(0, 0, BATCH, slice(0, BATCH))
+    latents = tokenizer.autoencoder.latents_from_moments(
+        tokenizer.autoencoder.encode_moments(images), draws.normal(4, 4, 4)
+    )
+    online = tokenizer.losses(
+        images, latents=latents, noise=draws.normal(4, 4, 4), t=draws.times("logit_normal")
+    )
+    loss = online.velocity.mean() + objective.preservation_weight * online.preservation.mean()
+    loss.backward()
+    assert torch.allclose(cached["loss"], loss, rtol=1e-6)
+    assert "tokenizer.encoder.embedding" in gradients
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, dict(objective.named_parameters())[name].grad, atol=1e-6), name
+
+
+def test_bfloat16_keeps_weights_and_losses_in_float32(begin):
+    whole, half = begin("class"), begin("class")
+    half.step = TrainStep(half.parallel, half.state, half.config.optim, STEPS, precision="bfloat16")
+    first, second = (training.run(1).logged[0][1]["train/loss"] for training in (whole, half))
+    assert first != second and first == pytest.approx(second, rel=2e-2)
+    assert all(weight.dtype == torch.float32 for weight in half.state.tensors().values())
+
+
+def test_losses_by_segment_of_time_sum_to_the_loss(begin):
+    training = begin("tokenizer")
+    batch, draws = training.batches.read(0), StepRandom(0, 0, BATCH, slice(0, BATCH))
+    values = training.step(batch, draws)
+    counts = [values[f"segment_count_{k}"] for k in range(8)]
+    assert sum(counts) == BATCH
+    assert sum(values[f"segment_sum_{k}"] for k in range(8)) / BATCH == pytest.approx(values["velocity"])
+    again = StepRandom(0, 0, BATCH, slice(0, BATCH))
+    for _ in range(2):  # posterior and starting noise come first
+        again.normal(4, 4, 4)
+    assert counts == torch.histc(again.times("logit_normal"), 8, 0, 1).tolist()
+    named = means({**values, "count": 1.0})
+    assert {name for name in named if "segment" in name} == {
+        f"train/loss_segment_{k}" for k, count in enumerate(counts) if count
+    }
+
+
+def test_the_tokenizer_learns_and_moves_only_what_is_adapted(begin):
+    training = begin("tokenizer")
     frozen = {n: p.clone() for n, p in training.objective.named_parameters() if not p.requires_grad}
     training.run(STEPS)
     losses = [values["train/loss"] for _, values in training.logged if "train/loss" in values]
@@ -142,8 +170,8 @@ def test_the_tokenizer_learns_and_moves_only_what_is_adapted(tiny_models, data):
     assert {"train/velocity", "train/preservation", "train/grad_norm"} <= training.logged[0][1].keys()
 
 
-def test_the_encoder_waits_until_batches_have_images(tiny_models, data):
-    training = Training("decoder_first", tiny_models, data)
+def test_the_encoder_waits_until_batches_have_images(begin):
+    training = begin("decoder_first")
     embedding = training.objective.tokenizer.encoder.embedding
     before = embedding.clone()
     training.run(3)
@@ -153,43 +181,27 @@ def test_the_encoder_waits_until_batches_have_images(tiny_models, data):
     assert not torch.equal(embedding, before)
 
 
-def test_two_ranks_are_one_process_with_the_whole_batch(tiny_models, data):
-    """The mean of the ranks' gradients is the gradient of the whole batch."""
-
-    def gradient(objective: nn.Module, rank: int, world_size: int) -> dict[str, torch.Tensor]:
-        batches = Batches(data["tokenizer"], BATCH, 0, rank=rank, world_size=world_size)
-        objective.zero_grad()
-        objective(batches.read(8), StepRandom(0, 2, BATCH, batches.mine))["loss"].backward()
-        return {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
-
-    objective = objective_of("tokenizer", tiny_models)
-    nn.init.normal_(objective.tokenizer.decoder.patch_out.weight, std=0.1)
-    whole = gradient(objective, 0, 1)
-    first, second = (gradient(objective, rank, 2) for rank in range(2))
-    for name, value in whole.items():
-        assert torch.allclose((first[name] + second[name]) / 2, value, rtol=1e-4, atol=1e-6), name
-
-
-def test_a_step_without_finite_gradient_changes_nothing_and_many_stop(tiny_models, data):
-    training = Training("class", tiny_models, data)
+def test_a_step_without_finite_gradient_changes_nothing_and_many_stop(begin):
+    training = begin("class")
     before = {name: tensor.clone() for name, tensor in training.state.tensors().items()}
-    batches = Batches(training.data, BATCH, 0)
-    batch = batches.read(0)
+    batch = training.batches.read(0)
     batch.tokens[1, 0, 3] = float("nan")
-    step = TrainStep(training.objective, training.state, CONFIG.optim, STEPS, max_skipped=3)
-    draws = [StepRandom(0, number, BATCH, batches.mine) for number in range(4)]
+    step = TrainStep(training.parallel, training.state, training.config.optim, STEPS, max_skipped=3)
+    draws = [StepRandom(0, number, BATCH, slice(0, BATCH)) for number in range(4)]
     assert step(batch, draws[0]) == step(batch, draws[1]) == {"skipped": 1.0}
     after = training.state.tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(NonFiniteError, match=str(batch.samples[0])):
+    with pytest.raises(NonFiniteError, match=str(batch.samples.tolist())[1:-1]):
         step(batch, draws[2])
 
 
-def test_segment_losses_are_the_losses_at_the_midpoints(tiny_models, data):
-    objective = objective_of("class", tiny_models).eval()
-    batch = Batches(data["generator"], BATCH, 0).read(0)
-    values = segment_losses(objective, [(batch, BATCH)], lambda n, size: StepRandom(9, n, size, slice(size)))
-    third = objective(batch, StepRandom(9, 0, BATCH, slice(BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
+def test_segment_losses_are_the_losses_at_the_midpoints(begin):
+    training = begin("class")
+    objective, batch = training.objective.eval(), Batches(training.data, BATCH, 0).read(0)
+    values = segment_losses(
+        objective, [(batch, BATCH)], lambda n, size: StepRandom(9, n, size, slice(0, size))
+    )
+    third = objective(batch, StepRandom(9, 0, BATCH, slice(0, BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
     assert values["val/loss_segment_2"] == pytest.approx(third.item(), rel=1e-6)
     assert values["val/loss"] == pytest.approx(sum(values[f"val/loss_segment_{k}"] for k in range(8)) / 8)
 

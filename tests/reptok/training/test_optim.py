@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reptok.training.config import OptimConfig
-from reptok.training.optim import AdamW, clip_gradients, lr_factor
+from reptok.training.optim import AdamW, clip_gradients, group_of, lr_factor
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -60,6 +60,16 @@ def test_only_matrices_decay_and_the_embedding_has_its_own_rate():
     fresh.step(1.0)
     moved = [float((b - p.detach()).mean()) for b, p in zip(before, parameters.values(), strict=True)]
     assert moved == pytest.approx([0.1, 1.0, 0.1], rel=1e-5)
+
+
+def test_the_mapping_has_its_own_rate():
+    config = OptimConfig(lr=3.0, mapping_lr_scale=1 / 3, weight_decay=0.5, cls_lr_scale=2.0)
+    assert group_of("tokenizer.decoder.time.project.weight", 2, config) == (1.0, 0.5)
+    assert group_of("tokenizer.decoder.blocks.3.ff_norm.linear.weight", 2, config) == (1.0, 0.5)
+    assert group_of("tokenizer.decoder.time.in_norm.scale", 1, config) == (1.0, 0.0)
+    assert group_of("tokenizer.decoder.blocks.3.ff.up.weight", 2, config) == (3.0, 0.5)
+    assert group_of("tokenizer.encoder.embedding", 2, config) == (6.0, 0.0)
+    assert group_of("generator.time.mlp.0.weight", 2, config) == (3.0, 0.5)
 
 
 def test_nothing_to_train_is_an_error():

@@ -1,0 +1,73 @@
+"""What one training step reads: the samples of a batch, on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from torch import Tensor
+
+
+class Batch(Protocol):
+    """Samples that can be divided, and moved to where a GPU copies from."""
+
+    def part(self, rows: slice) -> Self:
+        """Return some rows of the batch."""
+        ...
+
+    def pinned(self) -> Self:
+        """Return the batch in memory that a GPU copies from while it computes."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenizerBatch:
+    """What a tokenizer step needs; `images`, `moments` and `frozen_token` agree on who is mirrored.
+
+    Attributes:
+        images: float32 (B, 3, H, W) in [-1, 1]; None where the decoder learns alone.
+        moments: float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
+        frozen_token: float32 (B, N, D), the frozen encoder's token.
+        samples: int64 (B,), sample numbers in the split.
+    """
+
+    images: Tensor | None
+    moments: Tensor
+    frozen_token: Tensor
+    samples: np.ndarray
+
+    def part(self, rows: slice) -> TokenizerBatch:
+        """Return some rows of the batch."""
+        images = None if self.images is None else self.images[rows]
+        return TokenizerBatch(images, self.moments[rows], self.frozen_token[rows], self.samples[rows])
+
+    def pinned(self) -> TokenizerBatch:
+        """Return the batch in memory that a GPU copies from while it computes."""
+        images = None if self.images is None else self.images.pin_memory()
+        return TokenizerBatch(images, self.moments.pin_memory(), self.frozen_token.pin_memory(), self.samples)
+
+
+@dataclass(frozen=True)
+class GeneratorBatch:
+    """What a generator step needs.
+
+    Attributes:
+        tokens: float32 (B, N, D), not normalised.
+        captions: B strings.
+        labels: int64 (B,), -1 where a sample has none.
+        samples: int64 (B,), sample numbers in the split.
+    """
+
+    tokens: Tensor
+    captions: list[str]
+    labels: Tensor
+    samples: np.ndarray
+
+    def part(self, rows: slice) -> GeneratorBatch:
+        """Return some rows of the batch."""
+        return GeneratorBatch(self.tokens[rows], self.captions[rows], self.labels[rows], self.samples[rows])
+
+    def pinned(self) -> GeneratorBatch:
+        """Return the batch in memory that a GPU copies from while it computes."""
+        return GeneratorBatch(self.tokens.pin_memory(), self.captions, self.labels.pin_memory(), self.samples)

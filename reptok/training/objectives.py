@@ -1,0 +1,121 @@
+"""What is trained: the arithmetic from a batch to its losses, for the tokenizer and for the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from reptok.data.batch import GeneratorBatch, TokenizerBatch
+from reptok.training.config import TimeSampling
+from reptok.training.step import StepRandom
+
+if TYPE_CHECKING:
+    from reptok.generator.conditioning import Condition
+    from reptok.generator.generator import TokenGenerator
+    from reptok.tokenizer import RepTok
+
+Losses = dict[str, Tensor]
+SEGMENTS = 8
+
+
+@torch.no_grad()
+def by_segment(losses: Tensor, t: Tensor) -> Tensor:
+    """Sum losses (B,) by the segment of [0, 1] that their times (B,) lie in.
+
+    Returns:
+        float32 (2, 8): sums, and how many there were; segment 0 is next to noise.
+    """
+    segment = (t * SEGMENTS).long().clamp(0, SEGMENTS - 1)
+    both = torch.stack([losses.float(), torch.ones_like(losses, dtype=torch.float32)])
+    return both.new_zeros(2, SEGMENTS).index_add_(1, segment, both)
+
+
+class TokenizerObjective(nn.Module):
+    """The tokenizer's loss: velocity of the decoder plus preservation of the token (paper, section 3.2)."""
+
+    def __init__(
+        self,
+        tokenizer: RepTok,
+        preservation_weight: float,
+        time_sampling: TimeSampling,
+        *,
+        draws: int = 1,
+    ):
+        """Train `tokenizer`.
+
+        Args:
+            tokenizer: What is trained.
+            preservation_weight: lambda of the cosine loss.
+            time_sampling: Distribution of t.
+            draws: Noises and times that an encoded image is decoded from; they share the encoder's cost.
+        """
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.preservation_weight, self.time_sampling, self.draws = preservation_weight, time_sampling, draws
+
+    def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
+        """Return the batch means "loss", "velocity" and "preservation", and "segments" (see `by_segment`).
+
+        Args:
+            batch: Images, moments and frozen tokens, on any device; without images the decoder learns alone,
+                from the frozen tokens.
+            random: The step's random numbers.
+            t: Times (B,), for a validation: one draw with them; drawn when None.
+        """
+        draws = range(self.draws if t is None else 1)
+        images = batch.images
+        moments = batch.moments.to(random.device, non_blocking=True)
+        latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
+        autoencoder = self.tokenizer.autoencoder
+        sample = autoencoder.config.sample
+        latents = [
+            autoencoder.latents_from_moments(moments, random.normal(*latent_shape) if sample else None)
+            for _ in draws
+        ]
+        noise = torch.cat([random.normal(*latent_shape) for _ in draws])
+        times = torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t
+        losses = self.tokenizer.losses(
+            None if images is None else images.to(random.device, non_blocking=True),
+            latents=torch.cat(latents),
+            noise=noise,
+            t=times,
+            frozen_token=batch.frozen_token.to(random.device, non_blocking=True),
+        )
+        velocity, preservation = losses.velocity.mean(), losses.preservation.mean()
+        return {
+            "loss": velocity + self.preservation_weight * preservation,
+            "velocity": velocity,
+            "preservation": preservation,
+            "segments": by_segment(losses.velocity_of_draw, times),
+        }
+
+
+class GeneratorObjective(nn.Module):
+    """The generator's loss: velocity of the token, its condition dropped at times (paper, section 3.3)."""
+
+    def __init__(
+        self,
+        generator: TokenGenerator,
+        conditions: Callable[[GeneratorBatch], Condition],
+        time_sampling: TimeSampling,
+    ):
+        super().__init__()
+        self.generator, self.conditions, self.time_sampling = generator, conditions, time_sampling
+
+    def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
+        """Return the batch mean "loss" and "segments"; with a given t (B,) no condition is dropped."""
+        tokens = batch.tokens.to(random.device, non_blocking=True)
+        noise = random.normal(*tokens.shape[1:])
+        drop = random.coins(self.generator.config.condition_dropout)
+        times = random.times(self.time_sampling) if t is None else t
+        per_sample = self.generator.losses(
+            tokens,
+            self.conditions(batch).to(random.device),
+            noise=noise,
+            t=times,
+            drop=drop if t is None else torch.zeros_like(drop),
+        )
+        return {"loss": per_sample.mean(), "segments": by_segment(per_sample, times)}

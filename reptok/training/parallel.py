@@ -1,0 +1,198 @@
+"""An objective spread over the processes of a training: alone, replicated (DDP) or sharded (FSDP2).
+
+Networks know nothing of it. What is applied from outside, in this order: recomputation and compilation of
+every block, then the division among processes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from reptok.training.config import Strategy
+from reptok.training.ema import EMA
+
+
+class Alone:
+    """One process with the whole model.
+
+    Attributes:
+        objective: Holds the trained weights under their own names.
+        module: What a training step calls.
+        rank: This process, in [0, world_size).
+        world_size: Number of processes.
+    """
+
+    rank, world_size = 0, 1
+
+    def __init__(self, objective: nn.Module):
+        self.objective = self.module = objective
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds only some rows of the weights."""
+        return False
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """Surround one part of a step; gradients are exchanged after the `last` one at the latest."""
+        return nullcontext()
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
+        return values
+
+    def agreed(self, number: int) -> int:
+        """Return the number that rank 0 has."""
+        return number
+
+    @contextmanager
+    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
+        """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
+        self.objective.eval()
+        try:
+            with ema.applied():
+                yield self.objective if self.rank == 0 else None
+        finally:
+            self.objective.train()
+
+
+class Replicated(Alone):
+    """A copy of the model in every process, the mean of whose gradients each one applies."""
+
+    def __init__(self, objective: nn.Module, device: torch.device):
+        super().__init__(objective)
+        self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
+        self.module = self._divide()
+
+    def _divide(self) -> nn.Module:
+        return DistributedDataParallel(self.objective, broadcast_buffers=False)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        assert isinstance(self.module, DistributedDataParallel)
+        return nullcontext() if last else self.module.no_sync()
+
+    def total(self, values: Tensor) -> Tensor:
+        result = values.clone()
+        dist.all_reduce(result)
+        return result
+
+    def agreed(self, number: int) -> int:
+        told = torch.tensor(number, device=self.device)
+        dist.broadcast(told, 0)
+        return int(told)
+
+
+class Sharded(Replicated):
+    """Every process holds some rows of each weight, and of its gradient, moments and average.
+
+    Weights are gathered block by block while they are needed. Frozen weights stay whole. Rank 0 keeps a
+    second, plain copy of what trains, for evaluation and publication.
+    """
+
+    def __init__(self, objective: nn.Module, device: torch.device, plain: nn.Module | None):
+        self._plain = plain
+        super().__init__(objective, device)
+
+    def _divide(self) -> nn.Module:
+        self._mesh = init_device_mesh(self.device.type, (self.world_size,))
+        frozen = {parameter for parameter in self.objective.parameters() if not parameter.requires_grad}
+        for block in trained_blocks(self.objective):
+            fully_shard(block, mesh=self._mesh, ignored_params=frozen)
+        return fully_shard(self.objective, mesh=self._mesh, ignored_params=frozen)
+
+    @property
+    def sharded(self) -> bool:
+        return True
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()  # summed as shards: whole gradients would need the memory that sharding saves
+
+    @contextmanager
+    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
+        own = {n: p for n, p in self.objective.named_parameters() if p.requires_grad}
+        targets = dict(self._plain.named_parameters()) if self._plain is not None else {}
+        for name, part in ema.weights.items():
+            whole = DTensor.from_local(
+                part, self._mesh, [Shard(0)], shape=own[name].shape, stride=own[name].stride()
+            ).full_tensor()
+            if targets:
+                targets[name].data.copy_(whole)
+        yield self._plain
+
+
+def parallelize(
+    objective: nn.Module,
+    strategy: Strategy = "ddp",
+    *,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    compile: bool = False,
+    recompute: bool = False,
+    backend: str = "inductor",
+) -> Alone:
+    """Prepare an objective for training in this process; several need a process group.
+
+    Args:
+        objective: On the device already, with the same weights in every process.
+        strategy: "ddp" or "fsdp".
+        world_size: Number of processes.
+        device: Where this process computes.
+        compile: Compile every block.
+        recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        backend: Of torch.compile.
+    """
+    sharded = world_size > 1 and strategy == "fsdp"
+    plain = plain_copy(objective) if sharded and dist.get_rank() == 0 else None
+    for block in trained_blocks(objective) if recompute else ():
+        block.forward = recomputed(block.forward)  # type: ignore[method-assign]
+    if compile:
+        compile_blocks(objective, backend)
+    if sharded:
+        return Sharded(objective, torch.device(device), plain)
+    return Replicated(objective, torch.device(device)) if world_size > 1 else Alone(objective)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of the model's stacks, those that are frozen included."""
+    stacks = (module for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)))
+    return [block for stack in stacks if len({type(block) for block in stack}) == 1 for block in stack]
+
+
+def trained_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks that have trained weights."""
+    return [block for block in blocks(model) if any(p.requires_grad for p in block.parameters())]
+
+
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+    """Compile every block on its own: one short compilation serves all of a stack."""
+    for block in blocks(model):
+        block.forward = torch.compile(block.forward, backend=backend)  # type: ignore[method-assign]
+
+
+def recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the function that keeps its inputs alone and runs again in the backward pass."""
+
+    def run(*inputs: Any) -> Tensor:
+        result: Tensor = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return result
+
+    return run
+
+
+def plain_copy(objective: nn.Module) -> nn.Module:
+    """Copy an objective's trained weights and structure; what is frozen is shared with the original."""
+    frozen = [
+        tensor for tensor in (*objective.parameters(), *objective.buffers()) if not tensor.requires_grad
+    ]
+    return copy.deepcopy(objective, {id(tensor): tensor for tensor in frozen}).eval()
