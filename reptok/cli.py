@@ -153,6 +153,7 @@ def interpolate(
 def flops() -> None:
     """Print parameters and multiply-accumulates of the authors' sizes, and the paper's efficiency table."""
     from reptok import flops as counting
+    from reptok.configs import RepTokConfig
 
     giga = counting.GIGA
     typer.echo("One FLOP is one multiply-accumulate, forward, per image.\n")
@@ -168,6 +169,14 @@ def flops() -> None:
             f"{name:34} {cost.parameters / 1e6:10.2f} {cost.macs / giga:8.2f} "
             f"{cost.attention_macs / giga:13.2f}"
         )
+    typer.echo("\nTraining, forward and backward, GFLOP (2 x MAC) per image, all that is frozen cached:")
+    mixer = counting.mixer_config(3)
+    for name, training in (
+        ("decoder XL/2", counting.decoder_training(RepTokConfig().decoder)),
+        ("tokenizer, decoder XL/2, ViT-B/14", counting.tokenizer_training(RepTokConfig())),
+        ("mixer 1280 x 28, expansion 3", counting.generator_training(mixer)),
+    ):
+        typer.echo(f"{name:34} {training / giga:10.1f}")
     typer.echo(f"\n{'model':18} {'steps':>7} {'GFLOPs':>8} {'printed':>8} {'PFLOPs':>8} {'printed':>8}")
     for row in counting.efficiency_table():
         typer.echo(

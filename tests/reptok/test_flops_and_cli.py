@@ -117,7 +117,8 @@ def test_pictures_in_pictures_out(model, pictures, tmp_path):
 
 def test_info_and_flops_speak(model):
     assert "classes: cat, dog" in call("info", model)
-    assert "RepTok 700K" in call("flops")
+    said = call("flops")
+    assert "RepTok 700K" in said and "ViT-B/14       861.8\n" in said
 
 
 def test_a_mistake_is_one_line_and_exit_status_one(model, monkeypatch, capsys):
