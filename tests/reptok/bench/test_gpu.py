@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reptok.bench import gpu, measure
+from reptok.bench import clock, gpu, measure
 from reptok.bench.clock import Timing, time_steps
 from reptok.bench.feed import feed, write_latents
 from reptok.bench.recipe import bench_named
@@ -111,6 +112,29 @@ def test_steps_before_the_clock_are_not_timed():
     calls = []
     timing = time_steps(lambda: calls.append(None), CPU, seconds=0.0, warmup=4)
     assert (timing.steps, len(calls)) == (3, 4 + 1 + 3) and timing.peak_bytes > 1e7
+
+
+def test_durations_on_a_gpu_lie_between_its_own_events(monkeypatch):
+    """They are in milliseconds there; the pause before the last synchronisation is nobody's."""
+    queue = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            queue.append(self)
+            self.at = 100.0 * len(queue) ** 2
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    work = [lambda: queue.append("work")] * 2
+    assert clock._on_gpu(work, torch.device("cuda")) == pytest.approx([0.8, 1.6])
+    assert [type(item).__name__ for item in queue] == ["Event", "str", "Event", "str", "Event"]
 
 
 def test_a_training_is_the_real_one():
