@@ -1,4 +1,6 @@
-"""Show what `run_all.py` would do, and why; starts nothing.
+"""Show what `run_all.py` would do, why, and what it would take on a cluster that `estimate` describes.
+
+Starts nothing.
 
 python pipelines/plan.py [format=table|mermaid|json] [experiment=demo] [until=STAGE] [key=value ...]
 """
@@ -7,23 +9,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
     sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
 
 from pipelines.config import load_config  # noqa: E402
+from pipelines.costs import Estimate, amount, estimate, totals  # noqa: E402
 from pipelines.dag.planner import PlannedStage, plan  # noqa: E402
 
 COLOURS = {"run": "yellow", "resume": "cyan", "skip": "green"}
 FILLS = {"run": "#ffe08a", "resume": "#9fe3ff", "skip": "#b7e4c7"}
 
 
-def as_json(planned: Sequence[PlannedStage]) -> str:
-    """`{"stages": [{"name", "action", "reason", "fingerprint", "inputs": {kind: fingerprint}}]}`."""
-    stages = [
+def as_json(planned: Sequence[PlannedStage], estimates: Mapping[str, Estimate] | None = None) -> str:
+    """`{"stages": [{"name", "action", "reason", "fingerprint", "inputs": {kind: fingerprint}}]}`.
+
+    With estimates, a stage that has one has it as `estimate`, with the fields of `costs.Estimate`.
+    """
+    stages: list[dict[str, Any]] = [
         {
             "name": p.stage.name,
             "action": p.action,
@@ -33,6 +40,9 @@ def as_json(planned: Sequence[PlannedStage]) -> str:
         }
         for p in planned
     ]
+    for stage in stages:
+        if estimates and stage["name"] in estimates:
+            stage["estimate"] = vars(estimates[stage["name"]])
     return json.dumps({"stages": stages}, indent=2)
 
 
@@ -47,8 +57,8 @@ def as_mermaid(planned: Sequence[PlannedStage]) -> str:
     return "\n".join(lines)
 
 
-def print_table(planned: Sequence[PlannedStage]) -> None:
-    """Stage, action, reason, inputs, output and fingerprint, for a terminal."""
+def print_table(planned: Sequence[PlannedStage], estimates: Mapping[str, Estimate] | None = None) -> None:
+    """Stage, action, reason, inputs, output and fingerprint, for a terminal; and what it would take."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -56,12 +66,23 @@ def print_table(planned: Sequence[PlannedStage]) -> None:
     table = Table(box=None, header_style="bold")
     for column in ("stage", "action", "why", "inputs", "makes", "fingerprint"):
         table.add_column(column, overflow="fold")
+    for column in ("rows", "hours", "GPU-hours", "reads", "stores", "cost", "bound by") if estimates else ():
+        table.add_column(column, justify="right", no_wrap=True)
     for p in planned:
         action = f"[{COLOURS[p.action]}]{p.action}[/]"
         inputs = ", ".join(p.inputs) or "-"
         cells = (p.stage.name, action, escape(p.reason), inputs, p.stage.output, p.artifact.fingerprint)
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        table.add_row(*cells, *_estimate_cells(estimates.get(p.stage.name)) if estimates else ())
+    Console(width=None if sys.stdout.isatty() else 220 if estimates else 160).print(table)
+
+
+def _estimate_cells(found: Estimate | None) -> tuple[str, ...]:
+    if found is None:
+        return ("",) * 7
+    return (
+        f"{found.rows:,.0f}", f"{found.hours:,.2f}", f"{found.gpu_hours:,.1f}", amount(found.bytes_read),
+        amount(found.bytes_stored), f"{found.cost:,.0f}", found.bound,
+    )  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -77,13 +98,16 @@ def main(arguments: list[str]) -> int:
         config = load_config(Config, [a for a in arguments if not a.startswith("format=")])
         stages = workflows.build(config)
         planned = plan(stages, config.root, until=config.until, only=config.only, force=config.force)
+        estimates = estimate(planned, config.estimate) if config.estimate else None
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if style == "table":
-        print_table(planned)
+        print_table(planned, estimates)
+        if config.estimate and estimates:
+            print(totals(estimates, config.estimate))
     else:
-        print(as_json(planned) if style == "json" else as_mermaid(planned))
+        print(as_json(planned, estimates) if style == "json" else as_mermaid(planned))
     return 0
 
 

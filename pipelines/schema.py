@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipelines.costs import EstimateConfig
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
@@ -107,6 +108,7 @@ class Config:
         force: Run this stage again although it is published.
         tokenizer: "reptok", or "latent" for the patches of the VAE's latent, which the paper's attention
             baselines (DiT, SiT) generate; nothing of the tokenizer trains then.
+        estimate: The cluster that `plan.py` reckons hours, bytes and cost for.
     """
 
     experiment: str
@@ -128,4 +130,5 @@ class Config:
     evaluate: EvaluateGroup = field(default_factory=EvaluateGroup)
     zoo: ZooRecipes = field(default_factory=ZooRecipes)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    estimate: EstimateConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

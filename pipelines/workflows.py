@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.demo.subjects import SUBJECTS
+from pipelines.imports.layouts import open_source
 from pipelines.schema import Config
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.download import Download
@@ -20,7 +21,7 @@ from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
-from pipelines.stages.import_images import ImportImages, list_pictures, listing_digest
+from pipelines.stages.import_images import ImportImages
 from pipelines.stages.photograph_folder import PhotographFolder
 from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.pretrain_encoder import PretrainEncoder
@@ -57,16 +58,16 @@ def class_conditional(config: Config) -> list[Stage]:
     """A folder of labelled pictures takes the place of the web, and labels that of captions."""
     settings, photographs = config.data.import_images, config.data.web
     if settings and settings.folder:
-        pictures = list_pictures(settings.folder)
-        classes = len({picture.subject for picture in pictures} - {None})
-        listing = listing_digest(settings.folder, pictures)
-        made: list[Stage] = [ImportImages(replace(settings, listing=listing))]
+        pictures = open_source(settings.folder, settings.layout)
+        classes = pictures.num_classes
+        made: list[Stage] = [ImportImages(replace(settings, listing=pictures.digest()))]
     elif settings and photographs:
         classes = len(SUBJECTS)
         made = [PhotographFolder(photographs), ImportImages(settings, ("pictures",))]
     else:
         raise ValueError("the workflow class_conditional needs data.import_images.folder=<folder of classes>")
-    if config.generator.condition == "class" and config.generator.num_classes != classes:
+    unlike = classes is not None and config.generator.num_classes != classes
+    if config.generator.condition == "class" and unlike:
         raise ValueError(
             f"generator.num_classes is {config.generator.num_classes}, the pictures have {classes} classes; "
             + (f"set generator.num_classes={classes}" if classes else "put them into one folder per class")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +18,7 @@ def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, FIXTURES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -48,3 +51,9 @@ def nasty_images() -> ModuleType:
 def trainings() -> ModuleType:
     """Trainings of tiny models on the small dataset."""
     return _load("trainings")
+
+
+@pytest.fixture(scope="session")
+def load_fixture() -> Callable[[str], ModuleType]:
+    """`load_fixture(name)`: a module of `fixtures/`."""
+    return _load

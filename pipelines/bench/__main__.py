@@ -20,6 +20,11 @@ BENCHES = (
     "decoder_step",
     "tokenizer_step",
     "generator_step",
+    "stored_bytes",
+    "precompute",
+    "stage_start",
+    "rerun",
+    "scale",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from pipelines.dag import cluster
@@ -14,7 +15,7 @@ from pipelines.dag.lock import locked
 from pipelines.dag.planner import PlannedStage, flat, is_published, outdated_inputs
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import StageResult
-from pipelines.dag.storage import LocalFolder, open_folder
+from pipelines.dag.storage import open_folder
 from pipelines.dag.tracking import StageLog, Tracker
 from pipelines.dag.workspace import SCRATCH, Workspace
 
@@ -34,8 +35,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
                     return skipped(planned)
                 _supersede(artifact, root)
             out = Workspace(artifact.url, artifact.fingerprint)
-            if isinstance(out.folder, LocalFolder):
-                out.folder.remove_unfinished()
+            out.folder.remove_unfinished()
             log = out.log = _open_log(planned, out, tracker)
             if stage.needs_cluster:
                 cluster.ensure()
@@ -60,7 +60,12 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
 
 
 def skipped(planned: PlannedStage) -> StageResult:
-    """The result of a stage whose artifact is published already."""
+    """The result of a stage whose artifact is published already.
+
+    What a kill right after publishing left of the work is removed.
+    """
+    with suppress(OSError):
+        planned.artifact.folder.remove(SCRATCH)
     stats = planned.artifact.manifest["stats"]
     return StageResult(name=planned.stage.name, action="skip", stats=stats, artifact=planned.artifact)
 

@@ -13,6 +13,7 @@ import traceback
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from pipelines.dag.workspace import SCRATCH, Workspace
 PLAN = f"{SCRATCH}/shards/plan.json"
 DONE = f"{SCRATCH}/shards/done"
 BEGUN = f"{SCRATCH}/shards/begun"
+READERS = 16
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
 SHOWN = 8  # causes in a message, and shards of one cause
@@ -151,13 +153,14 @@ def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, dict[str, Any]]:
     """Done records by shard index; those whose files are not all there at their size do not count."""
     sizes = out.folder.sizes()
+    recorded = [shard.index for shard in shards if _record_name(shard.index) in sizes]
     done = {}
-    for shard in shards:
-        name = _record_name(shard.index)
-        if name in sizes:
-            record = json.loads(out.folder.read_bytes(name))
+    with ThreadPoolExecutor(READERS) as readers:  # on an object store each record is a round trip
+        contents = readers.map(lambda index: out.folder.read_bytes(_record_name(index)), recorded)
+        for index, content in zip(recorded, contents, strict=True):
+            record = json.loads(content)
             if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
-                done[shard.index] = record
+                done[index] = record
     return done
 
 

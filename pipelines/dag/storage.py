@@ -20,9 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipelines.dag.writing import DigestingWriter, explained
+from pipelines.dag.writing import DigestingWriter, StorageError, explained, explained_store
 
 TEMPORARY_SUFFIX = ".part"
+PART_BYTES = 64 * 2**20
+"""Larger objects are put in parts, and appear when all of them have arrived."""
 
 
 class Folder(ABC):
@@ -72,6 +74,10 @@ class Folder(ABC):
     def write_bytes(self, name: str, data: bytes) -> None:
         with self.create(name) as file:
             file.write(data)
+
+    @abstractmethod
+    def remove_unfinished(self) -> None:
+        """Remove what a killed writer left and no reader sees; only for the holder of the folder's lock."""
 
     def exists(self, name: str) -> bool:
         return self.size(name) is not None
@@ -145,7 +151,6 @@ class LocalFolder(Folder):
             _sync_directory(Path(self.url).parent)
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed writer left beside its file; only for the holder of the folder's lock."""
         for directory, _, names in os.walk(self.url):
             for name in names:
                 if name.endswith(TEMPORARY_SUFFIX):
@@ -171,7 +176,8 @@ class ObjectFolder(Folder):
         return cast(str, self._fs._strip_protocol(self.url_of(name)))
 
     def open(self, name: str) -> BinaryIO:
-        return cast(BinaryIO, self._fs.open(self._key(name), "rb"))
+        with explained_store(self.url_of(name)):
+            return cast(BinaryIO, self._fs.open(self._key(name), "rb"))
 
     @contextmanager
     def create(self, name: str) -> Iterator[DigestingWriter]:
@@ -179,27 +185,30 @@ class ObjectFolder(Folder):
             path = Path(spool, "object")
             with explained(str(path)), open(path, "xb") as raw:
                 yield DigestingWriter(raw)
-            with explained(self.url_of(name)):
-                self._fs.put_file(str(path), self._key(name))
+            with explained_store(self.url_of(name), writing=True):
+                self._fs.put_file(str(path), self._key(name), chunksize=PART_BYTES)
 
     def size(self, name: str) -> int | None:
-        self._fs.invalidate_cache()
         try:
-            info = self._fs.info(self._key(name))
+            with explained_store(self.url_of(name)):
+                self._fs.invalidate_cache()
+                info = self._fs.info(self._key(name))
         except FileNotFoundError:
             return None
         return int(info["size"]) if info["type"] == "file" else None
 
     def sizes(self) -> dict[str, int]:
-        self._fs.invalidate_cache()
         prefix = self._key().rstrip("/") + "/"
-        found = self._fs.find(self._key(), detail=True)
+        with explained_store(self.url):
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._key(), detail=True)
         return dict(sorted((key.removeprefix(prefix), int(info["size"])) for key, info in found.items()))
 
     def children(self) -> list[str]:
-        self._fs.invalidate_cache()
         try:
-            entries = self._fs.ls(self._key(), detail=True)
+            with explained_store(self.url):
+                self._fs.invalidate_cache()
+                entries = self._fs.ls(self._key(), detail=True)
         except FileNotFoundError:
             return []
         return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
@@ -208,16 +217,30 @@ class ObjectFolder(Folder):
         return float(self._fs.modified(self._key(name)).timestamp())
 
     def remove(self, name: str = "") -> None:
-        self._fs.invalidate_cache()
-        if self._fs.exists(self._key(name)):
-            self._fs.rm(self._key(name), recursive=True)
+        with explained_store(self.url_of(name), writing=True):
+            self._fs.invalidate_cache()
+            if self._fs.exists(self._key(name)):
+                self._fs.rm(self._key(name), recursive=True)
 
     def move_to(self, other: Folder) -> None:
         names = list(self.sizes())
-        for name in names:
-            self._fs.copy(self._key(name), self._fs._strip_protocol(other.url_of(name)))
-        for name in sorted(names, key=lambda name: name != "manifest.json"):
-            self._fs.rm_file(self._key(name))
+        with explained_store(other.url, writing=True):
+            for name in names:
+                self._fs.copy(self._key(name), self._fs._strip_protocol(other.url_of(name)))
+            for name in sorted(names, key=lambda name: name != "manifest.json"):
+                self._fs.rm_file(self._key(name))
+
+    def remove_unfinished(self) -> None:
+        if "s3" not in self._fs.protocol:
+            return
+        bucket, _, prefix = self._key().partition("/")
+        try:
+            with explained_store(self.url):
+                listed = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+                for upload in listed.get("Uploads", []):
+                    self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+        except (StorageError, FileNotFoundError):
+            return  # not allowed to everybody: a rule of the bucket may remove old uploads, too
 
 
 def open_folder(url: str) -> Folder:
@@ -225,6 +248,10 @@ def open_folder(url: str) -> Folder:
     if not url:
         raise ValueError("a storage URL must not be empty (for example root=runs/demo)")
     scheme, separator, rest = url.partition("://")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ValueError(
+            "a storage URL holds no credentials: they come from the environment (AWS_ACCESS_KEY_ID, ...)"
+        )
     if not separator or scheme in ("file", "local"):
         return LocalFolder(os.path.abspath(os.path.expanduser(rest if separator else url)))
     return ObjectFolder(url.rstrip("/"))

@@ -53,6 +53,47 @@ class DigestingWriter(io.BufferedIOBase):
 
 
 @contextmanager
+def explained_store(place: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn the errors of an object store into one line that says how to cure them.
+
+    A file that is not there stays a FileNotFoundError when it is read; one that is written lacks its bucket.
+    """
+    try:
+        yield
+    except (StorageError, FileExistsError):
+        raise
+    except FileNotFoundError as error:
+        if not writing:
+            raise
+        raise StorageError(
+            errno.ENOENT, f"cannot write {place}: there is no such bucket; create it, or correct root=..."
+        ) from error
+    except Exception as error:  # the client's own errors are of its own kinds
+        cause = _store_cause(error)
+        if cause is None:
+            raise
+        message = (
+            f"cannot {'write' if writing else 'read'} {place}: {cause}. What is finished is kept: run again."
+        )
+        raise StorageError(getattr(error, "errno", None) or errno.EIO, message) from error
+
+
+def _store_cause(error: Exception) -> str | None:
+    kind, text = type(error).__name__, " ".join(str(error).split())[:200]
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+    if isinstance(error, PermissionError):
+        return f"access is denied ({text}); check the credentials in the environment and the bucket's policy"
+    if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError") or isinstance(
+        error, ConnectionError
+    ):
+        return f"the store cannot be reached ({text}); check the network and AWS_ENDPOINT_URL"
+    if isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT):
+        return f"the store is overloaded or failing ({text}); wait a little"
+    return f"{kind}: {text}" if isinstance(error, (OSError, TimeoutError)) else None
+
+
+@contextmanager
 def explained(place: str) -> Iterator[None]:
     """Turn the errors a user can cure into one line that says how."""
     try:

@@ -89,7 +89,7 @@ def parse_index(data: bytes, name: str = INDEX) -> DatasetIndex:
             "the stage that made it"
         )
     size, names, splits = value.get("image_size"), value.get("class_names"), value.get("splits")
-    if not _counts(size) or size == 0:
+    if not isinstance(size, int) or not _counts(size) or size == 0:
         raise ValueError(f"{name}: image_size is {size!r}, a number of pixels is expected")
     if names is not None and not _texts(names):
         raise ValueError(f"{name}: class_names is neither null nor a list of texts")
@@ -105,17 +105,17 @@ def parse_index(data: bytes, name: str = INDEX) -> DatasetIndex:
 def _entries(values: Any, split: str, name: str) -> tuple[ShardEntry, ...]:
     if not isinstance(values, list):
         raise ValueError(f"{name}: split {split!r} is no list of shards")
-    entries = []
+    entries: list[ShardEntry] = []
     for value in values:
         fields = value if isinstance(value, dict) else {}
-        shard, rows, size, digest = (fields.get(key) for key in ("shard", "rows", "bytes", "sha256"))
+        shard, rows, size, digest = [fields.get(key) for key in ("shard", "rows", "bytes", "sha256")]
         if not (isinstance(shard, str) and _SHARD.fullmatch(shard) and shard.startswith(f"{split}-")):
             raise ValueError(f"{name}: {shard!r} is no name of a shard of {split!r}")
         if entries and shard <= entries[-1].shard and len(shard) <= len(entries[-1].shard):
             raise ValueError(f"{name}: shard {shard} does not come after {entries[-1].shard}")
         if not (_counts(rows) and _counts(size) and isinstance(digest, str)):
             raise ValueError(f"{name}: shard {shard} needs rows, bytes and sha256")
-        entries.append(ShardEntry(shard, rows, size, digest))
+        entries.append(ShardEntry(shard, int(rows or 0), int(size or 0), digest))
     return tuple(entries)
 
 

@@ -57,7 +57,8 @@ def reshard(
     done, total = 0, sum(sizes.values())
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, entries in index.splits.items():
-        samples, written = _samples(source, entries), []
+        samples = _samples(source, entries)
+        written: list[ShardEntry] = []
         while True:
             entry = _write_shard(target, shard_name(split, len(written)), islice(samples, rows))
             if entry is None:

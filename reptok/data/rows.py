@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from reptok.data.blocks import KEYS, index_blocks, unpack_keys
+from reptok.data.blocks import KEYS, BlockEntry, index_blocks, unpack_keys
 from reptok.data.tar import index_members, opened
 
 _DTYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "I64": np.int64}
@@ -38,7 +38,7 @@ class BlockRows:
         self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray)
         entries = index_blocks(path)
         self._ends = np.cumsum([entry.rows for entry in entries])
-        self._blocks = [self._arrays(entry.offset) for entry in entries]
+        self._blocks = [self._arrays(entry) for entry in entries]
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -68,18 +68,26 @@ class BlockRows:
             array, places = self._blocks[number][name], np.flatnonzero(blocks == number)
             yield array, rows[places] - (self._ends[number] - len(array)), places
 
-    def _arrays(self, offset: int) -> dict[str, np.ndarray]:
-        """Return the arrays of the block at `offset`, as views of the file."""
-        length = int.from_bytes(self._bytes[offset : offset + 8].tobytes(), "little")
-        start = offset + 8 + length
-        header = json.loads(self._bytes[offset + 8 : start].tobytes())
-        header.pop("__metadata__", None)
-        return {
-            name: self._bytes[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
-            .view(_DTYPES[entry["dtype"]])
-            .reshape(entry["shape"])
-            for name, entry in header.items()
-        }
+    def _arrays(self, block: BlockEntry) -> dict[str, np.ndarray]:
+        """Return the arrays of a block, as views of the file."""
+        inside = self._bytes[block.offset : block.offset + block.size]
+        start = 8 + int.from_bytes(inside[:8].tobytes(), "little")
+        try:
+            header = json.loads(inside[8:start].tobytes())
+            header.pop("__metadata__", None)
+            arrays = {
+                name: inside[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+                .view(_DTYPES[entry["dtype"]])
+                .reshape(entry["shape"])
+                for name, entry in header.items()
+            }
+            if any(len(array) != block.rows for array in arrays.values()):
+                raise ValueError("its arrays have different rows")
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{self.path}:{block.name} is damaged ({error!r}); rerun the stage that made it"
+            ) from error
+        return arrays
 
 
 class ImageRows:

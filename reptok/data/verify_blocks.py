@@ -21,7 +21,7 @@ from reptok.data.tar import iterate_members
 from reptok.data.verify import LATENT_SPEC, TOKEN_STATS, Verdict, in_processes
 from reptok.data.verify_dataset import UNREADABLE
 
-ARRAYS = {
+ARRAYS: dict[str, dict[str, tuple[type, int]]] = {
     "latents": {"moments": (np.float16, 5), "frozen_token": (np.float32, 4)},
     "tokens": {"token": (np.float32, 4)},
 }

@@ -202,3 +202,12 @@ def test_plan_and_run_agree(root):
     changed = diamond(c=replace(ToyConfig(), text="other"))
     run(diamond(), root)
     assert {p.stage.name: p.action for p in plan(changed, root)} == run(changed, root)
+
+
+def test_what_a_kill_after_publishing_left_of_the_work_goes_with_the_next_run(root):
+    run([Toy("a")], root)
+    (folder,) = Path(root, "a_out").iterdir()
+    (folder / "_scratch" / "shards").mkdir(parents=True)
+    (folder / "_scratch" / "shards" / "plan.json").write_text("[]")
+    assert run([Toy("a")], root) == {"a": "skip"}
+    assert not (folder / "_scratch").exists()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.dag.shards import ShardError
 from pipelines.ops.device import ComputeConfig
@@ -13,6 +14,7 @@ from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from reptok.autoencoder import Autoencoder, LatentSpec
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
+from reptok.data.loader import TokenizerData
 
 
 @pytest.fixture
@@ -45,6 +47,23 @@ def test_latents_are_those_of_the_networks_in_the_datasets_order(dataset, config
                 np.testing.assert_allclose(
                     blocks[0][column], expected[column], rtol=tolerance, atol=tolerance
                 )
+
+
+def test_what_training_reads_is_what_the_networks_would_give_online(dataset, config, run_stage):
+    """Of the image as the loader gives it, mirrored or not: one crop for pixels, moments and frozen token."""
+    latents, _ = run_stage(EncodeLatents(config), {"dataset": dataset})
+    data = TokenizerData(dataset.local_path(), latents.local_path())
+    samples = np.arange(sum(data.rows))
+    op = EncodeLatentsOp(config.vae, config.encoder, config.compute)
+    op.setup()
+    for flipped in (np.zeros(len(samples), bool), np.ones(len(samples), bool), samples % 2 == 0):
+        batch = data.read(samples, flipped)
+        with torch.inference_mode():
+            moments = op.autoencoder.encode_moments(batch.images).numpy()
+            token = op.ssl.frozen(batch.images).numpy()
+        half = np.finfo(np.float16)
+        np.testing.assert_allclose(batch.moments.numpy(), moments, rtol=half.eps, atol=half.tiny)
+        np.testing.assert_allclose(batch.frozen_token.numpy(), token, rtol=1e-4, atol=1e-5)
 
 
 def test_spec_tells_which_vae_made_the_latents(dataset, config, run_stage):

@@ -1,16 +1,21 @@
 """The import_images stage: folders of pictures become datasets with classes and splits, losses counted."""
 
+import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import webdataset as wds
 from PIL import Image
 
 from pipelines.demo.coyo import CoyoConfig, make_corpus
 from pipelines.demo.subjects import SUBJECTS
-from pipelines.stages.import_images import ImportImages, ImportImagesConfig, list_pictures, listing_digest
+from pipelines.imports.layouts import open_source
+from pipelines.stages.import_images import ImportImages, ImportImagesConfig
 from pipelines.stages.photograph_folder import PhotographFolder
-from reptok.data.images import decode_image
+from reptok.data.images import decode_image, encode_jpeg
 from reptok.data.shards import read_samples
 
 
@@ -107,13 +112,16 @@ def test_same_folder_gives_same_bytes(folder, run_stage, digests):
 
 def test_listing_digest_changes_with_the_pictures(folder):
     def digest():
-        return listing_digest(str(folder), list_pictures(str(folder)))
+        return open_source(str(folder)).digest()
 
     before = digest()
     (folder / "cat" / "notes.md").write_text("still not a picture, but longer")
     assert digest() == before
-    picture(folder / "cat" / "new.png")
+    (folder / "cat" / "3.txt").write_text("a caption")
     assert digest() != before
+    captioned = digest()
+    picture(folder / "cat" / "new.png")
+    assert digest() != captioned
 
 
 def test_the_demos_photographs_are_labelled_and_keep_their_split(run_stage):
@@ -148,7 +156,7 @@ def test_folder_without_pictures_says_what_was_looked_for(run_stage, tmp_path):
 def test_pictures_beside_class_folders_are_refused(folder):
     picture(folder / "stray.png")
     with pytest.raises(ValueError, match=r"beside its class folders, stray\.png for one"):
-        list_pictures(str(folder))
+        open_source(str(folder))
 
 
 def test_folder_that_may_not_be_read_is_named(folder):
@@ -157,7 +165,7 @@ def test_folder_that_may_not_be_read_is_named(folder):
     (folder / "cat").chmod(0)
     try:
         with pytest.raises(PermissionError, match=r"cannot read .*cat"):
-            list_pictures(str(folder))
+            open_source(str(folder))
     finally:
         (folder / "cat").chmod(0o755)
 
@@ -166,3 +174,148 @@ def test_folder_that_may_not_be_read_is_named(folder):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         ImportImagesConfig(folder="x", **settings)
+
+
+# ---- captions
+
+
+def test_metadata_files_give_captions_and_their_broken_lines_are_told(tmp_path, run_stage, capsys):
+    for name in "abcd":
+        picture(tmp_path / "p" / "train" / f"{name}.png")
+    (tmp_path / "p" / "train" / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "text": "one  line\\n of text"}\n'
+        '{"file_name": "../../a.png", "text": "x"}\n{]\n'
+        '{"file_name": "b.png"}\n{"file_name": "gone.png", "text": "y"}\n'
+    )
+    (tmp_path / "p" / "metadata.csv").write_text('file_name,caption\ntrain/c.png,"a, b"\n')
+    dataset, stats = make(run_stage, tmp_path / "p")
+    captions = {path: sample.caption for path, (_, sample) in samples(dataset).items()}
+    assert captions == {
+        f"train/{k}.png": v for k, v in zip("abcd", ["one line of text", "", "a, b", ""], strict=True)
+    }
+    assert stats["source_faults"] == 4 and stats["rows_out"] == 4
+    told = capsys.readouterr().out
+    for line in (
+        "line 2: '../../a.png' is no path inside",
+        "line 3: no JSON object",
+        "line 4: no text",
+        "gone",
+    ):
+        assert line in told
+
+
+def test_pipes_and_devices_are_not_read(tmp_path, run_stage):
+    picture(tmp_path / "p" / "a.png")
+    os.mkfifo(tmp_path / "p" / "b.png")
+    os.symlink("/dev/zero", tmp_path / "p" / "c.png")
+    os.symlink("/dev/zero", tmp_path / "p" / "a.txt")
+    dataset, stats = make(run_stage, tmp_path / "p", val_fraction=0.0)
+    assert (stats["rows_in"], stats["rows_out"], stats["dropped_unreadable"]) == (3, 1, 2)
+    assert samples(dataset)["a.png"][1].caption == ""
+
+
+def test_file_names_that_are_no_text_are_imported(tmp_path, run_stage):
+    picture(tmp_path / "p" / "a.png")
+    os.rename(tmp_path / "p" / "a.png", os.fsencode(tmp_path / "p") + b"/\xff.png")
+    dataset, _ = make(run_stage, tmp_path / "p", val_fraction=0.0)
+    assert list(samples(dataset)) == ["\ufffd.png"]
+
+
+# ---- ImageNet
+
+
+def test_imagenet_as_its_challenge_hands_it_out(tmp_path, run_stage):
+    data = tmp_path / "p" / "ILSVRC" / "Data" / "CLS-LOC"
+    for wnid, colour in (("n02", (200, 0, 0)), ("n01", (0, 0, 200)), ("n03", (0, 200, 0))):
+        picture(data / "train" / wnid / f"{wnid}_1.JPEG", colour)
+    picture(data / "val" / "ILSVRC2012_val_00000001.JPEG", (0, 0, 200))
+    picture(data / "test" / "ILSVRC2012_test_00000001.JPEG")
+    names = "n01 tench, Tinca tinca\nn02 crane\nn03 crane\n"
+    (tmp_path / "p" / "LOC_synset_mapping.txt").write_text(names)
+    solution = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01 85 1 499 272 \n"
+    (tmp_path / "p" / "LOC_val_solution.csv").write_text(solution)
+    dataset, stats = make(run_stage, tmp_path / "p")
+    assert stats["rows_out"] == 4
+    assert dataset.read_json("index.json")["class_names"] == ["tench", "crane (n02)", "crane (n03)"]
+    found = {
+        path.rpartition("/")[2]: (split, s.info["label"], s.caption)
+        for path, (split, s) in samples(dataset).items()
+    }
+    assert found == {
+        "n02_1.JPEG": ("train", 1, "crane (n02)"),
+        "n01_1.JPEG": ("train", 0, "tench"),
+        "n03_1.JPEG": ("train", 2, "crane (n03)"),
+        "ILSVRC2012_val_00000001.JPEG": ("val", 0, "tench"),
+    }
+    (tmp_path / "p" / "LOC_val_solution.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"LOC_val_solution\.csv is missing"):
+        make(run_stage, tmp_path / "p", "again")
+
+
+def jpeg_bytes(colour):
+    return encode_jpeg(np.full((12, 20, 3), colour, np.uint8))
+
+
+def hub_table(rows, names=("tench", "goldfish")):
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    images = [{"bytes": data, "path": "/etc/passwd"} for data, _ in rows]
+    return pa.table({"image": images, "label": [label for _, label in rows]}, schema=schema)
+
+
+def test_imagenet_as_parquet_files(tmp_path, run_stage, digests):
+    data = tmp_path / "p" / "data"
+    data.mkdir(parents=True)
+    rows = [(jpeg_bytes((200, 0, 0) if i % 2 else (0, 0, 200)), i % 2) for i in range(25)]
+    rows[7] = (None, 1)  # its path names a file, which is not opened
+    rows[9] = (rows[9][0], 2)
+    pq.write_table(hub_table(rows[:20]), data / "train-00000-of-00002.parquet", row_group_size=3)
+    pq.write_table(hub_table(rows[20:]), data / "train-00001-of-00002.parquet")
+    pq.write_table(hub_table([(jpeg_bytes(9), -1)] * 2), data / "validation-00000-of-00001.parquet")
+    pq.write_table(hub_table([(jpeg_bytes(9), -1)]), data / "test-00000-of-00001.parquet")
+    dataset, stats = make(run_stage, tmp_path / "p", samples_per_shard=8)
+    assert (stats["rows_in"], stats["rows_out"]) == (27, 25)
+    assert (stats["dropped_no_image"], stats["dropped_label_out_of_range"]) == (1, 1)
+    index = dataset.read_json("index.json")
+    assert index["class_names"] == ["tench", "goldfish"]
+    assert sum(entry["rows"] for entry in index["splits"]["val"]) == 2
+    found = samples(dataset)
+    split, sample = found["data/train-00000-of-00002.parquet:19"]
+    assert (split, sample.info["label"], sample.caption) == ("train", 1, "goldfish")
+    assert np.abs(decode_image(sample.jpg).astype(int) - (200, 0, 0)).max() < 6
+    assert "label" not in found["data/validation-00000-of-00001.parquet:1"][1].info
+    assert open_source(str(tmp_path / "p")).num_classes == 2
+    again, _ = make(run_stage, tmp_path / "p", "again", samples_per_shard=8)
+    assert digests(again) == digests(dataset)
+
+
+def test_parquet_files_with_texts_and_named_classes(tmp_path, run_stage):
+    (tmp_path / "p").mkdir()
+    table = pa.table({"image": [jpeg_bytes(9)] * 3, "text": ["a\tb", None, "c"], "label": ["y", "x", "y"]})
+    pq.write_table(table, tmp_path / "p" / "0.parquet")
+    dataset, _ = make(run_stage, tmp_path / "p", val_fraction=0.0)
+    found = [(s.caption, s.info["label"], s.info["subject"]) for _, s in samples(dataset).values()]
+    assert found == [("a b", 1, "y"), ("x", 0, "x"), ("c", 1, "y")]
+
+
+# ---- WebDataset
+
+
+def test_an_existing_webdataset_is_imported(tmp_path, run_stage):
+    (tmp_path / "p" / "val").mkdir(parents=True)
+    for name, split, count in (("0.tar", "train", 4), ("val/0.tar", "val", 2)):
+        with wds.TarWriter(str(tmp_path / "p" / name)) as sink:
+            for i in range(count):
+                sink.write({"__key__": f"{split}/pic_{i}", "jpg": jpeg_bytes(40 * i), "txt": f"text {i}",
+                            "json": {"label": i % 2}, "pyd": {"never": "unpickled"}})  # fmt: skip
+    dataset, stats = make(run_stage, tmp_path / "p", val_fraction=0.0)
+    assert (stats["rows_in"], stats["rows_out"]) == (6, 6)
+    found = samples(dataset)
+    split, sample = found["val/0.tar:val/pic_1"]
+    assert (split, sample.caption, sample.info["label"]) == ("val", "text 1", 1)
+    assert found["0.tar:train/pic_3"][0] == "train"
+    assert dataset.read_json("index.json")["class_names"] == ["0", "1"]
+    assert open_source(str(tmp_path / "p")).num_classes is None

@@ -1,0 +1,134 @@
+"""What every source of pictures offers: parts to read, rows counted before, a digest, and the classes."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+MAX_FILE_BYTES = 2**28
+MAX_CAPTION = 10_000
+MAX_CLASSES = 1_000_000
+
+_SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
+_TEST = "test"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row of a source.
+
+    Attributes:
+        name: Where it stands: a path, a row of a file, a sample of a tar.
+        data: The picture file's bytes.
+        reason: Why there is no picture; "" if there is one.
+        split: "train" or "val" if the source says so, else "".
+        label: Number of its class.
+        subject: Name of its class.
+        caption: Its text; None where the source has none.
+    """
+
+    name: str
+    data: bytes = b""
+    reason: str = ""
+    split: str = ""
+    label: int | None = None
+    subject: str | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a source, read by one worker: its rows, and JSON values that say where they are."""
+
+    name: str
+    rows: int
+    place: dict[str, Any]
+
+
+@dataclass
+class Source(ABC):
+    """A folder of pictures in some layout.
+
+    Attributes:
+        folder: The folder.
+        class_names: Names of the classes; None if it has none, or tells numbers alone.
+        num_classes: How many classes; 0 for none, None if only reading tells.
+        faults: What was found wrong while listing, one line each; the rows that it struck are counted.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...] | None = None
+    num_classes: int | None = 0
+    faults: list[str] = field(default_factory=list)
+
+    @abstractmethod
+    def parts(self, rows: int) -> list[Part]:
+        """Divide the source into parts of about `rows` rows, in a fixed order."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """16 hex digits that change with what the source holds, as far as a listing shows it."""
+
+
+class Read(Protocol):
+    """Reads a part where a worker runs, without listing the source again."""
+
+    def __call__(
+        self, folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]
+    ) -> Iterator[Picture]:
+        """Yield the rows of a part in order; may end early, with a ValueError, where a file is damaged."""
+        ...
+
+
+def split_of_path(path: str) -> str:
+    """The split that a file's folders or name tell: "train", "val", "test", or "" for none."""
+    for word in re.split(r"[/\\]", path.lower()):
+        first = re.split(r"[^a-z]", word)[0]
+        if first in _SPLITS:
+            return _SPLITS[first]
+        if first == _TEST:
+            return _TEST
+    return ""
+
+
+def clean_caption(text: object) -> str:
+    """One line of printable text of at most `MAX_CAPTION` characters; "" for what is no text."""
+    if not isinstance(text, str):
+        return ""
+    text = text[: 2 * MAX_CAPTION].encode("utf-8", "replace").decode("utf-8")
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:MAX_CAPTION].strip()
+
+
+def clean_label(value: object) -> int | None:
+    """A class number, None for none; -1 stands for none, too.
+
+    Raises:
+        ValueError: It cannot be a class number.
+    """
+    if value is None or value == -1:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_CLASSES:
+        raise ValueError(f"{value!r} is no class number")
+    return value
+
+
+def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises:
+        ValueError: It is none (a pipe would wait for ever, a device never ends), or larger.
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"more than {limit} bytes")
+    return data
