@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.process import join, run
 from pipelines.workers.relay import GridRow, RelayLog
+from reptok import flops
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.data.batch import GeneratorBatch
 from reptok.data.loader import GeneratorData, split_sizes
@@ -74,7 +75,9 @@ def train_generator(settings: dict[str, Any]) -> None:
             columns, rows = samples(trained, decoders[0], validation)
             log.grid("samples", columns, rows, step)
 
-    run(member, objective, config, data, validation, out, log, save, show)
+    length = text_config.max_length if text_config else 0
+    cost = flops.generator_training(generator_config, text_length=length)
+    run(member, objective, config, data, validation, out, log, save, show, lambda step: cost)
 
 
 @torch.no_grad()

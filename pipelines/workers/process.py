@@ -17,6 +17,7 @@ from torch import nn
 from pipelines.dag.stage import Workspace
 from pipelines.workers.relay import RelayLog
 from reptok.data.loader import Batches, Readable
+from reptok.throughput import matmul_speed, mfu
 from reptok.training.checkpoint import Checkpointer
 from reptok.training.config import TrainConfig
 from reptok.training.loop import train
@@ -76,6 +77,7 @@ def run(
     log: RelayLog,
     save: Callable[[Any, Path], None],
     show: Callable[[Any, int], None] | None = None,
+    flops_per_image: Callable[[int], float] | None = None,
 ) -> None:
     """Train an objective to the end, or to where it is asked to stop, from the newest checkpoint if any.
 
@@ -90,6 +92,7 @@ def run(
         log: Takes curves and progress, from rank 0.
         save: Writes the finished model into a folder; called with the objective with averaged weights.
         show: Logs pictures of such an objective at a step.
+        flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
     """
     parallel = parallelize(
         objective, config.strategy, world_size=member.world_size, device=member.device,
@@ -129,6 +132,15 @@ def run(
             log.metrics(values, at)
             log.progress(at, config.steps)
 
+    ceiling = matmul_speed(member.device, config.precision) if first and flops_per_image else 0.0
+
+    def gauge(images_per_second: float) -> Mapping[str, float]:
+        values = {"speed/peak_memory_gib": peak_memory_bytes(member.device) / 2**30}
+        if flops_per_image and ceiling:
+            cost = flops_per_image(state.step)
+            values["speed/mfu"] = mfu(images_per_second, cost, ceiling, member.world_size)
+        return values
+
     if first:
         log.progress(state.step, config.steps)
         for note in batches.notes:
@@ -143,7 +155,7 @@ def run(
         log=report,
         save=checkpoints.save,
         evaluate=evaluate,
-        gauge=lambda at: {"speed/peak_memory_gib": peak_memory_bytes(member.device) / 2**30},
+        gauge=gauge,
         stop=_Poll(lambda: first and stop_file(out).exists()),
         endangered=_preempted if member.preemptible else lambda: False,
     )
@@ -154,7 +166,8 @@ def run(
                 folder = finished_folder(out)
                 save(averaged, folder / "model")
                 (folder / "model" / "history.json").write_text(json.dumps(state.history))
-                (folder / RESULT).write_text(json.dumps(state.latest))
+                (folder / "unfinished.json").write_text(json.dumps(state.latest))
+                (folder / "unfinished.json").rename(folder / RESULT)  # last, and whole
         member.report(state.latest)
     log.flush()
 

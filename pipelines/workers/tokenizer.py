@@ -11,6 +11,7 @@ import torch
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.workers.process import join, run
 from pipelines.workers.relay import GridRow, RelayLog
+from reptok import flops
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
@@ -55,7 +56,14 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
     objective = TokenizerObjective(
         tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"]
     )
-    run(member, objective, config, data, validation, out, log, save, show)
+    draws, alone = settings["draws"], settings["decoder_first_steps"]
+    whole = flops.tokenizer_training(tokenizer_config, draws=draws)
+    decoder = draws * flops.decoder_training(tokenizer_config.decoder)
+
+    def cost(step: int) -> float:
+        return decoder if step <= alone else whole
+
+    run(member, objective, config, data, validation, out, log, save, show, cost)
 
 
 @torch.no_grad()

@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
 
 import numpy as np
 from torch import Tensor
-
-
-class Batch(Protocol):
-    """Samples that can be divided, and moved to where a GPU copies from."""
-
-    def part(self, rows: slice) -> Self:
-        """Return some rows of the batch."""
-        ...
-
-    def pinned(self) -> Self:
-        """Return the batch in memory that a GPU copies from while it computes."""
-        ...
 
 
 @dataclass(frozen=True)

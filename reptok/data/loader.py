@@ -15,20 +15,20 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reptok.data.batch import Batch, GeneratorBatch, TokenizerBatch
+from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.order import WINDOW, SampleOrder
 from reptok.data.rows import BlockRows, ImageRows, Shards
 from reptok.data.transforms import to_float
 
-B = TypeVar("B", bound=Batch, covariant=True)
+B = TypeVar("B", covariant=True)
 
 
 class Readable(Protocol[B]):
@@ -194,7 +194,7 @@ class Batches(Generic[B]):
         indices, epochs = indices[self.mine], epochs[self.mine]
         flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
         batch = self.data.read(indices, flips, position)
-        return batch.pinned() if self.pin else batch
+        return cast(Any, batch).pinned() if self.pin else batch
 
     def stream(self, position: int) -> Iterator[B]:
         """Yield the batches from a stream position on; the next ones are read while one is in use."""

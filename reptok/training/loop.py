@@ -36,7 +36,7 @@ def train(
     log: Callable[[Mapping[str, float], int], None],
     save: Callable[[], None],
     evaluate: Callable[[int], Mapping[str, float]] = _nothing,
-    gauge: Callable[[int], Mapping[str, float]] = _nothing,
+    gauge: Callable[[float], Mapping[str, float]] = lambda images_per_second: {},
     stop: Callable[[], bool] = _never,
     endangered: Callable[[], bool] = _never,
 ) -> bool:
@@ -54,7 +54,7 @@ def train(
         log: Takes metrics ("train/...", "speed/...", "val/...") and the step.
         save: Makes a checkpoint of `state`.
         evaluate: Returns validation metrics; called with the step.
-        gauge: Returns more metrics whenever the curves get an entry; called with the step.
+        gauge: Returns more metrics whenever the curves get an entry; called with the images per second.
         stop: Whether this process wants the training to end early, with a checkpoint.
         endangered: Whether a process may soon be gone, so that a checkpoint is due now; asked of all
             processes at the same steps, and all must get the same answer.
@@ -90,7 +90,7 @@ def train(
         if state.step % config.log_every == 0 or last:
             elapsed, steps = max(time.monotonic() - since, 1e-9), state.step - logged
             speed = speeds(steps * config.batch_size, elapsed, waiting, stalled)
-            record({**means(state.sums), **speed, **gauge(state.step)})
+            record({**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])})
             state.sums.clear()
             since, logged, waiting, stalled = time.monotonic(), state.step, 0.0, 0.0
             if endangered() and not warned:
