@@ -62,6 +62,8 @@ def measure(config: Config, part: str, seconds: float = 20.0) -> Measured:
         batch_size=max(1, train.batch_size // max(1, train.workers)),
         precision=train.precision if on_gpu else "float32",
         compile=train.compile and on_gpu,
+        recompute=train.recompute,
+        accumulate=train.accumulate,
     )
     name = f"{config.experiment}, {part}"
     if part == "tokenizer":
