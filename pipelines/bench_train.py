@@ -2,8 +2,8 @@
 
 python -m pipelines.bench_train [part=tokenizer|generator|both] [experiment=demo] [key=value ...]
 
-What is measured is one process's share of the batch. No data set, no weights, no Ray; a
-minute each.
+What is measured is one process's share of the batch, a minute for each training. No data set, no weights, no
+Ray: a path that the recipe demands may be any (data.import_images.folder=-).
 """
 
 from __future__ import annotations

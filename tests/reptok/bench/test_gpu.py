@@ -118,10 +118,14 @@ def test_speed_and_utilisation_follow_from_the_step():
     assert found.utilisation == pytest.approx(0.484, abs=1e-3)
 
 
-def test_steps_before_the_clock_are_not_timed():
+def test_steps_before_the_clock_are_not_timed(monkeypatch):
     calls = []
     timing = time_steps(lambda: calls.append(None), CPU, seconds=0.0, warmup=4)
-    assert (timing.steps, len(calls)) == (3, 4 + 1 + 3) and timing.peak_bytes > 1e7
+    assert (timing.steps, len(calls)) == (3, 2 + 1 + 3) and timing.peak_bytes > 1e7
+    calls.clear()
+    monkeypatch.setattr(clock, "MOST", 7)
+    assert time_steps(lambda: calls.append(None), CPU, seconds=60.0, warmup=4).steps == 7
+    assert len(calls) == 4 + 1 + 7
 
 
 def test_durations_on_a_gpu_lie_between_its_own_events(monkeypatch):
