@@ -2,8 +2,8 @@
 
 python -m pipelines.bench_train [part=tokenizer|generator|both] [experiment=demo] [key=value ...]
 
-What is measured is one process's share of the batch. No data set, no weights, no Ray; a
-minute each.
+What is measured is one process's share of the batch, a minute for each training. No data set, no weights, no
+Ray: a path that the recipe demands may be any (data.import_images.folder=-).
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def measure(config: Config, part: str, seconds: float = 20.0) -> Measured:
         batch_size=max(1, train.batch_size // max(1, train.workers)),
         precision=train.precision if on_gpu else "float32",
         compile=train.compile and on_gpu,
+        recompute=train.recompute,
+        accumulate=train.accumulate,
     )
     name = f"{config.experiment}, {part}"
     if part == "tokenizer":

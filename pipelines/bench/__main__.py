@@ -25,6 +25,8 @@ BENCHES = (
     "stage_start",
     "rerun",
     "scale",
+    "ray_train",
+    "checkpoint",
 )
 
 

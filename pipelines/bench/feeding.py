@@ -30,7 +30,7 @@ def run(config: RepTokConfig = CONFIG, samples: int = SAMPLES) -> Comparison:
     device = torch.device("cpu")
     training = tokenizer_training(config, Settings(device=device, batch_size=BATCH), images=False)
     with tempfile.TemporaryDirectory() as folder:
-        data = write_latents(Path(folder), config.decoder, pin=False, samples=samples)
+        data = write_latents(Path(folder), config.decoder, samples)
         batches = Batches(data, BATCH, seed=0, window=WINDOW)
         epoch = np.concatenate([batches.order.take(start, BATCH)[0] for start in range(0, samples, BATCH)])
         if len(np.unique(epoch[:samples])) != samples:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def _write_both(folder: Path, samples: int) -> tuple[Path, Path]:
 
 
 def _ours(data: StoredSamples) -> Iterator[Batch]:
-    batches: Batches[Batch] = Batches(data, BATCH, seed=0, flip=False, window=WINDOW)
+    batches: Batches[Any] = Batches(data, BATCH, seed=0, flip=False, window=WINDOW)
     return islice(batches.stream(0), sum(data.rows) // BATCH)
 
 

@@ -15,8 +15,9 @@ import torch
 from reptok.bench.clock import time_span
 from reptok.bench.trainings import Training
 from reptok.configs import DecoderConfig
+from reptok.data.batch import TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
-from reptok.data.loader import Batches, TokenizerBatch, gather
+from reptok.data.loader import Batches, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
 
@@ -41,25 +42,22 @@ class Feeding:
 class StoredLatents:
     """Moments and frozen tokens of packed blocks, as `encode_latents` writes them; no images."""
 
-    def __init__(self, paths: list[Path], rows: list[int], pin: bool):
-        """Read `rows` samples from each of the shards `paths`; `pin` puts batches into pinned memory."""
-        self.rows, self._pin = rows, pin
+    def __init__(self, paths: list[Path], rows: list[int]):
+        """Read `rows` samples from each of the shards `paths`."""
+        self.rows = rows
         self._shards = Shards(paths, rows, BlockRows)
 
     def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> TokenizerBatch:
         """Read samples by number, mirrored where `flipped`."""
-        batch = TokenizerBatch(
+        return TokenizerBatch(
             images=None,
             moments=gather(self._shards, "moments", samples, flipped),
             frozen_token=gather(self._shards, "frozen_token", samples, flipped),
             samples=samples,
         )
-        return batch.pinned() if self._pin else batch
 
 
-def write_latents(
-    folder: Path, config: DecoderConfig, *, pin: bool, samples: int = WINDOW + 2000
-) -> StoredLatents:
+def write_latents(folder: Path, config: DecoderConfig, samples: int = WINDOW + 2000) -> StoredLatents:
     """Write shards of random moments (float16) and frozen tokens (float32), each image's and its mirror's."""
     random = np.random.default_rng(0)
     channels, side = 2 * config.latent_channels, config.latent_size
@@ -77,7 +75,7 @@ def write_latents(
                 keys = [f"{number:09d}" for number in range(first, first + count)]
                 blocks.add(keys, {"moments": moments.astype(np.float16), "frozen_token": token})
             blocks.close()
-    return StoredLatents(paths, rows, pin)
+    return StoredLatents(paths, rows)
 
 
 def feed(training: Training, data: StoredLatents, device: torch.device, *, seconds: float = 20.0) -> Feeding:
@@ -89,7 +87,8 @@ def feed(training: Training, data: StoredLatents, device: torch.device, *, secon
         device: Where the training computes.
         seconds: Duration; divided into rounds of both kinds.
     """
-    stream = cast(Generator[TokenizerBatch, None, None], Batches(data, training.batch_size, seed=0).stream(0))
+    batches = Batches(data, training.batch_size, seed=0, pin=device.type == "cuda")
+    stream = cast(Generator[TokenizerBatch, None, None], batches.stream(0))
     training.step(next(stream))
     once = time_span(lambda: training.step(training.batch), device)
     steps = max(2, int(seconds / (2 * ROUNDS * once)))

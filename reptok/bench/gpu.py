@@ -129,8 +129,7 @@ def decoder_rows(bench: Bench) -> Iterator[tuple[str, ...]]:
     batch, peak = row[2], row[-2]
     yield ("G11", "its peak memory, no recomputation", batch, *[""] * 4, peak, "<= 60 GB at batch 64")
     with tempfile.TemporaryDirectory() as folder:
-        pin = bench.device.type == "cuda"
-        data = write_latents(Path(folder), bench.sizes.tokenizer.decoder, pin=pin)
+        data = write_latents(Path(folder), bench.sizes.tokenizer.decoder)
         fed = feed(found.training, data, bench.device, seconds=bench.seconds)
     what = f"the same from {sum(data.rows):,} samples on disk"
     shares = f"idle {fed.idle:.2%} of the time, waits for data {fed.waiting:.2%}"

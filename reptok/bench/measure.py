@@ -64,7 +64,7 @@ def measure(
         torch.OutOfMemoryError: Not even one sample fits.
     """
     affordable = int(seconds / 8 * ceiling / flops_per_image) if flops_per_image else settings.batch_size
-    settings = replace(settings, batch_size=max(1, min(settings.batch_size, affordable)))
+    settings = _of_size(settings, max(1, min(settings.batch_size, affordable)))
     while True:
         try:
             training = build(settings)
@@ -74,7 +74,7 @@ def measure(
             if settings.batch_size == 1:
                 raise
         forget(settings.device)
-        settings = replace(settings, batch_size=settings.batch_size // 2)
+        settings = _of_size(settings, settings.batch_size // 2)
 
 
 def forget(device: torch.device) -> None:
@@ -83,6 +83,10 @@ def forget(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _of_size(settings: Settings, batch_size: int) -> Settings:
+    return replace(settings, batch_size=batch_size, accumulate=min(settings.accumulate, batch_size))
 
 
 def _time(training: Training, device: torch.device, seconds: float) -> Timing:

@@ -44,12 +44,16 @@ class Settings:
         batch_size: Samples of a step.
         precision: "float32", or "bfloat16" matrix products.
         compile: Compile the networks' blocks.
+        recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        accumulate: Parts of the batch, one forward and backward pass each.
     """
 
     device: torch.device
     batch_size: int
     precision: Precision = "float32"
     compile: bool = False
+    recompute: bool = False
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,18 @@ def generator_training(config: GeneratorConfig, settings: Settings, *, text_leng
 
 def _training(objective: nn.Module, batch: Any, settings: Settings, cost: int) -> Training:
     _wake(objective)
-    parallel = parallelize(objective, compile=settings.compile, device=settings.device)
+    parallel = parallelize(
+        objective, compile=settings.compile, recompute=settings.recompute, device=settings.device
+    )
     state = TrainState(objective.train(), OPTIM, EMA_DECAY)
     step = TrainStep(
-        parallel, state, OPTIM, total_steps=1 << 30, precision=settings.precision, device=settings.device
+        parallel,
+        state,
+        OPTIM,
+        total_steps=1 << 30,
+        precision=settings.precision,
+        device=settings.device,
+        accumulate=settings.accumulate,
     )
 
     def train(batch: Any) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pipelines.bench import checkpoint, feeding, generator_step, loader, ray_train, tokenizer_step
 from pipelines.bench import compare as module
-from pipelines.bench import feeding, generator_step, loader, tokenizer_step
 from pipelines.bench.compare import compare
 from reptok.autoencoder import SD_VAE
 from reptok.bench.gpu import TINY
@@ -67,3 +67,24 @@ def test_an_epoch_of_the_loader_is_that_of_webdataset(one_pair, monkeypatch):
     monkeypatch.setattr(loader, "_theirs", lambda path: iter([([0], *torch.zeros(2, 1, 1))]))
     with pytest.raises(RuntimeError, match="different samples"):
         loader.run(1200)
+
+
+def test_both_checkpoints_hold_the_state():
+    found = checkpoint.run(DecoderConfig(width=64, depth=1, heads=2, token_dim=32), pairs=1)
+    assert found.peer == "torch.save" and "read back from both" in found.checked
+
+
+def test_the_bare_loop_trains_as_the_projects_own(monkeypatch):
+    monkeypatch.setattr(ray_train, "STEPS", 2)
+    recorded = []
+
+    class Log:
+        def metrics(self, values, step):
+            recorded.append((step, len(values)))
+
+        def progress(self, done, total):
+            pass
+
+    mine, (_, bare) = ray_train._tracked(Log(), 6), ray_train._bare()
+    assert mine == pytest.approx(bare, rel=1e-6)
+    assert recorded == [(7, 20), (8, 20)]

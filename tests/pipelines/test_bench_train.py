@@ -16,13 +16,13 @@ def no_gpu(monkeypatch):
 
 def test_the_demo_is_measured_as_one_of_its_processes_trains(capsys):
     config = load_config(Config, ["experiment=demo"])
-    found = bench_train.measure(config, "tokenizer", seconds=1.0)
+    found = bench_train.measure(config, "tokenizer", seconds=0.2)
     assert found.training.flops_per_image == encoder_training(config.encoder) + 6 * decoder_training(
         config.decoder
     )
     assert found.training.batch_size <= 16  # 32 on two processes; less where even that takes too long
     assert "demo, tokenizer on CPU" in capsys.readouterr().out
-    found = bench_train.measure(config, "generator", seconds=1.0)
+    found = bench_train.measure(config, "generator", seconds=0.2)
     assert found.training.flops_per_image == generator_training(config.generator, text_length=32)
     assert found.utilisation > 0
 

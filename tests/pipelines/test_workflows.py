@@ -3,8 +3,9 @@
 import pytest
 from PIL import Image
 
-from pipelines.config import load_config
+from pipelines.config import CONF_DIR, load_config
 from pipelines.dag.graph import ordered
+from pipelines.dag.planner import plan
 from pipelines.schema import Config
 from pipelines.workflows import build, weights_digest
 
@@ -19,6 +20,23 @@ def folder(tmp_path):
         (tmp_path / subject).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / subject / "1.png")
     return tmp_path
+
+
+RECIPES = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp_path):
+    own = [f"data.import_images.folder={folder}", "generator.num_classes=2"] * ("imagenet" in experiment)
+    config = load_config(Config, [f"experiment={experiment}", f"root={tmp_path / 'root'}", *own])
+    planned = plan(build(config), config.root)
+    assert {stage.action for stage in planned} == {"run"}
+    assert "train_generator" in [stage.stage.name for stage in planned]
+    lines = (CONF_DIR / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    for word in ("command", "hardware", "time", "score"):
+        assert any(line.startswith(f"# {word} ") for line in lines), word
+    for train in (config.train.tokenizer, config.train.generator):  # a part that a GPU can hold
+        assert train.batch_size / max(1, train.min_workers or train.workers) / train.accumulate <= 256
 
 
 def test_text_to_image_comes_from_urls():

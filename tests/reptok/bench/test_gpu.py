@@ -100,6 +100,16 @@ def test_a_batch_that_does_not_fit_is_halved():
     assert found.training.batch_size == 2
 
 
+def test_recomputation_and_accumulation_change_nothing_but_the_cost():
+    ends = []
+    for more in ({}, {"recompute": True, "accumulate": 3}):
+        torch.manual_seed(0)
+        training = tokenizer_training(gpu.TINY.tokenizer, Settings(device=CPU, batch_size=6, **more))
+        training.step(training.batch)
+        ends.append(training.state.weights["tokenizer.decoder.sequence_in.weight"].detach())
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)
+
+
 def test_speed_and_utilisation_follow_from_the_step():
     training = Training(lambda batch: None, None, batch_size=64, flops_per_image=773_000_000_000)
     found = measure.Measured(training, Timing(0.128, 10, 0), ceiling=798e12)
@@ -108,10 +118,14 @@ def test_speed_and_utilisation_follow_from_the_step():
     assert found.utilisation == pytest.approx(0.484, abs=1e-3)
 
 
-def test_steps_before_the_clock_are_not_timed():
+def test_steps_before_the_clock_are_not_timed(monkeypatch):
     calls = []
     timing = time_steps(lambda: calls.append(None), CPU, seconds=0.0, warmup=4)
-    assert (timing.steps, len(calls)) == (3, 4 + 1 + 3) and timing.peak_bytes > 1e7
+    assert (timing.steps, len(calls)) == (3, 2 + 1 + 3) and timing.peak_bytes > 1e7
+    calls.clear()
+    monkeypatch.setattr(clock, "MOST", 7)
+    assert time_steps(lambda: calls.append(None), CPU, seconds=60.0, warmup=4).steps == 7
+    assert len(calls) == 4 + 1 + 7
 
 
 def test_durations_on_a_gpu_lie_between_its_own_events(monkeypatch):
@@ -138,7 +152,7 @@ def test_durations_on_a_gpu_lie_between_its_own_events(monkeypatch):
 
 
 def test_a_training_is_the_real_one():
-    """The weights move, the average follows, and without images the [cls] embedding has no gradient."""
+    """The weights move, and without images the [cls] embedding does not."""
     settings = Settings(device=CPU, batch_size=2)
     for images in (True, False):
         training = tokenizer_training(gpu.TINY.tokenizer, settings, images=images)
@@ -151,7 +165,7 @@ def test_a_training_is_the_real_one():
 
 
 def test_the_loader_feeds_what_lies_on_disk(tmp_path):
-    data = write_latents(tmp_path, gpu.TINY.tokenizer.decoder, pin=False, samples=5000)
+    data = write_latents(tmp_path, gpu.TINY.tokenizer.decoder, samples=5000)
     assert data.rows == [4000, 1000]
     stored = np.concatenate(
         [block["moments"] for path in sorted(tmp_path.iterdir()) for block in iterate_blocks(path)]
