@@ -1,4 +1,4 @@
-"""The download of a shard of photographs over loopback: our engine against img2dataset's Downloader."""
+"""C1: the download of a shard of photographs over loopback, our engine against img2dataset's Downloader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run() -> Comparison:
         if similar.mean() < SMALLEST_SSIM:
             raise RuntimeError(f"the engines make other pixels: SSIM {similar.mean():.4f}")
         return compare(
-            f"download of {IMAGES} JPEGs of 640-1024 px to 256 px",
+            f"C1 download of {IMAGES} JPEGs of 640-1024 px to 256 px",
             sides["guarded"],
             "img2dataset's Downloader",
             sides["img2dataset"],

@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, root: Path, web: ModuleType) -> None:
         self.root, self.web = root, web
-        fetch = FetchConfig(allow_hosts=(web.ADDRESS,), host_rate=0, retries=0, backoff_seconds=0.01)
+        fetch = FetchConfig(allow_hosts=(web.ADDRESS,), host_rate=0, retries=0, contact="a test")
         self.config = {"fetch": fetch, "resize": RESIZE}
 
     def urls(self, name: str, urls: list[str]) -> Artifact:
@@ -143,6 +143,12 @@ def small() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (20, 20)).save(file, "JPEG")
     return file.getvalue()
+
+
+def test_the_open_web_is_asked_only_with_a_contact(world: World) -> None:
+    urls = world.urls("first", ["http://a.invalid/1.jpg"])
+    with pytest.raises(ValueError, match=r"data\.download\.fetch\.contact=mailto"):
+        world.run("aaaa", urls, fetch=FetchConfig())
 
 
 def test_the_demos_web_is_not_for_img2dataset() -> None:
