@@ -12,6 +12,7 @@ from rich.table import Table
 
 BENCHES = (
     "download",
+    "download_start",
     "blocks",
     "caption_feed",
     "loader",

@@ -31,7 +31,7 @@ class FetchResult:
     Attributes:
         reason: empty for success, else a word of the vocabulary in `reasons.py`.
         body: the bytes, empty on failure.
-        final_url: the last URL that was asked, after redirects; empty if none was.
+        final_url: the last URL on its way, after redirects; empty if it may not be asked for at all.
         seconds: spent on the network, all tries together; waiting for a turn does not count.
     """
 
@@ -161,7 +161,7 @@ class Fetcher:
             answer = await self._follow(url, way, self._config.max_bytes, polite=True)
         except Failure as failure:
             again = failure.transient and way.seconds > 0
-            if way.url in ("", str(url)):  # not of a host that a redirect led to
+            if way.url == str(url):  # not of a host that a redirect led to
                 host.note(failure.reason)
             return failure.reason, b"", again
         host.note("")
@@ -176,9 +176,9 @@ class Fetcher:
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
         """Ask for a URL and where it redirects to, judging every hop anew."""
         for _ in range(self._config.max_redirects + 1):
+            way.url = str(url)
             if polite and self._config.respect_robots:
                 await self._ask_robots(url)
-            way.url = str(url)
             answer = await self._request(url, way, max_bytes, polite=polite)
             if answer.status not in REDIRECTS:
                 return answer

@@ -124,10 +124,12 @@ class AddressGuard(AbstractResolver):
             return [_result(host, *self._overrides[name])]
         if name.endswith(_UNRESOLVABLE):  # reserved names that never exist (RFC 6761): no need to ask
             raise OSError(f"{host} is a reserved name")
-        addresses = self._known.get(name) or await self._lookup(name, port)
-        if not addresses:
-            raise OSError(f"{host} has no address")
-        self._known.put(name, addresses)
+        addresses = self._known.get(name)
+        if addresses is None:
+            addresses = await self._lookup(name, port)
+            if not addresses:
+                raise OSError(f"{host} has no address")
+            self._known.put(name, addresses)
         if name in self._allow_hosts:
             self._opened.update((address, port) for address in addresses)
         elif not all(is_public(address) for address in addresses):

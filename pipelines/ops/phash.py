@@ -12,12 +12,12 @@ SIDE, LOW = 32, 8
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Hash an image; equal to `str(imagehash.phash(image))`, without scipy and for a tenth of the time.
+    """Hash an image as `imagehash.phash` does, but for a bit or two, at a fraction of its cost.
 
     Returns:
         16 hex digits. Bit k says whether the k-th low DCT coefficient exceeds their median.
     """
-    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     cosines = _cosines()
     low = cosines @ np.asarray(grey, np.float64) @ cosines.T
     bits = np.packbits((low > np.median(low)).ravel())

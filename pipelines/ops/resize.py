@@ -15,8 +15,7 @@ from pipelines.ops.phash import perceptual_hash
 MODES = ("center_crop", "keep_ratio", "keep_ratio_largest", "border", "no")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 SCALED_DECODE_MARGIN = 1.25
-"""A scaled decode keeps this many times the target's pixels per side; nearer to the target the result is seen
-to differ from that of a full decode (SSIM under 0.985)."""
+"""A scaled decode keeps this many times the target's pixels per side; with fewer it would be seen."""
 
 _BY_THE_SHORTER_SIDE = ("center_crop", "keep_ratio")
 
@@ -89,8 +88,7 @@ def resize(data: bytes, config: ResizeConfig) -> Picture:
     Raises:
         Failure: see `decode`.
     """
-    enough = round(SCALED_DECODE_MARGIN * config.image_size) if config.mode != "no" else None
-    decoded = decode(data, config.bounds, enough)
+    decoded = _decoded(data, config)
     image = Image.fromarray(_fitted(decoded, config))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=config.quality, subsampling=config.subsampling)
@@ -104,6 +102,16 @@ def resize(data: bytes, config: ResizeConfig) -> Picture:
         sha256=hashlib.sha256(jpg).hexdigest(),
         phash=perceptual_hash(image),
     )
+
+
+def resized(data: bytes, config: ResizeConfig) -> np.ndarray:
+    """The pixels that `resize` encodes, uint8 (H, W, 3)."""
+    return _fitted(_decoded(data, config), config)
+
+
+def _decoded(data: bytes, config: ResizeConfig) -> Decoded:
+    enough = round(SCALED_DECODE_MARGIN * config.image_size) if config.mode != "no" else None
+    return decode(data, config.bounds, enough)
 
 
 def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:

@@ -61,14 +61,20 @@ class Download(Stage):
     """
 
     name, output, version = "download", "images", 2
+    modules = ("pipelines.ops.guarded", "pipelines.ops.img2dataset_engine", "pipelines.ops.reuse")
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
         self.inputs = ("urls", "web") if config.serve_web else ("urls",)
         self.resources = occupied(config.workers)
-        self.modules = ("pipelines.ops.guarded",) if config.engine == "guarded" else ()
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        config = self.config
+        if config.engine == "guarded" and not config.serve_web and not config.fetch.contact:
+            raise ValueError(
+                "say how the owner of a site can reach you, for the requests to carry it: "
+                "data.download.fetch.contact=mailto:you@example.org"
+            )
         shards = table_shards(inputs["urls"])
         earlier = self._earlier(out)
         if earlier:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.ops.fetch import Fetcher, FetchResult
+from pipelines.ops.fetch import Fetcher, FetchResult, Memory
 from pipelines.ops.guard import AddressGuard, _result
 from pipelines.ops.manners import AGENT, FetchConfig
 from pipelines.ops.reasons import is_reason
 
-SITE = "site.test"
+SITE, SITE_BY_NAME = "site.test", "site.example"
 FAST = FetchConfig(
     attempt_seconds=20.0, total_seconds=40.0, backoff_seconds=0.01, retries=2, max_bytes=10_000, host_rate=0
 )
@@ -336,3 +336,61 @@ def test_one_host_is_asked_only_so_much_at_a_time() -> None:
 
     assert all(result.body for result in asyncio.run(run()))
     assert most <= 3
+
+
+def test_a_host_that_is_down_is_spared_and_its_rows_read_the_same() -> None:
+    async def run() -> tuple[list[FetchResult], int]:
+        async with Site({}) as site:
+            port = site.port
+        config = replace(FAST, host_failures=3, concurrency=1, retries=0)
+        async with Fetcher(config, {SITE: f"127.0.0.1:{port}"}) as fetcher:
+            results = [await fetcher.fetch(f"http://{SITE}/{number}") for number in range(8)]
+            return results, fetcher.spared
+
+    results, spared = asyncio.run(run())
+    assert [result.reason for result in results] == ["connect_failed"] * 8
+    assert [result.final_url for result in results] == [f"http://{SITE}/{n}" for n in range(8)]
+    assert spared == 5
+
+
+def test_what_was_learned_about_hosts_outlives_a_fetcher() -> None:
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    async def run() -> Site:
+        memory = Memory()
+        async with Site({"/a.jpg": answer(200, b"image")}) as site:
+            for _ in range(3):
+                config = replace(FAST, allow_hosts=(SITE_BY_NAME,))
+                async with Fetcher(config, lookup=lookup, memory=memory) as fetcher:
+                    assert (await fetcher.fetch(f"http://{SITE_BY_NAME}:{site.port}/a.jpg")).body == b"image"
+            return site
+
+    site = asyncio.run(run())
+    assert site.asked == {"/robots.txt": 1, "/a.jpg": 3}
+    assert asked == [SITE_BY_NAME]
+
+
+def test_remembered_addresses_are_judged_again() -> None:
+    async def run() -> tuple[str, int]:
+        memory = Memory()
+        memory.addresses.put("innocent.example", ["127.0.0.1"])
+        async with Site({}) as trap, Fetcher(FAST, memory=memory) as fetcher:
+            result = await fetcher.fetch(f"http://innocent.example:{trap.port}/a.jpg")
+            return result.reason, trap.connections
+
+    assert asyncio.run(run()) == ("address_refused", 0)
+
+
+def test_a_body_that_takes_too_long_is_not_asked_for_again_but_silence_is() -> None:
+    async def silent(writer: asyncio.StreamWriter, attempt: int) -> None:
+        await asyncio.sleep(5)
+
+    config = replace(FAST, attempt_seconds=0.3, total_seconds=2.0, retries=1)
+    result, site = fetch({"/a.jpg": _drip}, config=config)
+    assert (result.reason, site.asked["/a.jpg"]) == ("timeout", 1)
+    result, site = fetch({"/a.jpg": silent}, config=config)
+    assert (result.reason, site.asked["/a.jpg"]) == ("timeout", 2)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.ops.phash import perceptual_hash
 from pipelines.ops.reasons import Failure
-from pipelines.ops.resize import Picture, ResizeConfig, resize
+from pipelines.ops.resize import MODES, Picture, ResizeConfig, resize, resized
 
 CONFIG = ResizeConfig(image_size=64, min_size=32, max_pixels=4_000_000)
 
@@ -190,3 +191,38 @@ def test_damage_at_any_place_is_an_image_or_a_reason() -> None:
             damaged[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
             with contextlib.suppress(Failure):
                 assert resize(damaged.tobytes(), CONFIG).width == 64
+
+
+def test_the_perceptual_hash_is_that_of_imagehash_but_for_a_bit_or_two() -> None:
+    imagehash = pytest.importorskip("imagehash")
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        image = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize((256, 256))
+        theirs = int(str(imagehash.phash(image)), 16)
+        assert (theirs ^ int(perceptual_hash(image), 16)).bit_count() <= 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(330, 200), (200, 330), (50, 40), (1400, 900)])
+def test_every_mode_gives_the_size_and_the_pixels_that_img2dataset_gives(
+    monkeypatch: pytest.MonkeyPatch, mode: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    from img2dataset.resizer import Resizer
+
+    rng = np.random.default_rng(6)
+    image = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    data = encode(image, "JPEG", quality=95)
+    theirs = Resizer(64, mode, False, encode_format="png", encode_quality=1)(io.BytesIO(data))[0]
+    expected = np.asarray(Image.open(io.BytesIO(theirs)).convert("RGB")).astype(int)
+    ours = resized(data, ResizeConfig(mode=mode, image_size=64, min_size=8)).astype(int)
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() <= (12 if min(size) >= 160 else 0)
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_unseen() -> None:
+    data = encode(quarters(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert resize(data, CONFIG).width == 64
+    bomb_of_scans = data[:last] + data[last:-2] * 1300 + data[-2:]
+    assert reason(bomb_of_scans) == "too_many_scans"

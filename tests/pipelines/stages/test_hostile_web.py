@@ -75,7 +75,13 @@ RESIZE = ResizeConfig(image_size=64, min_size=8)
 
 
 def quick(address: str, **settings: Any) -> FetchConfig:
-    limits = {"attempt_seconds": 2.0, "total_seconds": 4.0, "backoff_seconds": 0.05, "host_rate": 0}
+    limits = {
+        "contact": "a test",
+        "attempt_seconds": 2.0,
+        "total_seconds": 4.0,
+        "backoff_seconds": 0.05,
+        "host_rate": 0,
+    }
     return FetchConfig(**{"allow_hosts": (address,), "host_failures": 10**6, **limits, **settings})
 
 

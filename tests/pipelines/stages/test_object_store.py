@@ -256,3 +256,18 @@ def test_shards_resume_from_their_records(s3, tmp_path):
     assert set(read_done(shards(), out)) == {0, 1, 2, 3}
     s3.delete_object(Bucket="reptok", Key="runs/words/0/text-00002.txt")
     assert set(read_done(shards(), out)) == {0, 1, 3}
+
+
+def test_a_list_of_urls_is_read_from_the_store(s3, tmp_path):
+    from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
+
+    s3.put_object(
+        Bucket="reptok", Key="lists/a.csv", Body=b"url,text\nhttp://a.test/1,one\nhttp://a.test/2,two\n"
+    )
+    s3.put_object(Bucket="reptok", Key="lists/opt_out.txt", Body=b"http://a.test/2\n")
+    config = SelectUrlsConfig(
+        sources=("s3://reptok/lists/*.csv",), opt_out="s3://reptok/lists/opt_out.txt", dedup_image=False
+    )
+    out = Workspace(str(tmp_path / "urls"))
+    assert SelectUrls(config).run({}, out)["dropped_opted_out"] == 1
+    assert "urls-00000.parquet" in out.files()

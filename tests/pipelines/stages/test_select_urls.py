@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import dry_run
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import fingerprint
 from pipelines.dag.workspace import Workspace
 from pipelines.demo.coyo import CoyoConfig
 from pipelines.ops.url_rules import Filters
 from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
 from reptok.data import columns
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def select(
@@ -145,3 +159,96 @@ def test_the_demos_web_loses_exactly_the_rows_that_it_says(tmp_path: Path) -> No
     assert stats["rows_in"] == stats["rows_out"] + sum(
         v for k, v in stats.items() if k.startswith("dropped_")
     )
+
+
+def test_another_opt_out_list_makes_another_artifact_wherever_it_lies(tmp_path: Path) -> None:
+    def config(name: str, text: str) -> SelectUrlsConfig:
+        (tmp_path / name).write_text(text)
+        return SelectUrls(SelectUrlsConfig(sources=("a.parquet",), opt_out=str(tmp_path / name))).config
+
+    def identity(name: str, text: str) -> str:
+        return fingerprint("select_urls", 2, config(name, text), {})
+
+    first = identity("one.txt", "a.test\nb.test\n")
+    assert identity("two.txt", "# the same\nb.test\na.test\n") == first
+    assert identity("one.txt", "a.test\nb.test\nc.test\n") != first
+
+
+def test_lists_are_read_from_a_web_server_and_from_other_file_systems(tmp_path: Path) -> None:
+    write(tmp_path / "list.parquet", 3)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/list.parquet"
+        _, rows, _ = select(tmp_path / "http", SelectUrlsConfig(sources=(url,)))
+        server.shutdown()
+    assert [row["url"] for row in rows] == [f"http://a.test/{i}" for i in range(3)]
+    with fsspec.open("memory://lists/list.parquet", "wb") as file:
+        file.write((tmp_path / "list.parquet").read_bytes())
+    _, again, _ = select(tmp_path / "memory", SelectUrlsConfig(sources=("memory://lists/*.parquet",)))
+    assert again == rows
+
+
+def test_a_store_without_its_package_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gs://bucket/a\.parquet.*install gcsfs"):
+        select(tmp_path, SelectUrlsConfig(sources=("gs://bucket/a.parquet",)))
+
+
+def test_the_held_out_set_and_near_duplicates_go(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.parquet", 40)  # hashes 0 to 39
+    (tmp_path / "held_out.txt").write_text("0000000000000007\n")
+    config = SelectUrlsConfig(
+        sources=(str(source),), held_out=str(tmp_path / "held_out.txt"), held_out_distance=0, dedup_distance=1
+    )
+    stats, rows, out = select(tmp_path, config)
+    kept = [int(row["image_phash"], 16) for row in rows]
+    others = [n for n in range(40) if n != 7]
+    expected = [n for n in others if not any((n ^ m).bit_count() <= 1 for m in others if m < n)]
+    assert kept == expected
+    assert stats["dropped_held_out"] == 1
+    page = out.read_bytes("drops.html").decode()
+    assert "near_duplicate_image" in page and f"<h1>{len(expected)} of 40 rows stay" in page
+    assert not list(out.scratch.iterdir())
+
+
+def test_the_report_escapes_what_a_list_says(tmp_path: Path) -> None:
+    source = write(tmp_path / "<b>.parquet", 3)
+    _, _, out = select(tmp_path, SelectUrlsConfig(sources=(str(source),)))
+    assert "&lt;b&gt;.parquet" in out.read_bytes("drops.html").decode()
+
+
+def test_a_dry_run_says_what_the_stage_then_does_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "a.parquet", 30, width=300, height=200)
+    write(tmp_path / "b.parquet", 10, start=25, width=100, height=200)
+    before = sorted(tmp_path.iterdir())
+    asked = [f"data.select_urls.sources=[{tmp_path}/*.parquet]", "data=coyo"]
+    scores = ("min_clip_similarity_vitb32", "min_aesthetic_score_laion_v2", "max_watermark_score")
+    unsafe = ("max_nsfw_score_opennsfw2", "max_nsfw_score_gantman")
+    asked += [f"data.select_urls.filters.{name}=null" for name in (*scores, *unsafe)]
+    asked += ["data.select_urls.filters.min_size=150"]
+    assert dry_run.main(asked) == 0
+    said = capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == before
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert lines["min_size"] == ["min_size", "150", "10", "(25.0%)", "10", "(25.0%)"]
+    assert lines["duplicate_url"] == ["duplicate_url", "5", "(12.5%)", "0", "(0.0%)"]
+    assert "30 of 40 rows would stay" in said
+    assert dry_run.main([*asked, "rows=30"]) == 0
+    assert "30 of 30 rows" in capsys.readouterr().out
+    assert dry_run.main(["data.select_urls.sources=[/no/such.parquet]"]) == 2
+    assert str(source)  # the list itself is untouched
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
+    """The process is measured at two sizes; a Python set of digests would take 100 bytes a row."""
+    program = Path(__file__).with_name("survey_memory.py")
+    peaks = {}
+    for rows in (1_000_000, 4_000_000):
+        command = [sys.executable, str(program), str(tmp_path / str(rows)), str(rows)]
+        peaks[rows] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    growth = (peaks[4_000_000]["bytes"] - peaks[1_000_000]["bytes"]) / 3_000_000
+    print(peaks, f"{growth:.1f} bytes of memory per row")
+    assert growth < 16
