@@ -67,3 +67,10 @@ def test_an_epoch_of_the_loader_is_that_of_webdataset(one_pair, monkeypatch):
     monkeypatch.setattr(loader, "_theirs", lambda path: iter([([0], *torch.zeros(2, 1, 1))]))
     with pytest.raises(RuntimeError, match="different samples"):
         loader.run(1200)
+
+
+def test_the_finished_workflow_of_the_rerun_bench_is_finished(tmp_path):
+    from pipelines.bench.rerun import STAGES, publish, run_again
+
+    publish(str(tmp_path), 3)
+    assert run_again(str(tmp_path), 3) == ["skip"] * STAGES
