@@ -86,7 +86,7 @@ def run(shards: int = REDUCED) -> Comparison:
         f"a shard, late in the resumed run: {1e3 * late[0]:.1f} ms, the driver's CPU {1e3 * late[1]:.1f} ms",
         f"memory of the driver: {resumed[-1][3] / 2**20:.0f} MB at the end, {growth / 1024:.1f} kB a shard",
         f"a run with nothing left to do: {nothing:.2f} s, {1e3 * nothing / shards:.3f} ms a shard",
-        f"publishing: {publishing:.2f} s, a manifest of {manifest / 1e6:.1f} MB",
+        f"publishing: {publishing:.2f} s, a manifest of {manifest / 1e3:,.0f} kB",
     ):
         print(f"  {line}", file=sys.stderr, flush=True)
     return Comparison(

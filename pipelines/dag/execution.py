@@ -40,6 +40,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             if stage.needs_cluster:
                 cluster.ensure()
             stats = {key: float(value) for key, value in stage.run(planned.inputs, out).items()}
+            out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
             seconds = time.monotonic() - begun
             log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
             published = _publish(planned, out, stats, seconds)

@@ -186,7 +186,8 @@ class ObjectFolder(Folder):
             with explained(str(path)), open(path, "xb") as raw:
                 yield DigestingWriter(raw)
             with explained_store(self.url_of(name), writing=True):
-                self._fs.put_file(str(path), self._key(name), chunksize=PART_BYTES)
+                parts = {"chunksize": PART_BYTES} if "s3" in self._fs.protocol else {}
+                self._fs.put_file(str(path), self._key(name), **parts)
 
     def size(self, name: str) -> int | None:
         try:

@@ -47,11 +47,12 @@ class FolderSource(Source):
     def __post_init__(self) -> None:
         display: dict[str, str] = {}
         metadata: list[Path] = []
+        self._texts: set[Path] = set()
         if imagenet.is_challenge(self.folder):
             listed, display = imagenet.list_challenge(self.folder, _walk(self.folder)[0])
             self.pictures = [Listed(*entry) for entry in listed]
         else:
-            paths, metadata = _walk(self.folder)
+            paths, metadata, self._texts = _walk(self.folder)
             self.pictures = _by_folder(self.folder, paths)
         self.captions, self.faults = read_metadata(self.folder, metadata)
         present = {picture.path for picture in self.pictures}
@@ -77,10 +78,9 @@ class FolderSource(Source):
     def digest(self) -> str:
         digest = sha256()
         for picture in self.pictures:
-            sizes = [
-                _size(self.folder / picture.path),
-                _size((self.folder / picture.path).with_suffix(".txt")),
-            ]
+            path = Path(picture.path)
+            beside = path.with_suffix(".txt")
+            sizes = [_size(self.folder / p) for p in (path, beside) if p is path or beside in self._texts]
             digest.update(os.fsencode(f"{picture.path}\0{sizes}\0{self.captions.get(picture.path)}\0"))
         return digest.hexdigest()[:16]
 
@@ -120,15 +120,15 @@ def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:
     ]
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """Relative paths of the pictures, and absolute ones of the metadata files; nothing hidden."""
+def _walk(root: Path) -> tuple[list[Path], list[Path], set[Path]]:
+    """Relative paths of the pictures, absolute ones of the metadata files, relative ones of texts."""
 
     def refuse(error: OSError) -> None:
         raise PermissionError(
             f"cannot read {error.filename!r}: {error.strerror}; change its permissions"
         ) from error
 
-    pictures, metadata = [], []
+    pictures, metadata, texts = [], [], set()
     for directory, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
@@ -136,7 +136,9 @@ def _walk(root: Path) -> tuple[list[Path], list[Path]]:
                 metadata.append(Path(directory, name))
             elif not name.startswith(".") and name.lower().endswith(EXTENSIONS):
                 pictures.append(Path(directory, name).relative_to(root))
-    return pictures, metadata
+            elif name.endswith(".txt"):
+                texts.add(Path(directory, name).relative_to(root))
+    return pictures, metadata, texts
 
 
 def _size(path: Path) -> int:

@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.imports.metadata import TEXT_COLUMNS
-from pipelines.imports.source import Part, Picture, Source, clean_caption, clean_label, split_of_path
+from pipelines.imports.source import (
+    MAX_CLASSES,
+    Part,
+    Picture,
+    Source,
+    clean_caption,
+    clean_label,
+    split_of_path,
+)
 
 IMAGE, LABEL = "image", "label"
 BATCH = 16
@@ -32,59 +40,70 @@ class ParquetSource(Source):
         ValueError: No file has pictures, or they disagree on the classes.
     """
 
-    files: list[tuple[str, int]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        labels: set[Any] = set()
-        for path in sorted(self.folder.rglob("*.parquet")):
-            name = path.relative_to(self.folder).as_posix()
-            if split_of_path(name) == "test" or path.name.startswith("."):
-                continue
+        paths = [path for path in sorted(self.folder.rglob("*.parquet")) if not path.name.startswith(".")]
+        names = [path.relative_to(self.folder).as_posix() for path in paths]
+        self.files = [name for name in names if split_of_path(name) != "test"]
+        for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
             try:
-                with _opened(path) as file:
-                    self._learn_names(file.schema_arrow, name)
-                    self.files.append((name, file.metadata.num_rows))
-                    if _tells_classes(file.schema_arrow):
-                        labels |= set(file.read(columns=[LABEL]).column(LABEL).unique().to_pylist())
+                with _opened(self.folder / name) as file:
+                    self.class_names = _class_names(file.schema_arrow)
             except UNREADABLE as error:
-                self.files.append((name, -1))
                 self.faults.append(f"{name}: {error}")
-        if all(rows < 0 for _, rows in self.files):
+            if self.class_names:
+                break
+        if len(self.faults) == len(self.files):
             raise ValueError(
                 f"'{self.folder}' has no parquet file of pictures outside of a test split; "
                 + "; ".join(self.faults)
             )
-        words = sorted(label for label in labels if isinstance(label, str))
-        numbers = [label for label in labels if isinstance(label, int) and label >= 0]
-        if self.class_names is None and words:
-            self.class_names = tuple(words)
-        self.num_classes = len(self.class_names) if self.class_names else max(numbers, default=-1) + 1
+        self.faults.clear()  # `parts` names them again, with those of the other files
+        if self.class_names is None:
+            self._count_classes()
+        self.num_classes = len(self.class_names) if self.class_names else self.num_classes
 
     def parts(self, rows: int) -> list[Part]:
         parts = []
-        for name, count in self.files:
-            if count < 0:
+        for name in self.files:
+            try:
+                with _opened(self.folder / name) as file:
+                    count = file.metadata.num_rows
+                    names = _class_names(file.schema_arrow)
+                if names and names != self.class_names:
+                    raise ValueError("it has other class names than the files before")
+            except UNREADABLE as error:
+                self.faults.append(f"{name}: {error}")
                 parts.append(Part(name, 1, {"file": name, "refused": True}))
+                continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
-                parts.append(
-                    Part(f"{name}:{start}", stop - start, {"file": name, "start": start, "stop": stop})
-                )
+                place = {"file": name, "start": start, "stop": stop}
+                parts.append(Part(f"{name}:{start}", stop - start, place))
         return parts
 
     def digest(self) -> str:
         digest = sha256()
-        for name, rows in self.files:
-            digest.update(
-                f"{name}\0{rows}\0{(self.folder / name).stat().st_size}\0".encode("utf-8", "replace")
-            )
+        for name in self.files:
+            size = (self.folder / name).stat().st_size
+            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
         return digest.hexdigest()[:16]
 
-    def _learn_names(self, schema: pa.Schema, name: str) -> None:
-        found = _class_names(schema)
-        if found and self.class_names and found != self.class_names:
-            raise ValueError(f"{name} has other class names than the files before it")
-        self.class_names = found or self.class_names
+    def _count_classes(self) -> None:
+        """Learn the classes from the labels of all files: words are names, numbers only count."""
+        labels: set[Any] = set()
+        for name in self.files:
+            try:
+                with _opened(self.folder / name) as file:
+                    if _tells_classes(file.schema_arrow):
+                        labels |= set(file.read(columns=[LABEL]).column(LABEL).unique().to_pylist())
+            except UNREADABLE:
+                continue
+        words = sorted(label for label in labels if isinstance(label, str))
+        numbers = [label for label in labels if isinstance(label, int) and 0 <= label < MAX_CLASSES]
+        self.class_names = tuple(words) or None
+        self.num_classes = max(numbers, default=-1) + 1
 
 
 def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:

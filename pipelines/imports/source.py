@@ -59,7 +59,7 @@ class Source(ABC):
         folder: The folder.
         class_names: Names of the classes; None if it has none, or tells numbers alone.
         num_classes: How many classes; 0 for none, None if only reading tells.
-        faults: What was found wrong while listing, one line each; the rows that it struck are counted.
+        faults: What listing and `parts` found wrong, one line each; the rows that it struck are counted.
     """
 
     folder: Path

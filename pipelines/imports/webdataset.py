@@ -42,7 +42,7 @@ class WebDatasetSource(Source):
         ValueError: There are only tars of a test split.
     """
 
-    tars: list[tuple[str, int]] = field(default_factory=list)
+    tars: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.num_classes = None
@@ -51,20 +51,21 @@ class WebDatasetSource(Source):
         names = [name for name in names if split_of_path(name) != "test"]
         if not names:
             raise ValueError(f"'{self.folder}' has tars of a test split only")
-        with ThreadPoolExecutor(8) as readers:
-            for name, (rows, fault) in zip(names, readers.map(self._count, names), strict=True):
-                self.tars.append((name, rows))
-                self.faults += [f"{name}: {fault}"] if fault else []
+        self.tars = names
 
     def parts(self, rows: int) -> list[Part]:
-        return [Part(name, count, {"tar": name}) for name, count in self.tars]
+        parts = []
+        with ThreadPoolExecutor(8) as readers:
+            for name, (count, fault) in zip(self.tars, readers.map(self._count, self.tars), strict=True):
+                parts.append(Part(name, count, {"tar": name}))
+                self.faults += [f"{name}: {fault}"] if fault else []
+        return parts
 
     def digest(self) -> str:
         digest = sha256()
-        for name, rows in self.tars:
-            digest.update(
-                f"{name}\0{rows}\0{(self.folder / name).stat().st_size}\0".encode("utf-8", "replace")
-            )
+        for name in self.tars:
+            size = (self.folder / name).stat().st_size
+            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
         return digest.hexdigest()[:16]
 
     def _count(self, name: str) -> tuple[int, str]:

@@ -136,14 +136,14 @@ class ImportImages(Stage):
             config = replace(config, folder=str(inputs["pictures"].local_path()))
         folder = Path(config.folder).expanduser().resolve()
         source = open_source(str(folder), config.layout)
-        for line in source.faults[:SHOWN_FAULTS]:
-            print(f"  {self.name}: {line}", flush=True)
-        if len(source.faults) > SHOWN_FAULTS:
-            print(f"  {self.name}: and {len(source.faults) - SHOWN_FAULTS} more such lines", flush=True)
         shards, first = [], 0
         for index, part in enumerate(source.parts(config.samples_per_shard)):
             shards.append(Shard(index, part.name, part.rows, {"first": first, "place": part.place}))
             first += part.rows
+        for line in source.faults[:SHOWN_FAULTS]:
+            print(f"  {self.name}: {line}", flush=True)
+        if len(source.faults) > SHOWN_FAULTS:
+            print(f"  {self.name}: and {len(source.faults) - SHOWN_FAULTS} more such lines", flush=True)
         layout = layout_of(folder) if config.layout == "auto" else config.layout
         job = ImportJob(replace(config, folder=str(folder)), layout, source.class_names)
         stats = map_shards(shards, job, out, config.workers)

@@ -88,3 +88,10 @@ def test_the_bare_loop_trains_as_the_projects_own(monkeypatch):
     mine, (_, bare) = ray_train._tracked(Log(), 6), ray_train._bare()
     assert mine == pytest.approx(bare, rel=1e-6)
     assert recorded == [(7, 20), (8, 20)]
+
+
+def test_the_finished_workflow_of_the_rerun_bench_is_finished(tmp_path):
+    from pipelines.bench.rerun import STAGES, publish, run_again
+
+    publish(str(tmp_path), 3)
+    assert run_again(str(tmp_path), 3) == ["skip"] * STAGES

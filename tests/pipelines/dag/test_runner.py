@@ -211,3 +211,12 @@ def test_what_a_kill_after_publishing_left_of_the_work_goes_with_the_next_run(ro
     (folder / "_scratch" / "shards" / "plan.json").write_text("[]")
     assert run([Toy("a")], root) == {"a": "skip"}
     assert not (folder / "_scratch").exists()
+
+
+def test_what_a_killed_worker_left_beside_its_file_is_not_published(root):
+    def leave():
+        (folder,) = Path(root, "a_out").iterdir()
+        (folder / ".0.txt.0123456789ab.part").write_bytes(b"half")
+
+    run([Toy("a", action=leave)], root)
+    assert not list(Path(root).rglob("*.part"))

@@ -15,6 +15,7 @@ from reptok.autoencoder import Autoencoder, LatentSpec
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
 from reptok.data.loader import TokenizerData
+from reptok.data.verify import verify
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def stored(artifact, shard):
 def test_latents_are_those_of_the_networks_in_the_datasets_order(dataset, config, run_stage):
     latents, stats = run_stage(EncodeLatents(config), {"dataset": dataset})
     assert (stats["rows_in"], stats["rows_out"]) == (20, 20)
+    assert verify(latents.local_path(), dataset.local_path()).faults == []
     op = EncodeLatentsOp(config.vae, config.encoder, config.compute)
     op.setup()
     index = read_index(dataset)

@@ -13,6 +13,7 @@ from reptok.autoencoder import LatentSpec
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
 from reptok.data.transforms import flip, to_float
+from reptok.data.verify import verify
 from reptok.pretrained import load_tokenizer, save_tokenizer
 from reptok.tokenizer import RepTok
 
@@ -48,6 +49,7 @@ def stored(artifact, shard):
 def test_tokens_are_the_adapted_tokenizers(dataset, tokenizer, run_stage):
     tokens, stats = run_stage(EncodeTokens(CONFIG), {"dataset": dataset, "tokenizer": tokenizer})
     assert (stats["rows_in"], stats["rows_out"]) == (20, 20)
+    assert verify(tokens.local_path(), dataset.local_path()).faults == []
     model = load_tokenizer(tokenizer.local_path())
     for shard in dataset_shards(read_index(dataset)):
         if not shard.rows:
