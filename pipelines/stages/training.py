@@ -32,10 +32,13 @@ def train_and_publish(
         The last metrics of the training, as stats.
     """
     from pipelines.workers.fit import fit
-    from pipelines.workers.process import RESULT, finished_folder
+    from pipelines.workers.process import CURVES, RESULT, finished_folder
 
     finished = finished_folder(out)
-    if not (finished / RESULT).exists():
+    if (finished / RESULT).exists():  # workers may outlive a killed driver and finish; nobody heard their log
+        for step, curves, _ in json.loads((finished / CURVES).read_text()):
+            out.log.metrics(curves, step)
+    else:
         fit(worker, {**settings, "train": train, "out": out}, train, out)
     values = json.loads((finished / RESULT).read_text())
     out.publish_folder(finished / "model")

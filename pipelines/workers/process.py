@@ -26,7 +26,7 @@ from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 from reptok.training.validation import segment_losses
 
-RESULT = "result.json"
+RESULT, CURVES = "result.json", "curves.json"
 VALIDATION_SEED = 1 << 20
 STOP_POLL_SECONDS = 1.0
 
@@ -166,6 +166,7 @@ def run(
                 folder = finished_folder(out)
                 save(averaged, folder / "model")
                 (folder / "model" / "history.json").write_text(json.dumps(state.history))
+                (folder / CURVES).write_text(json.dumps(state.recent))
                 (folder / "unfinished.json").write_text(json.dumps(state.latest))
                 (folder / "unfinished.json").rename(folder / RESULT)  # last, and whole
         member.report(state.latest)
@@ -173,7 +174,10 @@ def run(
 
 
 def finished_folder(out: Workspace) -> Path:
-    """Where a training leaves its result for the stage to publish: `model/`, then `result.json`."""
+    """Where a training leaves its result for the stage to publish.
+
+    `model/`; the end of the curves, for a stage that finds the training finished; last `result.json`.
+    """
     return out.scratch / "finished"
 
 

@@ -15,6 +15,8 @@ from reptok.training.state import TrainState
 from reptok.training.step import StepRandom
 
 HISTORY_POINTS = 100
+RETELL_SECONDS = 60.0
+"""How long what was logged is kept at least: longer than it is on its way to the tracking server."""
 Step = Callable[[Any, StepRandom, Mapping[str, bool]], dict[str, float]]
 
 
@@ -65,10 +67,10 @@ def train(
 
     def record(values: Mapping[str, float]) -> None:
         state.latest.update(values)
-        state.recent.append((state.step, dict(values)))
+        state.recent.append((state.step, dict(values), time.time()))
         log(values, state.step)
 
-    for at, values in state.recent:
+    for at, values, _ in state.recent:
         log(values, at)
     earlier = state.step
     saved = since = time.monotonic()
@@ -102,7 +104,8 @@ def train(
         if last or due or stopping:
             began = time.monotonic()
             save()
-            state.recent = [entry for entry in state.recent if entry[0] > earlier]
+            young = time.time() - RETELL_SECONDS
+            state.recent = [entry for entry in state.recent if entry[0] > earlier or entry[2] > young]
             earlier = state.step
             saved = time.monotonic()
             stalled += saved - began

@@ -32,8 +32,8 @@ class TrainState:
         latest: The values last logged, by name.
         history: The loss curve, a hundred points {"step", "train/loss"}, however often is logged.
         pending: Losses since the last point of `history`.
-        recent: What was logged since the checkpoint before the last one, [step, values] each: a kill may
-            lose what was on its way to the tracking server, so a resumed training tells it again.
+        recent: What was logged last, (step, values, Unix time) each: a kill may lose what was on its way to
+            the tracking server, so a resumed training tells it again.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig, ema_decay: float):
@@ -50,7 +50,7 @@ class TrainState:
         self.latest: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.pending: list[float] = []
-        self.recent: list[tuple[int, dict[str, float]]] = []
+        self.recent: list[tuple[int, dict[str, float], float]] = []
 
     def tensors(self) -> dict[str, Tensor]:
         """Return this process's part of all tensors by name; not copies.
@@ -98,4 +98,4 @@ class TrainState:
         self.skipped = int(counters["skipped"])
         self.sums, self.latest = dict(counters["sums"]), dict(counters["latest"])
         self.history, self.pending = list(counters["history"]), list(counters["pending"])
-        self.recent = [(int(step), dict(values)) for step, values in counters["recent"]]
+        self.recent = [(int(step), dict(values), float(at)) for step, values, at in counters["recent"]]
