@@ -51,7 +51,7 @@ def _sides(folder: Path, place: str) -> Mapping[str, Callable[[], object]]:
     listed = Workspace(str(folder / "urls"))
     with listed.create("urls-00000.parquet") as file:
         rows = {"key": [f"{number:012d}" for number in range(IMAGES)], "url": urls}
-        columns.write_table(file, rows, columns.URLS)
+        columns.write_table(file, rows, columns.URLS)  # type: ignore[arg-type]
     listed.publish({})
     polite = FetchConfig(allow_hosts=(place.split(":")[0],), host_rate=0, per_host=64)
     job = GuardedDownload(urls=Artifact("urls", "", listed.url), resize=ResizeConfig(), fetch=polite)
