@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo plan test test-all lint ui submit bench lock
+.PHONY: help demo dry-run plan test test-all lint ui submit bench lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 demo: $(VENV)/.ready  ## run the whole workflow on real photographs, on the CPU (ARGS="key=value ..." overrides)
 	@$(PY) pipelines/run_all.py $(ARGS)
+
+dry-run: $(VENV)/.ready  ## say what the thresholds of a URL list would remove (ARGS="data.select_urls.filters.min_size=256")
+	@$(PY) pipelines/dry_run.py $(ARGS)
 
 plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from pipelines.bench.compare import Comparison, compare
@@ -16,15 +18,14 @@ from pipelines.bench.loopback import photographs, served
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.download import DownloadJob
 from pipelines.ops.guarded import GuardedDownload
-from pipelines.ops.img2dataset_engine import Img2datasetDownload
 from pipelines.ops.manners import FetchConfig
 from pipelines.ops.resize import ResizeConfig, resized
 from reptok.data import columns
 
 IMAGES = 300
 SMALLEST_SSIM = 0.985
+SCHEMA = pa.schema([("url", pa.string())])
 
 
 def run() -> Comparison:
@@ -46,31 +47,43 @@ def run() -> Comparison:
 
 
 def _sides(folder: Path, place: str) -> Mapping[str, Callable[[], object]]:
-    address, port = place.split(":")
-    urls = [f"http://{address}:{port}/{number % len(photographs())}.jpg" for number in range(IMAGES)]
+    urls = [f"http://{place}/{number % len(photographs())}.jpg" for number in range(IMAGES)]
     listed = Workspace(str(folder / "urls"))
     with listed.create("urls-00000.parquet") as file:
         rows = {"key": [f"{number:012d}" for number in range(IMAGES)], "url": urls}
         columns.write_table(file, rows, columns.URLS)  # type: ignore[arg-type]
     listed.publish({})
-    artifact = Artifact("urls", "", listed.url)
-    resize, shard = ResizeConfig(image_size=256), Shard(0, "0", IMAGES, {"file": "urls-00000.parquet"})
+    polite = FetchConfig(allow_hosts=(place.split(":")[0],), host_rate=0, per_host=64)
+    job = GuardedDownload(urls=Artifact("urls", "", listed.url), resize=ResizeConfig(), fetch=polite)
+    out = Workspace(str(folder / "images"))
 
-    def side(job: DownloadJob, name: str) -> Callable[[], object]:
-        out = Workspace(str(folder / name))
+    def guarded() -> None:
+        stats = job(Shard(0, "0", IMAGES, {"file": "urls-00000.parquet"}), out)
+        _count(stats["images_ok"])
 
-        def work() -> None:
-            stats = job(shard, out)
-            if stats["images_ok"] != IMAGES:
-                raise RuntimeError(f"{name} lost images: {dict(stats)}")
+    def img2dataset() -> None:
+        """Its own writer, and the values that its command has by default."""
+        from img2dataset.downloader import Downloader
+        from img2dataset.resizer import Resizer
+        from img2dataset.writer import ParquetSampleWriter
 
-        return work
+        shard, theirs = folder / "urls.feather", folder / "theirs"
+        theirs.mkdir(exist_ok=True)
+        with pa.OSFile(str(shard), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            writer.write_table(pa.table({"url": urls}, schema=SCHEMA))
+        Downloader(
+            ParquetSampleWriter, Resizer(256, "center_crop", False), polite.concurrency, False, True,
+            str(theirs), ["url"], 10, 10_000, 5, "sha256", None, "jpg", 0, None,
+            ["noai", "noimageai", "noindex", "noimageindex"],
+        ).download_shard((0, str(shard)))  # fmt: skip
+        _count(json.loads((theirs / "00000_stats.json").read_text())["successes"])
 
-    polite = FetchConfig(allow_hosts=(address,), host_rate=0, per_host=64)
-    return {
-        "guarded": side(GuardedDownload(urls=artifact, resize=resize, fetch=polite), "guarded"),
-        "img2dataset": side(Img2datasetDownload(urls=artifact, resize=resize, fetch=polite), "img2dataset"),
-    }
+    return {"guarded": guarded, "img2dataset": img2dataset}
+
+
+def _count(images: float) -> None:
+    if images != IMAGES:
+        raise RuntimeError(f"{images} of {IMAGES} images arrived")
 
 
 def _similarity() -> np.ndarray:

@@ -59,7 +59,8 @@ def run() -> Comparison:
         listed = Workspace(str(root / "urls" / "0"))
         with listed.create("urls-00000.parquet") as file:
             keys = [f"{number:012d}" for number in range(IMAGES)]
-            columns.write_table(file, {"key": keys, "url": urls}, columns.URLS)
+            rows = {"key": keys, "url": urls}
+            columns.write_table(file, rows, columns.URLS)  # type: ignore[arg-type]
         listed.publish({})
         theirs_program = root / "theirs.py"  # a file: its worker processes import it again
         theirs_program.write_text(_THEIRS)

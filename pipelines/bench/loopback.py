@@ -57,10 +57,12 @@ def photographs() -> list[bytes]:
         source = Image.fromarray(getattr(skimage.data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])())
         side = min(source.size)
         left, top = (source.width - side) // 2, (source.height - side) // 2
-        size = tuple(int(value) for value in rng.integers(SMALLEST, LARGEST + 1, 2))
+        width, height = (int(value) for value in rng.integers(SMALLEST, LARGEST + 1, 2))
         square = source.crop((left, top, left + side, top + side))
         file = BytesIO()
-        square.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=int(rng.integers(80, 96)))
+        square.resize((width, height), Image.Resampling.LANCZOS).save(
+            file, "JPEG", quality=int(rng.integers(80, 96))
+        )
         found.append(file.getvalue())
     return found
 

@@ -220,14 +220,14 @@ def test_the_report_escapes_what_a_list_says(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_the_stage_then_does_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write(tmp_path / "a.parquet", 30, width=300, height=200)
+    write(tmp_path / "a.parquet", 30, width=300, height=200)
     write(tmp_path / "b.parquet", 10, start=25, width=100, height=200)
     before = sorted(tmp_path.iterdir())
     asked = [f"data.select_urls.sources=[{tmp_path}/*.parquet]", "data=coyo"]
     scores = ("min_clip_similarity_vitb32", "min_aesthetic_score_laion_v2", "max_watermark_score")
     unsafe = ("max_nsfw_score_opennsfw2", "max_nsfw_score_gantman")
     asked += [f"data.select_urls.filters.{name}=null" for name in (*scores, *unsafe)]
-    asked += ["data.select_urls.filters.min_size=150"]
+    asked += ["data.select_urls.filters.min_size=150", "data.select_urls.dedup_distance=0"]
     assert dry_run.main(asked) == 0
     said = capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
@@ -238,7 +238,6 @@ def test_a_dry_run_says_what_the_stage_then_does_and_writes_nothing(
     assert dry_run.main([*asked, "rows=30"]) == 0
     assert "30 of 30 rows" in capsys.readouterr().out
     assert dry_run.main(["data.select_urls.sources=[/no/such.parquet]"]) == 2
-    assert str(source)  # the list itself is untouched
 
 
 @pytest.mark.slow
@@ -251,4 +250,4 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
         peaks[rows] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     growth = (peaks[4_000_000]["bytes"] - peaks[1_000_000]["bytes"]) / 3_000_000
     print(peaks, f"{growth:.1f} bytes of memory per row")
-    assert growth < 16
+    assert growth < 4
