@@ -87,7 +87,7 @@ class CaptionImages(Op):
             if self.config.model.max_tiles == 1:
                 return decode_tile(file, self.captioner.tile_size), None
             return decode_image(file), None
-        except ValueError:
+        except Exception:  # decoders raise anything for damaged files
             return None, "undecodable"
 
     def _caption(

@@ -53,6 +53,6 @@ def _scaled_jpeg(data: bytes, size: int, max_pixels: int) -> np.ndarray:
             if plain and file.width * file.height <= max_pixels:
                 file.draft(file.mode, (size, size))
                 return np.array(file.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        pass  # no JPEG, or a damaged one: the careful way has the words for it
+    except Exception:  # decoders raise anything for damaged files: the careful way has the words for it
+        pass
     return decode_image(data, max_pixels)

@@ -43,6 +43,14 @@ def test_other_formats_orientations_and_modes_take_the_careful_way():
     assert psnr(decode_tile(file.getvalue(), 64), whole) > 32
 
 
+def test_damaged_metadata_do_no_harm():
+    image = Image.fromarray(data.astronaut())
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff", b"Exif\0\0II*\0\xff\xff\xff\x7f"):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=95, exif=exif)
+        assert psnr(decode_tile(file.getvalue(), 100), decode_tile(encode_jpeg(data.astronaut()), 100)) > 35
+
+
 def test_what_is_no_image_is_refused():
     jpg = encode_jpeg(data.astronaut())
     for damaged in (b"", b"<html>", jpg[:1000], jpg[: len(jpg) // 2]):
