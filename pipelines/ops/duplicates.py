@@ -17,7 +17,8 @@ import numpy as np
 from pipelines.ops.bits import Bits
 
 BYTES_PER_ROW = 16
-PARTS = 64
+PART_BITS = 8
+PARTS = 1 << PART_BITS
 AGREEING_BLOCKS = 3
 MAX_DISTANCE = 6
 WAITING_ROWS = 1 << 18
@@ -66,14 +67,14 @@ class HashesOnDisk:
         self._folder.rmdir()
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:02d}"
+        return self._folder / f"{number:03d}"
 
     def _flush(self) -> None:
         if not self._waiting:
             return
         entries = np.concatenate(self._waiting)
         self._waiting, self._count = [], 0
-        parts = ((entries["hash"] & self._mask) * _MIX) >> np.uint64(58)
+        parts = ((entries["hash"] & self._mask) * _MIX) >> np.uint64(64 - PART_BITS)
         order = np.argsort(parts, kind="stable")
         bounds = np.searchsorted(parts[order], np.arange(PARTS + 1))
         for number in range(PARTS):

@@ -46,7 +46,7 @@ def union(found: object) -> set[int]:
 def test_near_finds_exactly_the_rows_within_the_distance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distance: int
 ) -> None:
-    monkeypatch.setattr(duplicates, "WAITING_ROWS", 100)
+    monkeypatch.setattr(duplicates, "WAITING_ROWS", 400)
     hashes = clustered(600)
     alive = np.random.default_rng(1).random(600) < 0.8
     apart = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
