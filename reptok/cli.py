@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reptok import data_cli
+from reptok.bench import commands
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,59 +186,6 @@ def flops() -> None:
         )
 
 
-@app.command("bench-gpu")
-def bench_gpu(
-    device: Annotated[str | None, typer.Option(help="cuda:1, cpu ...; the first GPU if not given.")] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of each row's timed steps.", min=0.01)] = 15.0,
-) -> None:
-    """Measure both trainings at the paper's sizes on a GPU, in at most 8 minutes; tiny ones without a GPU."""
-    import torch
-
-    from reptok.bench.gpu import run
-
-    if run(torch.device(device) if device else None, seconds=seconds, say=typer.echo):
-        raise typer.Exit(1)
-
-
-@app.command("bench-train")
-def bench_train(
-    part: Annotated[str, typer.Argument(help="tokenizer, decoder (no image is encoded) or generator.")],
-    size: Annotated[str, typer.Option(help="Decoder: S, B, L or XL.")] = "XL",
-    encoder: Annotated[str, typer.Option(help="A name from conf/encoder.")] = "dinov2_vitb14_reg",
-    condition: Annotated[str, typer.Option(help="Generator: none, class or text.")] = "class",
-    batch_size: Annotated[int, typer.Option(help="Samples of a step on this device.", min=1)] = 64,
-    precision: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; bfloat16 on a GPU if not given.")
-    ] = None,
-    compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Default: on a GPU.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cuda:1, cpu ...; the first GPU if not given.")] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of the timed steps.", min=0.01)] = 20.0,
-) -> None:
-    """Measure images/s, MFU and memory of a training of named sizes, on random data, within a minute.
-
-    For a whole recipe: python -m pipelines.bench_train experiment=...
-    """
-    import torch
-
-    from reptok.bench.recipe import bench_named, default_device
-
-    where = torch.device(device) if device else default_device()
-    bench_named(
-        part,
-        size,
-        encoder,
-        condition,
-        where,
-        batch_size,
-        precision,
-        compiled,
-        seconds=seconds,
-        say=typer.echo,
-    )
-
-
 @app.command("import-release")
 def import_release(
     checkpoint: Annotated[
@@ -262,6 +210,9 @@ def info(model: Model) -> None:
     typer.echo(f"\nimages {pipe.tokenizer.image_size} px; latents {pipe.tokenizer.autoencoder.spec}")
     if pipe.class_names:
         typer.echo(f"classes: {', '.join(pipe.class_names)}")
+
+
+commands.register(app)
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """The way from a training worker to the stage's log: a queue that the driver empties.
 
 The worker needs no tracking client (whose import costs seconds), no tracking address and no credentials. It
-never waits: a thread sends what has come together, and what cannot be sent is dropped with one warning.
+never waits: a thread sends what comes together within half a second, so that not every step pays for a
+message, and what cannot be sent is dropped with one warning.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from pipelines.dag.tracking import StageLog
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = GATHER_SECONDS = 0.5
 FLUSH_SECONDS = 30.0
 Message = tuple[Any, ...]
 GridRow = tuple[str, list[np.ndarray]]
@@ -81,9 +83,7 @@ class RelayLog:
     def _work(self, outbox: queue.SimpleQueue[Message | threading.Event]) -> None:
         warned = False
         while True:
-            taken = [outbox.get()]
-            while not outbox.empty():
-                taken.append(outbox.get())
+            taken = _gathered(outbox)
             try:
                 if messages := [item for item in taken if not isinstance(item, threading.Event)]:
                     self._send(messages)
@@ -94,6 +94,18 @@ class RelayLog:
             for item in taken:
                 if isinstance(item, threading.Event):
                     item.set()
+
+
+def _gathered(outbox: queue.SimpleQueue[Message | threading.Event]) -> list[Message | threading.Event]:
+    """Wait for a message, and take what follows within `GATHER_SECONDS`, or until somebody waits for it."""
+    taken = [outbox.get()]
+    end = time.monotonic() + GATHER_SECONDS
+    while not isinstance(taken[-1], threading.Event) and (left := end - time.monotonic()) > 0:
+        try:
+            taken.append(outbox.get(timeout=left))
+        except queue.Empty:
+            break
+    return taken
 
 
 def _relay_log(send: Callable[[list[Message]], None], waits: bool) -> RelayLog:
