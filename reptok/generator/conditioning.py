@@ -43,6 +43,18 @@ class Condition:
         raise ValueError("an empty condition has no batch size; give num_samples or noise")
 
     @classmethod
+    def of(cls, value: Condition | Tensor | None) -> Condition:
+        """A condition as it is, labels (B,) as one, or none at all."""
+        if isinstance(value, Tensor):
+            if value.ndim != 1 or value.is_floating_point():
+                raise ValueError(
+                    f"a tensor given as a condition must hold labels, integers (B,), but is {value.dtype} "
+                    f"{tuple(value.shape)}; for text or extra tokens give a Condition"
+                )
+            return cls(labels=value)
+        return cls() if value is None else value
+
+    @classmethod
     def null(cls, like: Condition) -> Condition:
         """The unconditional counterpart of ``like``: same shapes, everything dropped."""
         first = next((v for f in fields(like) if (v := getattr(like, f.name)) is not None), None)

@@ -69,9 +69,9 @@ class TokenGenerator(nn.Module):
         """Set the training set's mean and standard deviation (D,) of raw tokens."""
         self.stats.set(mean, std)
 
-    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Velocity (B, K, D) of normalised tokens ``x_t`` of that shape at times (B,)."""
-        condition = Condition() if condition is None else condition
+    def velocity(self, x_t: Tensor, t: Tensor, condition: Condition | Tensor | None = None) -> Tensor:
+        """Velocity (B, K, D) of normalised tokens ``x_t`` of that shape at times (B,); a tensor is labels."""
+        condition = Condition.of(condition)
         return self._velocity(x_t, t, condition, self._context(condition, len(x_t)))
 
     def _context(self, condition: Condition, batch: int) -> TextContext | None:
@@ -109,7 +109,7 @@ class TokenGenerator(nn.Module):
     def losses(
         self,
         tokens: Tensor,
-        condition: Condition | None = None,
+        condition: Condition | Tensor | None = None,
         *,
         noise: Tensor | None = None,
         t: Tensor | None = None,
@@ -119,14 +119,14 @@ class TokenGenerator(nn.Module):
 
         Args:
             tokens: Raw tokens.
-            condition: Of the same batch.
+            condition: Of the same batch; a tensor is labels.
             noise: Standard normal (B, K, D).
             t: Times (B,); otherwise uniform.
             drop: (B,) bool, samples made unconditional; drawn with ``condition_dropout`` in training mode,
                 none in evaluation mode.
         """
         x_1 = self.stats.normalize(tokens[:, None] if tokens.ndim == 2 else tokens)
-        condition = Condition() if condition is None else condition
+        condition = Condition.of(condition)
         if t is None:
             t = sample_uniform(len(x_1), device=x_1.device)
         if noise is None:
@@ -143,7 +143,7 @@ class TokenGenerator(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        condition: Condition | None = None,
+        condition: Condition | Tensor | None = None,
         *,
         noise: Tensor | None = None,
         num_steps: int = 50,
@@ -156,7 +156,7 @@ class TokenGenerator(nn.Module):
         """Sample raw tokens (B, K, D).
 
         Args:
-            condition: One condition per sample; None for an unconditional model.
+            condition: One per sample, a tensor is labels; None for an unconditional model.
             noise: Starting noise (B, K, D); without it ``seeds`` decide.
             num_steps: Steps of the solver.
             cfg_scale: Guidance; 1 is the conditional prediction and costs one network evaluation a step.
@@ -165,7 +165,7 @@ class TokenGenerator(nn.Module):
             seeds: One per sample, or s for s, s + 1, ...
             num_samples: Batch size when there is neither condition nor noise.
         """
-        condition = Condition() if condition is None else condition
+        condition = Condition.of(condition)
         if noise is None:
             num = num_samples if num_samples is not None else len(condition)
             shape = (self.config.num_tokens, self.config.token_dim)

@@ -138,6 +138,17 @@ def test_conditions_repeat_and_join_in_order():
         len(Condition())
 
 
+def test_a_tensor_of_labels_is_a_condition():
+    torch.manual_seed(0)
+    generator = TokenGenerator(GeneratorConfig(condition="class", num_classes=5, token_dim=8, dim=8, depth=1))
+    labels, x, t = torch.tensor([1, 4]), torch.randn(2, 1, 8), torch.rand(2)
+    wanted = Condition(labels=labels)
+    assert torch.equal(generator.velocity(x, t, labels), generator.velocity(x, t, wanted))
+    assert torch.equal(generator.sample(labels, num_steps=2), generator.sample(wanted, num_steps=2))
+    with pytest.raises(ValueError, match=r"must hold labels, integers \(B,\)"):
+        generator.sample(torch.randn(2, 3, 8))
+
+
 def test_what_a_user_can_get_wrong():
     with pytest.raises(ValueError, match="num_classes"):
         GeneratorConfig(condition="class")
