@@ -72,6 +72,7 @@ def train(
 
     for at, values, _ in state.recent:
         log(values, at)
+    state.recent = [(at, values, time.time()) for at, values, _ in state.recent]  # told now, perhaps in vain
     earlier = state.step
     saved = since = time.monotonic()
     logged, waiting, stalled, warned = state.step, 0.0, 0.0, False
