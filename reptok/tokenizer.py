@@ -27,14 +27,10 @@ from reptok.weights import check_keys
 
 
 class TokenizerLosses(NamedTuple):
-    """Per-sample losses (B,): flow-matching regression, and 1 - cosine to the frozen token.
-
-    `velocity_of_draw` (n B,) is the regression at each of the n times that a sample was decoded from.
-    """
+    """Per-sample losses (B,): flow-matching regression, and 1 - cosine to the frozen token."""
 
     velocity: Tensor
     preservation: Tensor
-    velocity_of_draw: Tensor
 
 
 class RepTok(nn.Module):
@@ -152,6 +148,19 @@ class RepTok(nn.Module):
             t: Times (B,); otherwise logit-normal.
             frozen_token: The unadapted encoder's tokens (B, D) or (B, K, D).
         """
+        losses = self.losses_by_draw(images, latents=latents, noise=noise, t=t, frozen_token=frozen_token)
+        return losses._replace(velocity=losses.velocity.mean(0))
+
+    def losses_by_draw(
+        self,
+        images: Tensor | None,
+        *,
+        latents: Tensor | None = None,
+        noise: Tensor | None = None,
+        t: Tensor | None = None,
+        frozen_token: Tensor | None = None,
+    ) -> TokenizerLosses:
+        """As :meth:`losses`, the velocity's (n, B) for each of the n draws that an image is decoded from."""
         if images is None and (latents is None or frozen_token is None):
             raise ValueError("without images the losses need latents and frozen_token")
         if latents is None:
@@ -174,12 +183,8 @@ class RepTok(nn.Module):
         point = LinearPath().sample(noise, latents, t)
         draws = len(latents) // len(tokens)
         predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
-        of_draw = velocity_loss(predicted, point.v_t)
-        return TokenizerLosses(
-            velocity=of_draw.reshape(draws, -1).mean(0),
-            preservation=preservation_loss(tokens, target),
-            velocity_of_draw=of_draw,
-        )
+        velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1)
+        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
 
     forward = losses  # what a data-parallel wrapper calls
 

@@ -77,19 +77,19 @@ class TokenizerObjective(nn.Module):
         ]
         noise = torch.cat([random.normal(*latent_shape) for _ in draws])
         times = torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t
-        losses = self.tokenizer.losses(
+        losses = self.tokenizer.losses_by_draw(
             None if images is None else images.to(random.device, non_blocking=True),
             latents=torch.cat(latents),
             noise=noise,
             t=times,
             frozen_token=batch.frozen_token.to(random.device, non_blocking=True),
         )
-        velocity, preservation = losses.velocity.mean(), losses.preservation.mean()
+        velocity, preservation = losses.velocity.mean(0).mean(), losses.preservation.mean()
         return {
             "loss": velocity + self.preservation_weight * preservation,
             "velocity": velocity,
             "preservation": preservation,
-            "segments": by_segment(losses.velocity_of_draw, times),
+            "segments": by_segment(losses.velocity.flatten(), times),
         }
 
 

@@ -1,9 +1,9 @@
 """Kill data stages at named points, and look at what is left.
 
-`python kill_points.py FOLDER MODELS` prints {"points": [...], "faults": [...]}. A point is a stage, a file
-that it writes and a moment of that: "before" it is created, "half" written, "written" but not yet under its
-name, "placed". A forked child is killed (SIGKILL) there, then another runs the same stage: its bytes must be
-an undisturbed run's.
+`PYTHONPATH=tests/pipelines/dag python kill_points.py FOLDER MODELS` prints {"points": [...], "faults":
+[...]}. A point is a stage, a file that it writes and a moment of that: "before" it is created, "half"
+written, "written" but not yet under its name, "placed". A forked child is killed (SIGKILL) there, then
+another runs the same stage: its bytes must be an undisturbed run's.
 """
 
 import contextlib
@@ -17,7 +17,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+from kill_everywhere import child
 from PIL import Image
+from toy_stages import contents
 
 from pipelines.dag import planner
 from pipelines.dag import shards as shards_module
@@ -102,30 +104,6 @@ def run_once(stage, inputs, root):
     result = execute(planned, root, Tracker(TrackingConfig(enabled=False), root, {}))
     if result.error:
         raise RuntimeError(result.error)
-
-
-def child(work):
-    """Run `work` in a forked process; its exit status, negative if it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-                work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def contents(root):
-    """Every published file's bytes, without manifests, scratch and locks."""
-    found = {}
-    for path in sorted(Path(root).rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and not name.startswith("_") and "_scratch" not in name:
-            found[name] = path.read_bytes()
-    return {name: data for name, data in found.items() if not name.endswith("manifest.json")}
 
 
 def sweep(stage, inputs, folder):
