@@ -1,5 +1,6 @@
 """A full disk and a read-only one: the message says what to do, and a rerun completes with the same bytes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,14 @@ def test_a_data_stage_says_that_the_disk_is_full_or_read_only_and_completes(tmp_
         pixels = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     mount = "mount -t tmpfs -o size=512k none /mnt && head -c 440k /dev/zero > /mnt/ballast"
-    script, here = Path(__file__).with_name("full_disk.py"), Path(__file__).parent
-    command = (
-        f"{mount} && cd {here} && exec {sys.executable} {script} {tmp_path}/pictures {tmp_path}/elsewhere"
-    )
+    script = Path(__file__).with_name("full_disk.py")
+    command = f"{mount} && exec {sys.executable} {script} {tmp_path}/pictures {tmp_path}/elsewhere"
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, timeout=120
+        ["unshare", "-rm", "sh", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(script.parents[1] / "dag")},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.split(": ")[0] in NAMES)
