@@ -2,7 +2,8 @@
 
 The bare loop runs in a process of its own that knows neither Ray nor MLflow; both take turns. What counts is
 the CPU time of the worker, of the driver, which writes the record, and of the queue between them, beyond what
-these three use in the same time while they wait for the bare loop.
+these three use in the same time while they wait for the bare loop. Building the network counts on neither
+side.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
 from statistics import median
@@ -22,7 +24,7 @@ import torch
 
 from pipelines.bench.compare import Comparison
 
-STEPS, PAIRS, METRICS = 20, 5, 20
+STEPS, PAIRS, METRICS = 40, 5, 20
 SETTLE_SECONDS = 2.0  # until what was recorded is written
 TOLERANCE = 1e-5
 BATCH, SEED = 64, 0
@@ -92,12 +94,14 @@ def measure(settings: dict[str, Any]) -> None:
             bare.stdin.write("go\n")
             bare.stdin.flush()
             theirs, weight = json.loads(bare.stdout.readline())
-            between, turned = spent(), time.monotonic()
-            mine = _tracked(log, number * STEPS)
+            waiting.append((spent() - before) / (time.monotonic() - begun))
+            work = _tracked(log, number * STEPS)
+            before, begun = spent(), time.monotonic()
+            averages = work()
             time.sleep(SETTLE_SECONDS)
-            waiting.append((between - before) / (turned - begun))
-            ours = spent() - between - waiting[-1] * (time.monotonic() - turned)
+            ours = spent() - before - waiting[-1] * (time.monotonic() - begun)
             pairs.append((ours, theirs))
+            mine = _stands_for(averages)
             if abs(mine - weight) > TOLERANCE * abs(weight):
                 raise RuntimeError(f"the two trainings end with other weights: {mine} and {weight}")
         bare.stdin.close()
@@ -133,8 +137,8 @@ def _objective() -> tuple[Any, Any]:
     return objective, GeneratorBatch(tokens, [""] * BATCH, labels, np.arange(BATCH))
 
 
-def _tracked(log: Any, begin: int) -> float:
-    """Train by the project's own loop; return a number that stands for the weights."""
+def _tracked(log: Any, begin: int) -> Callable[[], Sequence[torch.Tensor]]:
+    """Prepare a training by the project's own loop; it returns the averaged weights."""
     from reptok.training.loop import train
     from reptok.training.parallel import parallelize
     from reptok.training.state import TrainState
@@ -152,14 +156,17 @@ def _tracked(log: Any, begin: int) -> float:
         log.metrics(dict(list({**values, **more}.items())[:METRICS]), begin + at)
         log.progress(at, config.steps)
 
-    train(
-        state, step, config,
-        batches=lambda position: repeat(batch),
-        random=lambda at: StepRandom(SEED, at, BATCH, slice(0, BATCH)),
-        log=record,
-        save=lambda: None,
-    )  # fmt: skip
-    return sum(float(weight.detach().double().abs().sum()) for weight in state.ema.weights.values())
+    def work() -> Sequence[torch.Tensor]:
+        train(
+            state, step, config,
+            batches=lambda position: repeat(batch),
+            random=lambda at: StepRandom(SEED, at, BATCH, slice(0, BATCH)),
+            log=record,
+            save=lambda: None,
+        )  # fmt: skip
+        return list(state.ema.weights.values())
+
+    return work
 
 
 def _bare() -> tuple[float, float]:
@@ -183,8 +190,12 @@ def _bare() -> tuple[float, float]:
                 averages, parameters, 1 - min(config.ema_decay, (1 + number) / (10 + number))
             )
         loss.item()
-    seconds = time.process_time() - begun
-    return seconds, sum(float(average.double().abs().sum()) for average in averages)
+    return time.process_time() - begun, _stands_for(averages)
+
+
+def _stands_for(weights: Sequence[torch.Tensor]) -> float:
+    """Return a number that equal weights share."""
+    return sum(float(weight.detach().double().abs().sum()) for weight in weights)
 
 
 def _recorded(folder: str, run: str | None) -> int:
