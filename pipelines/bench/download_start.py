@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 def run() -> Comparison:
-    """300 photographs over loopback: our stage with the start of a local Ray, and img2dataset's command."""
+    """300 photographs over loopback: our stage as a program, and img2dataset's command."""
     with tempfile.TemporaryDirectory() as folder, served(Path(folder, "web"), photographs()) as place:
         root = Path(folder)
         urls = [f"http://{place}/{number % len(photographs())}.jpg" for number in range(IMAGES)]
@@ -71,7 +71,7 @@ def run() -> Comparison:
             command = [sys.executable, str(theirs_program), str(root / "urls.txt"), str(root / f"out{pair}")]
             theirs.append(_cpu_seconds(command))
     return Comparison(
-        name=f"C2 a whole download of {IMAGES} images, the start of Ray included",
+        name=f"C2 a whole download of {IMAGES} images, from command to end",
         ours=median(ours),
         peer="img2dataset's command",
         theirs=median(theirs),

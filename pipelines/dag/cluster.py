@@ -59,6 +59,17 @@ def configure(config: ClusterConfig) -> None:
     _config = config
 
 
+def at_hand() -> bool:
+    """Whether there is a Ray already: connected to, or to be joined."""
+    if _config.joins is not None:
+        return True
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
 def ensure() -> None:
     """Connect this process to Ray, unless it is connected."""
     global _ours

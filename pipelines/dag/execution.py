@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from pipelines.dag import cluster
 from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.fingerprint import plain
 from pipelines.dag.lock import locked
@@ -37,8 +36,6 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             out = Workspace(artifact.url, artifact.fingerprint)
             out.folder.remove_unfinished()
             log = out.log = _open_log(planned, out, tracker)
-            if stage.needs_cluster:
-                cluster.ensure()
             stats = {key: float(value) for key, value in stage.run(planned.inputs, out).items()}
             out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
             seconds = time.monotonic() - begun

@@ -1,5 +1,7 @@
 """The one adapter that knows Ray Data: a job over shards, in which the row is the shard's description.
 
+A single shard that is left to do gains nothing from a Ray that must be started first; it gets a process.
+
 Pixels never travel between tasks; an actor gets a description, reads its input and writes its output itself.
 The plan is written before the first shard and a done record after each one, so that a killed job goes on
 where it was.
@@ -17,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from pipelines.dag import cluster
+from pipelines.dag import cluster, own_process
 from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 PLAN = f"{SCRATCH}/shards/plan.json"
@@ -89,8 +92,8 @@ def map_shards(
 ) -> dict[str, float]:
     """Run a job over all shards that are not done yet and return the summed stats of all of them.
 
-    The files and stats do not depend on the number of workers or on interruptions. Ray is started only if a
-    shard is left to do.
+    The files and stats do not depend on the number of workers or on interruptions. Ray is started only if
+    more than one shard is left to do.
 
     Args:
         shards: all shards of the artifact, in order.
@@ -116,7 +119,8 @@ def map_shards(
     failures: dict[int, str] = {}
     if missing:
         out.log.progress(rows, total)
-        for index, record, failure in _stream(missing, job, out, resources):
+        run = _alone if len(missing) == 1 and not cluster.at_hand() else _stream
+        for index, record, failure in run(missing, job, out, resources):
             if failure:
                 failures[index] = failure
             else:
@@ -230,10 +234,38 @@ class ShardActor:
         return record
 
 
+Outcome = tuple[int, dict[str, Any], str]
+"""Index, done record, failure."""
+
+
+def _alone(
+    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
+) -> Iterator[Outcome]:
+    """Run shards one after another, each in a process of its own."""
+    threads = max(1, int(resources.cpus))
+    for shard in shards:
+        for _ in range(ATTEMPTS):
+            try:
+                yield own_process.call(_do_one, shard, job, out, threads=threads)
+                break
+            except ProcessDied as error:
+                reason = str(error)
+        else:
+            yield shard.index, {}, f"its worker process died {ATTEMPTS} times ({reason})"
+
+
+def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
+    return _outcome(ShardActor(job, out, uuid.uuid4().hex[:8])({"shard": json.dumps(asdict(shard))}))
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    return row["index"], json.loads(row["record"]), row["failure"]
+
+
 def _stream(
     shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
-) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Run the shards in Ray and yield (index, done record, failure) as they come."""
+) -> Iterator[Outcome]:
+    """Run the shards in Ray and yield their outcomes as they come."""
     cluster.ensure()
     import ray.data
 
@@ -249,7 +281,7 @@ def _stream(
         num_gpus=resources.gpus,
     )
     for row in results.iter_rows():
-        yield row["index"], json.loads(row["record"]), row["failure"]
+        yield _outcome(row)
 
 
 def _record_name(index: int) -> str:

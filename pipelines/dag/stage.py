@@ -30,7 +30,6 @@ class Stage(ABC):
         output: kind of the artifact it makes.
         version: raised when the meaning of the output changes.
         resources: what it occupies.
-        needs_cluster: False for a stage that runs in the driver and needs no Ray.
         modules: what `run` imports and planning does not. The runner loads it before any stage starts: some
             packages break when two threads are the first to import them.
     """
@@ -40,7 +39,6 @@ class Stage(ABC):
     output: str
     version: int = 1
     resources: Resources = Resources()
-    needs_cluster: ClassVar[bool] = True
     modules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:

@@ -66,7 +66,6 @@ class EvaluateGenerator(Stage):
 
     name = "evaluate_generator"
     output = "generator_report"
-    needs_cluster = False
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_plates",

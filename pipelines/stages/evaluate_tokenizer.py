@@ -50,7 +50,6 @@ class EvaluateTokenizer(Stage):
     name = "evaluate_tokenizer"
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
-    needs_cluster = False
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_plates",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.demo.coyo import CoyoConfig, make_corpus
@@ -14,7 +13,6 @@ class PhotographFolder(Stage):
     """Write the crops of the demo's web, without its faults, as {train,val}/{subject}/{name}.jpg."""
 
     name, inputs, output, version = "photograph_folder", (), "pictures", 1
-    needs_cluster: ClassVar[bool] = False
 
     def __init__(self, config: CoyoConfig) -> None:
         super().__init__(replace(config, fault_fraction=0.0))

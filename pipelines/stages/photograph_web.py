@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 
@@ -24,7 +24,6 @@ class PhotographWeb(Stage):
     """
 
     name, inputs, output, version = "photograph_web", (), "web", 1
-    needs_cluster: ClassVar[bool] = False
 
     def __init__(self, config: CoyoConfig) -> None:
         super().__init__(config)

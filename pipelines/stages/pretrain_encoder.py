@@ -14,7 +14,6 @@ class PretrainEncoder(Stage):
     """A timm ViT folder; see `pipelines/zoo/encoder.py`."""
 
     name, output = "pretrain_encoder", "encoder"
-    needs_cluster = False
     modules = ("pipelines.zoo.encoder",)
 
     def __init__(self, config: EncoderRecipe) -> None:

@@ -43,7 +43,6 @@ class Publish(Stage):
 
     name = "publish"
     output = "model"
-    needs_cluster = False
     modules = ("pipelines.report", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -78,7 +78,6 @@ class SelectUrls(Stage):
     """
 
     name, output, version = "select_urls", "urls", 2
-    needs_cluster: ClassVar[bool] = False
 
     def __init__(self, config: SelectUrlsConfig) -> None:
         super().__init__(replace(config, lists_digest=_lists_digest(config)))

@@ -14,7 +14,6 @@ class TrainAutoencoder(Stage):
     """A diffusers `AutoencoderKL` folder; see `pipelines/zoo/autoencoder.py`."""
 
     name, output = "train_autoencoder", "vae"
-    needs_cluster = False
     modules = ("pipelines.zoo.autoencoder",)
 
     def __init__(self, config: AutoencoderRecipe) -> None:

@@ -14,7 +14,6 @@ class TrainCaptioner(Stage):
     """A transformers InternVL folder with processor and chat template; see `pipelines/zoo/captioner.py`."""
 
     name, inputs, output = "train_captioner", ("encoder",), "captioner"
-    needs_cluster = False
     modules = ("pipelines.zoo.captioner", "reptok.captioner")
 
     def __init__(self, config: CaptionerRecipe) -> None:

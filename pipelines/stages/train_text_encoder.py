@@ -14,7 +14,6 @@ class TrainTextEncoder(Stage):
     """A transformers `CLIPTextModel` folder with its tokenizer; see `pipelines/zoo/text_encoder.py`."""
 
     name, inputs, output = "train_text_encoder", ("encoder",), "text_encoder"
-    needs_cluster = False
     modules = ("pipelines.zoo.text_encoder",)
 
     def __init__(self, config: TextEncoderRecipe) -> None:

@@ -27,7 +27,6 @@ class WrapAutoencoder(Stage):
     """Publish the frozen VAE as a tokenizer of many tokens; nothing trains."""
 
     name, output = "wrap_autoencoder", "tokenizer"
-    needs_cluster = False
     modules = ("diffusers.models.autoencoders.autoencoder_kl", "reptok.pretrained")
     config: WrapAutoencoderConfig
 

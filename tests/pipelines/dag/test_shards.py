@@ -80,6 +80,55 @@ def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
     assert json.loads(done.stdout) == EXPECTED
 
 
+@pytest.fixture
+def five_done(tmp_path):
+    """A job of six shards of which one is left to do; called, it does that from another program."""
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    actor = ShardActor(Shout(str(journal)), Workspace(url), "test")
+    for shard in shards()[:5]:
+        assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
+
+    def go_on(**settings):
+        program = (
+            "import json, sys, toy_shards\n"
+            "try: print(json.dumps(toy_shards.map_words(*sys.argv[1:3], **json.loads(sys.argv[3]))))\n"
+            "finally: assert 'ray' not in sys.modules"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", program, url, str(journal), json.dumps(settings)],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+
+    return go_on, url, journal
+
+
+def test_the_last_shard_is_done_without_ray(five_done):
+    go_on, url, journal = five_done
+    done = go_on(faults='{"text-00005": "once"}')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == EXPECTED
+    assert files(url)["text-00005.txt"].startswith(b"WORD 5 1\nWORD 5 2")
+    assert journal.read_text().split() == [f"text-{i:05d}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("raise", "text-00005: RuntimeError: the ink ran out (toy_shards.py:"),
+        ("die", "text-00005: its worker process died 3 times (exit status 1)"),
+    ],
+)
+def test_the_last_shard_may_fail_or_die_without_ray(five_done, fault, cause):
+    go_on, url, _ = five_done
+    failed = go_on(faults=json.dumps({"text-00005": fault}))
+    assert failed.returncode == 1
+    assert "1 of 6 shards failed, the others are kept" in failed.stderr and cause in failed.stderr
+    assert set(read_done(shards(), Workspace(url))) == set(range(5))
+    assert go_on().returncode == 0
+
+
 def test_a_done_record_without_its_file_does_not_count(tmp_path):
     out = Workspace(str(tmp_path / "out"))
     actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")

@@ -31,8 +31,6 @@ class ToyConfig:
 class Toy(Stage):
     """Writes two files made of its text and its inputs; `action` is called in between."""
 
-    needs_cluster = False
-
     def __init__(self, name, inputs=(), *, output=None, config=None, action=None, cpus=1.0, version=1):
         super().__init__(config or ToyConfig(text=name))
         self.name, self.inputs, self.output = name, tuple(inputs), output or f"{name}_out"
