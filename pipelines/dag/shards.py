@@ -119,8 +119,7 @@ def map_shards(
     failures: dict[int, str] = {}
     if missing:
         out.log.progress(rows, total)
-        run = _alone if len(missing) == 1 and not cluster.at_hand() else _stream
-        for index, record, failure in run(missing, job, out, resources):
+        for index, record, failure in _stream(missing, job, out, resources):
             if failure:
                 failures[index] = failure
             else:
@@ -238,20 +237,26 @@ Outcome = tuple[int, dict[str, Any], str]
 """Index, done record, failure."""
 
 
-def _alone(
+def _stream(
     shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
 ) -> Iterator[Outcome]:
-    """Run shards one after another, each in a process of its own."""
-    threads = max(1, int(resources.cpus))
-    for shard in shards:
-        for _ in range(ATTEMPTS):
-            try:
-                yield own_process.call(_do_one, shard, job, out, threads=threads)
-                break
-            except ProcessDied as error:
-                reason = str(error)
-        else:
-            yield shard.index, {}, f"its worker process died {ATTEMPTS} times ({reason})"
+    """Run the shards and yield their outcomes as they come."""
+    if len(shards) == 1 and not cluster.at_hand():
+        yield _alone(shards[0], job, out, resources)
+    else:
+        yield from _in_ray(shards, job, out, resources)
+
+
+def _alone(shard: Shard, job: ShardJob, out: Workspace, resources: WorkerResources) -> Outcome:
+    """Run a shard in a process of its own."""
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            outcome: Outcome = own_process.call(_do_one, shard, job, out, threads=max(1, int(resources.cpus)))
+            return outcome
+        except ProcessDied as error:
+            reason = str(error)
+    return shard.index, {}, f"its worker process died {ATTEMPTS} times ({reason})"
 
 
 def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
@@ -262,10 +267,10 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
     return row["index"], json.loads(row["record"]), row["failure"]
 
 
-def _stream(
+def _in_ray(
     shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
 ) -> Iterator[Outcome]:
-    """Run the shards in Ray and yield their outcomes as they come."""
+    """Run the shards in Ray Data actors."""
     cluster.ensure()
     import ray.data
 

@@ -85,8 +85,8 @@ def test_the_bare_loop_trains_as_the_projects_own(monkeypatch):
         def progress(self, done, total):
             pass
 
-    mine, (_, bare) = ray_train._tracked(Log(), 6), ray_train._bare()
-    assert mine == pytest.approx(bare, rel=1e-6)
+    averages, (_, bare) = ray_train._tracked(Log(), 6)(), ray_train._bare()
+    assert ray_train._stands_for(averages) == pytest.approx(bare, rel=1e-6)
     assert recorded == [(7, 20), (8, 20)]
 
 

@@ -22,8 +22,7 @@ def attempt(config, root):
     return "done"
 
 
-shards._stream = shards._alone = in_this_process
-shards.RETRY_SECONDS = 0.0
+shards._stream, shards.RETRY_SECONDS = in_this_process, 0.0
 first = ImportImagesConfig(folder=sys.argv[1], image_size=64, samples_per_shard=4)
 print("full:", attempt(first, "/mnt/store"))
 os.truncate("/mnt/ballast", 0)

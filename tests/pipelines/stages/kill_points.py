@@ -209,7 +209,7 @@ def prepare(folder, models):
 
 
 def main(folder, models):
-    shards_module._stream = shards_module._alone = in_this_process
+    shards_module._stream = in_this_process
     git_commit()  # asked once, here, and not by every child
     points, faults = [], []
     for number, (stage, inputs) in enumerate(prepare(folder, models)):
