@@ -33,7 +33,17 @@ SD_VAE = {  # stabilityai/sd-vae-ft-mse
 class LatentSpec:
     """What a stored latent means. Travels with latents and with every model trained on them.
 
-    ``vae`` is a name for people; the digest decides. ``image_size`` 0 stands for any.
+    Attributes:
+        vae: A name for people; the digest decides.
+        vae_digest: SHA-256 of the VAE's weights.
+        scale: Latents are (mean - shift) * scale.
+        shift: See there.
+        channels: Of a latent.
+        downsample: Image pixels per side of a latent's pixel.
+        image_size: Pixels per side of the images, 0 for any.
+        dtype: The moments are stored in it.
+        crop: The square of an image that was encoded.
+        flip: Whether the moments of the mirror image lie beside the image's.
     """
 
     vae: str
@@ -43,6 +53,9 @@ class LatentSpec:
     channels: int
     downsample: int
     image_size: int = 0
+    dtype: str = "float16"
+    crop: str = "center"
+    flip: bool = True
 
     def check(self, other: LatentSpec) -> None:
         """Refuse to mix latents of two kinds.

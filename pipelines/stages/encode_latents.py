@@ -82,7 +82,7 @@ class LatentsJob(ShardJob):
 class EncodeLatents(Stage):
     """Cache what tokenizer training would otherwise compute again in every epoch."""
 
-    name, output, version = "encode_latents", "latents", 1
+    name, output, version = "encode_latents", "latents", 2
     modules = ("reptok.autoencoder", "reptok.encoder.ssl")
 
     def __init__(self, config: EncodeLatentsConfig, models: tuple[str, ...] = ()):

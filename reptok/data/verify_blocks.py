@@ -162,8 +162,8 @@ def _spec_faults(
     faults = []
     for entry in fields(LatentSpec):
         found = value.get(entry.name)
-        wanted = {"str": str, "int": int, "float": (int, float)}[str(entry.type)]
-        if not isinstance(found, wanted) or isinstance(found, bool):  # type: ignore[arg-type]
+        wanted = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[str(entry.type)]
+        if type(found) not in wanted:
             faults.append(f"{LATENT_SPEC}: {entry.name} is {found!r}, {entry.type} is expected")
     if faults:
         return faults

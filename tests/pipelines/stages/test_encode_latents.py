@@ -1,6 +1,7 @@
 """The encode_latents stage: aligned with the dataset, equal to the networks, the same bytes after a kill."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_spec_tells_which_vae_made_the_latents(dataset, config, run_stage):
     spec = LatentSpec(**latents.read_json("latent_spec.json"))
     spec.check(Autoencoder(config.vae).spec)
     assert (spec.image_size, spec.channels, spec.downsample) == (32, 4, 8)
+    assert (spec.dtype, spec.crop, spec.flip) == ("float16", "center", True)
+    with pytest.raises(ValueError, match="flip False is not True"):
+        replace(spec, flip=False).check(Autoencoder(config.vae).spec)
     other = Autoencoder(AutoencoderConfig(path=config.vae.path, scale=0.5)).spec
     with pytest.raises(ValueError, match="Rerun encode_latents"):
         spec.check(other)

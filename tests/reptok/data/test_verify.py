@@ -292,6 +292,8 @@ def test_a_spec_of_other_images_is_named(dataset, latents):
     found = faults(latents, dataset=dataset)
     assert "latent_spec.json: images of 32 px, the dataset's have 16" in found
     assert "moments are (8, 2, 2), latent_spec.json says (8, 4, 4)" in found
+    path.write_text(json.dumps(vars(SPEC) | {"flip": 1}))
+    assert faults(latents, dataset=dataset) == ["latent_spec.json: flip is 1, bool is expected"]
     path.write_text(json.dumps(vars(SPEC) | {"scale": "0.2"}))
     assert faults(latents, dataset=dataset) == ["latent_spec.json: scale is '0.2', float is expected"]
 
