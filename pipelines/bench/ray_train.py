@@ -24,7 +24,7 @@ import torch
 
 from pipelines.bench.compare import Comparison
 
-STEPS, PAIRS, METRICS = 40, 5, 20
+STEPS, PAIRS, METRICS = 30, 11, 20
 SETTLE_SECONDS = 2.0  # until what was recorded is written
 TOLERANCE = 1e-5
 BATCH, SEED = 64, 0
