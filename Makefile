@@ -56,7 +56,7 @@ submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (addr
 	@$(PY) infra/ray/submit.py $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
-	@$(PY) -m pipelines.bench $(ARGS)
+	@$(PY) -m benchmarks $(ARGS)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock

@@ -17,16 +17,16 @@ REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
     sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
 
-from pipelines.config import load_config  # noqa: E402
+from pipelines.configuration.compose import load_config  # noqa: E402
 
 if TYPE_CHECKING:
-    from pipelines.schema import Config
+    from pipelines.configuration.schema import Config
 
 
 def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
     """The drop report of `data.select_urls` over its sources, or over the demo's own list."""
-    from pipelines.ops.drop_report import as_json
     from pipelines.stages.select_urls import Tables, surveyed
+    from pipelines.urls.drop_report import as_json
 
     select = config.data.select_urls
     with tempfile.TemporaryDirectory(prefix="reptok-") as folder:
@@ -40,7 +40,7 @@ def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
 
 def _made(web: Any) -> Any:
     """The demo's list, made in memory."""
-    from pipelines.demo.coyo import make_corpus
+    from examples.photographs.coyo import make_corpus
 
     def tables(only: Iterable[str] | None) -> Iterator[tuple[str, Any]]:
         yield "coyo.parquet", make_corpus(web).table
@@ -71,7 +71,7 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command line; 0, or 2 for wrong use."""
-    from pipelines.schema import Config
+    from pipelines.configuration.schema import Config
 
     rows = [argument.removeprefix("rows=") for argument in arguments if argument.startswith("rows=")]
     try:

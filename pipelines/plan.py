@@ -17,8 +17,8 @@ REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
     sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
 
-from pipelines.config import load_config  # noqa: E402
-from pipelines.costs import Estimate, amount, estimate, totals  # noqa: E402
+from pipelines.configuration.compose import load_config  # noqa: E402
+from pipelines.configuration.costs import Estimate, amount, estimate, totals  # noqa: E402
 from pipelines.dag.planner import PlannedStage, plan  # noqa: E402
 
 COLOURS = {"run": "yellow", "resume": "cyan", "skip": "green"}
@@ -88,7 +88,7 @@ def _estimate_cells(found: Estimate | None) -> tuple[str, ...]:
 def main(arguments: list[str]) -> int:
     """The command line; 0, or 2 for wrong use."""
     from pipelines import workflows
-    from pipelines.schema import Config
+    from pipelines.configuration.schema import Config
 
     chosen = [a.removeprefix("format=") for a in arguments if a.startswith("format=")]
     style = chosen[-1] if chosen else "table"

@@ -19,10 +19,10 @@ REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
     sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
 
-from pipelines.config import load_config  # noqa: E402
+from pipelines.configuration.compose import load_config  # noqa: E402
 
 if TYPE_CHECKING:
-    from pipelines.schema import Config
+    from pipelines.configuration.schema import Config
 
 
 def run(config: Config) -> int:
@@ -48,7 +48,7 @@ def run(config: Config) -> int:
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
-    from pipelines.schema import Config
+    from pipelines.configuration.schema import Config
 
     verifying = "verify=true" in arguments
     try:

@@ -11,10 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from examples.photographs.photograph_folder import PhotographFolder
+from examples.photographs.photograph_web import PhotographWeb
+from examples.photographs.subjects import SUBJECTS
+from examples.zoo.pretrain_encoder import PretrainEncoder
+from examples.zoo.train_autoencoder import TrainAutoencoder
+from examples.zoo.train_captioner import TrainCaptioner
+from examples.zoo.train_class_generator import TrainClassGenerator
+from examples.zoo.train_text_encoder import TrainTextEncoder
+from pipelines.configuration.schema import Config
 from pipelines.dag.stage import Stage, StageResult
-from pipelines.demo.subjects import SUBJECTS
-from pipelines.imports.layouts import open_source
-from pipelines.schema import Config
+from pipelines.sources.layouts import open_source
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.download import Download
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
@@ -22,17 +29,10 @@ from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
 from pipelines.stages.import_images import ImportImages
-from pipelines.stages.photograph_folder import PhotographFolder
-from pipelines.stages.photograph_web import PhotographWeb
-from pipelines.stages.pretrain_encoder import PretrainEncoder
 from pipelines.stages.publish import Publish
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
-from pipelines.stages.train_autoencoder import TrainAutoencoder
-from pipelines.stages.train_captioner import TrainCaptioner
-from pipelines.stages.train_class_generator import TrainClassGenerator
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
-from pipelines.stages.train_text_encoder import TrainTextEncoder
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
 from reptok.configs import LatentTokenizerConfig
@@ -170,6 +170,6 @@ def weights_digest(*paths: str | None) -> str:
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:
     """Print what was done, the scores, and where to look."""
-    from pipelines.summary import summarise as print_summary
+    from pipelines.reports.summary import summarise as print_summary
 
     print_summary(results)

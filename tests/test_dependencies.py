@@ -13,21 +13,21 @@ from pipelines.dag.stage import Stage
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = {"ray", "mlflow", "hydra"}
 ONLY_IN = {
-    "diffusers": ("reptok/autoencoder.py", "pipelines/zoo/autoencoder.py", "pipelines/bench/decoder_step.py"),
+    "diffusers": ("reptok/autoencoder.py", "examples/zoo/autoencoder.py", "benchmarks/decoder_step.py"),
     "transformers": (
         "reptok/captioner.py",
         "reptok/text_encoder.py",
-        "pipelines/bench/caption_feed.py",
-        "pipelines/zoo/captioner.py",
-        "pipelines/zoo/captioner_text.py",
-        "pipelines/zoo/text_encoder.py",
+        "benchmarks/caption_feed.py",
+        "examples/zoo/captioner.py",
+        "examples/zoo/captioner_text.py",
+        "examples/zoo/text_encoder.py",
     ),
     "open_clip": ("reptok/encoder/clip.py", "reptok/text_encoder.py", "reptok/metrics/clip_score.py"),
-    "timm": ("reptok/encoder/", "pipelines/zoo/encoder.py"),
-    "ray": ("pipelines/",),
-    "mlflow": ("pipelines/",),
-    "hydra": ("pipelines/config.py",),
-    "omegaconf": ("pipelines/config.py",),
+    "timm": ("reptok/encoder/", "examples/zoo/encoder.py"),
+    "ray": ("pipelines/", "benchmarks/"),
+    "mlflow": ("pipelines/", "benchmarks/"),
+    "hydra": ("pipelines/configuration/compose.py",),
+    "omegaconf": ("pipelines/configuration/compose.py",),
 }
 NETWORKS = ("reptok/decoder/", "reptok/encoder/", "reptok/generator/", "reptok/autoencoder.py")
 
@@ -51,7 +51,7 @@ def names(nodes, package=()):
 
 FILES = {
     path.relative_to(REPOSITORY).as_posix(): set(imports(path))
-    for top in ("reptok", "pipelines")
+    for top in ("reptok", "pipelines", "examples", "benchmarks")
     for path in sorted((REPOSITORY / top).rglob("*.py"))
 }
 
@@ -71,7 +71,7 @@ def test_the_tree_is_read():
     assert "reptok/__init__.py" in FILES and "pipelines.dag.stage.Stage" in FILES["pipelines/dag/graph.py"]
 
 
-@pytest.mark.parametrize("module", ["pipelines", *sorted(ENGINES)])
+@pytest.mark.parametrize("module", ["pipelines", "examples", "benchmarks", *sorted(ENGINES)])
 def test_the_library_does_not_know_the_program(module):
     assert [name for name in importers(module) if name.startswith("reptok/")] == []
 
@@ -89,11 +89,16 @@ def test_the_engine_knows_no_stage():
         assert not foreign, f"{name} imports {foreign}"
 
 
-def test_ops_know_no_stage_and_workers_no_op():
-    upward = {"pipelines/ops/": ("pipelines.stages", "pipelines.workers", "pipelines.workflows")}
-    upward["pipelines/workers/"] = ("pipelines.stages", "pipelines.ops", "pipelines.workflows")
+ROOMS_BELOW_STAGES = ("sources", "urls", "crawl", "captions", "encoding", "training")
+
+
+def test_rooms_below_the_stages_know_no_stage_and_stages_no_workflow():
+    upward = {
+        f"pipelines/{room}/": ("pipelines.stages", "pipelines.workflows") for room in ROOMS_BELOW_STAGES
+    }
     upward["pipelines/stages/"] = ("pipelines.workflows", "pipelines.run_all")
     for folder, forbidden in upward.items():
+        assert below(folder), folder
         for name, found in below(folder).items():
             assert not {i for i in found if f"{i}.".startswith(tuple(f"{f}." for f in forbidden))}, name
 

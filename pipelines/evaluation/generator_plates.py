@@ -11,7 +11,7 @@ from pipelines.evaluation.feature_bank import FeatureBank
 from pipelines.evaluation.results import Plate
 from pipelines.evaluation.sampling_trial import TIME_BINS, Sampler, SamplingTrial
 from pipelines.evaluation.tokenizer_plates import one_per_subject
-from pipelines.pictures import Row, curves, dots, grid, to_pictures
+from pipelines.reports.pictures import Row, curves, dots, grid, to_pictures
 
 SAMPLES = Plate(
     file="samples.webp",

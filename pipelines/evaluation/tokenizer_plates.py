@@ -18,7 +18,7 @@ from pipelines.evaluation.reconstruction_trial import (
     ReconstructionTrial,
 )
 from pipelines.evaluation.results import Plate
-from pipelines.pictures import Row, curves, dots, grid, stack, to_pictures
+from pipelines.reports.pictures import Row, curves, dots, grid, stack, to_pictures
 from reptok.tokenizer import RepTok
 
 COLUMNS_PER_BAND = 10

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from pipelines.captions.alt_text import clean_alt_text
+from pipelines.captions.caption import CaptionerConfig, choose
+from pipelines.captions.gates import repeated_captions
+from pipelines.captions.images import CaptionImages
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.caption import CaptionerConfig, choose
-from pipelines.ops.caption_alt_text import clean_alt_text
-from pipelines.ops.caption_gates import repeated_captions
-from pipelines.ops.caption_images import CaptionImages
 from pipelines.stages.dataset import drop_reason
 from pipelines.stages.tables import occupied, table_shards
 from pipelines.stages.weights import resolve

@@ -7,20 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from examples.photographs.web import FaultServer
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.reasons import may_heal
+from pipelines.crawl.resize import ResizeConfig
+from pipelines.crawl.success import SuccessRate
 from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.fingerprint import insignificant, plain
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.dag.storage import open_folder
-from pipelines.demo.web import FaultServer
-from pipelines.ops.manners import FetchConfig
-from pipelines.ops.reasons import may_heal
-from pipelines.ops.resize import ResizeConfig
-from pipelines.ops.success import SuccessRate
 from pipelines.stages.tables import occupied, table_shards
 
 if TYPE_CHECKING:
-    from pipelines.ops.download import DownloadJob
+    from pipelines.crawl.download import DownloadJob
 
 LOGGED_ROWS = 1_000_000
 
@@ -61,7 +61,7 @@ class Download(Stage):
     """
 
     name, output, version = "download", "images", 2
-    modules = ("pipelines.ops.guarded", "pipelines.ops.img2dataset_engine", "pipelines.ops.reuse")
+    modules = ("pipelines.crawl.guarded", "pipelines.crawl.img2dataset_engine", "pipelines.crawl.reuse")
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
@@ -98,10 +98,10 @@ class Download(Stage):
             "urls": urls, "fetch": config.fetch, "resize": config.resize, "earlier": earlier
         }  # fmt: skip
         if config.engine == "guarded":
-            from pipelines.ops.guarded import GuardedDownload
+            from pipelines.crawl.guarded import GuardedDownload
 
             return GuardedDownload(overrides=overrides, **common)
-        from pipelines.ops.img2dataset_engine import UNGUARDED, Img2datasetDownload
+        from pipelines.crawl.img2dataset_engine import UNGUARDED, Img2datasetDownload
 
         print(f"  {self.name}: warning: {UNGUARDED}", flush=True)
         return Img2datasetDownload(**common)
@@ -153,7 +153,7 @@ def _agree(ours: Any, theirs: Any) -> bool:
 
 def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> list[Shard]:
     """Add to each shard's payload the files of the earlier artifact that hold some of its URLs."""
-    from pipelines.ops.reuse import EarlierFiles
+    from pipelines.crawl.reuse import EarlierFiles
     from reptok.data import columns
 
     files = EarlierFiles(earlier)
@@ -172,7 +172,7 @@ def _log_times(shards: list[Shard], out: Workspace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipelines.ops.download import times_file
+    from pipelines.crawl.download import times_file
 
     if sum(shard.rows for shard in shards) > LOGGED_ROWS:
         return

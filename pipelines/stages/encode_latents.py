@@ -11,7 +11,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.device import ComputeConfig
+from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.tables import occupied
 from pipelines.stages.weights import is_local, resolve
@@ -19,7 +19,7 @@ from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
 
 if TYPE_CHECKING:
-    from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+    from pipelines.encoding.latents import EncodeLatents as EncodeLatentsOp
 
 LATENT_SPEC = "latent_spec.json"
 
@@ -55,7 +55,7 @@ class LatentsJob(ShardJob):
 
     def setup(self) -> None:
         """Load the networks where this worker runs."""
-        from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+        from pipelines.encoding.latents import EncodeLatents as EncodeLatentsOp
 
         vae = resolve(self.models, "vae", self.config.vae)
         encoder = resolve(self.models, "encoder", self.config.encoder)

@@ -14,7 +14,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import SCRATCH, Workspace
-from pipelines.ops.device import ComputeConfig
+from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_latents import LATENT_SPEC
 from pipelines.stages.tables import occupied
@@ -22,7 +22,7 @@ from reptok.data.blocks import BlockWriter
 from reptok.data.statistics import RunningMoments
 
 if TYPE_CHECKING:
-    from pipelines.ops.encode_tokens import EncodeTokens as EncodeTokensOp
+    from pipelines.encoding.tokens import EncodeTokens as EncodeTokensOp
 
 TOKEN_STATS = "token_stats.safetensors"
 
@@ -51,7 +51,7 @@ class TokensJob(ShardJob):
         Raises:
             ValueError: The tokenizer makes images of another size than the dataset's.
         """
-        from pipelines.ops.encode_tokens import EncodeTokens as EncodeTokensOp
+        from pipelines.encoding.tokens import EncodeTokens as EncodeTokensOp
 
         folder = self.tokenizer.local_path()
         object.__setattr__(self, "op", EncodeTokensOp(folder, self.config.compute))

@@ -15,8 +15,8 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.imports.layouts import LISTED, READ, layout_of, open_source
-from pipelines.imports.source import Picture
+from pipelines.sources.layouts import LISTED, READ, layout_of, open_source
+from pipelines.sources.source import Picture
 from pipelines.stages.dataset import DatasetShardWriter, write_index
 from pipelines.stages.tables import occupied
 from reptok.data.images import centre_crop, decode_image, encode_jpeg

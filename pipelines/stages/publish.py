@@ -43,7 +43,7 @@ class Publish(Stage):
 
     name = "publish"
     output = "model"
-    modules = ("pipelines.report", "reptok.pipeline", "reptok.pretrained")
+    modules = ("pipelines.reports.report", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 
     def __init__(
@@ -55,8 +55,8 @@ class Publish(Stage):
         self.inputs = ("dataset", "tokenizer", "generator", *reports, *models)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.evaluation.lineage import lineage
-        from pipelines.report import chapter_of, render_card, render_report, training_pictures
+        from pipelines.reports.lineage import lineage
+        from pipelines.reports.report import chapter_of, render_card, render_report, training_pictures
         from reptok.pretrained import default_card, save_pretrained
 
         pipe = self._pipeline(inputs)

@@ -12,14 +12,14 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
+from examples.photographs.web import TABLE
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.demo.web import TABLE
-from pipelines.ops.drop_report import as_html, as_json
-from pipelines.ops.duplicates import MAX_DISTANCE, Neighbours
-from pipelines.ops.url_rules import Filters, image_hashes, make_rules
-from pipelines.ops.url_source import find_sources, read_source
-from pipelines.ops.url_survey import Dedup, Survey
+from pipelines.urls.drop_report import as_html, as_json
+from pipelines.urls.duplicates import MAX_DISTANCE, Neighbours
+from pipelines.urls.rules import Filters, image_hashes, make_rules
+from pipelines.urls.source import find_sources, read_source
+from pipelines.urls.survey import Dedup, Survey
 from reptok.data import columns
 
 KEY_DIGITS = 12

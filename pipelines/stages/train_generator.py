@@ -35,7 +35,7 @@ class TrainGenerator(Stage):
 
     name, output = "train_generator", "generator"
     inputs: tuple[str, ...] = ("dataset", "tokens", "tokenizer")
-    modules = ("pipelines.workers.generator",)
+    modules = ("pipelines.training.generator",)
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):
@@ -48,7 +48,7 @@ class TrainGenerator(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.workers.generator import train_generator
+        from pipelines.training.generator import train_generator
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}

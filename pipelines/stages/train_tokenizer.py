@@ -45,7 +45,7 @@ class TrainTokenizer(Stage):
 
     name, output = "train_tokenizer", "tokenizer"
     inputs: tuple[str, ...] = ("dataset", "latents")
-    modules = ("pipelines.workers.tokenizer",)
+    modules = ("pipelines.training.tokenizer",)
     config: TrainTokenizerConfig
 
     def __init__(self, config: TrainTokenizerConfig, models: tuple[str, ...] = ()):
@@ -55,7 +55,7 @@ class TrainTokenizer(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.workers.tokenizer import train_tokenizer
+        from pipelines.training.tokenizer import train_tokenizer
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}

@@ -31,8 +31,8 @@ def train_and_publish(
     Returns:
         The last metrics of the training, as stats.
     """
-    from pipelines.workers.fit import fit
-    from pipelines.workers.process import CURVES, RESULT, finished_folder
+    from pipelines.training.fit import fit
+    from pipelines.training.process import CURVES, RESULT, finished_folder
 
     finished = finished_folder(out)
     if (finished / RESULT).exists():  # workers may outlive a killed driver and finish; nobody heard their log

@@ -37,7 +37,7 @@ def bench_train(
 ) -> None:
     """Measure images/s, MFU and memory of a training of named sizes, on random data, within a minute.
 
-    For a whole recipe: python -m pipelines.bench_train experiment=...
+    For a whole recipe: python -m benchmarks.recipe experiment=...
     """
     import torch
 

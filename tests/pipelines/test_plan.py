@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.costs import Estimate, EstimateConfig, StageRate, estimate
+from pipelines.configuration.costs import Estimate, EstimateConfig, StageRate, estimate
 from pipelines.dag.planner import plan
 from pipelines.plan import as_json, as_mermaid, print_table
 from pipelines.plan import main as plan_main
@@ -95,7 +95,8 @@ def test_planning_and_a_run_without_work_load_nothing_heavy(tmp_path):
         "scipy skimage sklearn pandas matplotlib ray mlflow"
     )
     program = (
-        "import sys; from pipelines import plan, run_all, summary; from pipelines.dag import runner; "
+        "import sys; from pipelines import plan, run_all; "
+        "from pipelines.dag import runner; from pipelines.reports import summary; "
         f"status = plan.main(['format=json', 'root={tmp_path}']); "
         f"print(status, [module for module in {heavy.split()} if module in sys.modules], file=sys.stderr)"
     )

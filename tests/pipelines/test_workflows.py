@@ -3,10 +3,10 @@
 import pytest
 from PIL import Image
 
-from pipelines.config import CONF_DIR, load_config
+from pipelines.configuration.compose import CONF_DIR, load_config
+from pipelines.configuration.schema import Config
 from pipelines.dag.graph import ordered
 from pipelines.dag.planner import plan
-from pipelines.schema import Config
 from pipelines.workflows import build, weights_digest
 
 

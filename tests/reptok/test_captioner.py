@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.demo.subjects import SUBJECTS
-from pipelines.zoo.captioner import names
-from pipelines.zoo.crops import CropPool
+from examples.photographs.subjects import SUBJECTS
+from examples.zoo.captioner import names
+from examples.zoo.crops import CropPool
 from reptok.captioner import InternVLCaptioner, SeededSampling, load_captioner
 from reptok.configs import VisionLanguageConfig
 

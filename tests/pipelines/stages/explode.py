@@ -27,10 +27,10 @@ def megabytes() -> float:
 
 
 def main(folder: Path, settings: dict[str, Any]) -> None:
+    from pipelines.crawl.download import times_file
+    from pipelines.crawl.guarded import GuardedDownload
     from pipelines.dag.shards import Shard
     from pipelines.dag.workspace import Workspace
-    from pipelines.ops.download import times_file
-    from pipelines.ops.guarded import GuardedDownload
     from reptok.data import columns
 
     here = Path(__file__).parent

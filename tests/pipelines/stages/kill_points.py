@@ -33,7 +33,7 @@ from pipelines.dag.tracking import Tracker, TrackingConfig
 from pipelines.dag.verify import published_artifacts, verify
 from pipelines.dag.workspace import Workspace
 from pipelines.dag.writing import DigestingWriter
-from pipelines.ops.device import ComputeConfig
+from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.ops.url_rules import Filters
 from pipelines.stages.select_urls import SelectUrlsConfig, surveyed
+from pipelines.urls.rules import Filters
 
 BATCH = 10_000
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.photographs.subjects import SUBJECTS
+from examples.zoo.captioner import names
+from examples.zoo.crops import CropPool
+from pipelines.captions.caption import CaptionerConfig, drawn
+from pipelines.captions.gates import GatesConfig
+from pipelines.captions.images import CaptionImages
 from pipelines.dag.shards import ShardError
-from pipelines.demo.subjects import SUBJECTS
-from pipelines.ops.caption import CaptionerConfig, drawn
-from pipelines.ops.caption_gates import GatesConfig
-from pipelines.ops.caption_images import CaptionImages
-from pipelines.ops.device import ComputeConfig
+from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.shard import ShardConfig, ShardDataset
-from pipelines.zoo.captioner import names
-from pipelines.zoo.crops import CropPool
 from reptok.configs import VisionLanguageConfig
 from reptok.data.columns import CAPTIONS, IMAGES, read_table, write_table
 from reptok.data.images import encode_jpeg

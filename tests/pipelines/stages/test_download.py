@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from examples.photographs.coyo import CoyoConfig
+from examples.photographs.photograph_web import PhotographWeb
+from examples.photographs.web import FaultServer
+from pipelines.crawl.guarded import GuardedDownload
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
-from pipelines.demo.coyo import CoyoConfig
-from pipelines.demo.web import FaultServer
-from pipelines.ops.guarded import GuardedDownload
-from pipelines.ops.manners import FetchConfig
-from pipelines.ops.resize import ResizeConfig
 from pipelines.stages.download import Download, DownloadConfig
-from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
 from pipelines.stages.tables import table_shards
 from reptok.data import columns

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines.crawl.img2dataset_engine import UNGUARDED, reason_of
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.reasons import is_reason
+from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import plain
 from pipelines.dag.workspace import Workspace
-from pipelines.ops.img2dataset_engine import UNGUARDED, reason_of
-from pipelines.ops.manners import FetchConfig
-from pipelines.ops.reasons import is_reason
-from pipelines.ops.resize import ResizeConfig
 from pipelines.stages.download import Download, DownloadConfig
 from reptok.data import columns
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipelines.dag.shards import ShardError
-from pipelines.ops.device import ComputeConfig
-from pipelines.ops.encode_latents import EncodeLatents as EncodeLatentsOp
+from pipelines.encoding.device import ComputeConfig
+from pipelines.encoding.latents import EncodeLatents as EncodeLatentsOp
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from reptok.autoencoder import Autoencoder, LatentSpec

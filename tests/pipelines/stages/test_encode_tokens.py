@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load
 
 from pipelines.dag.shards import ShardError
-from pipelines.ops.device import ComputeConfig
+from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from reptok.autoencoder import LatentSpec

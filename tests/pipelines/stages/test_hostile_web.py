@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.crawl import guard
+from pipelines.crawl.download import times_file
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.reasons import is_reason
+from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
-from pipelines.ops import guard
-from pipelines.ops.download import times_file
-from pipelines.ops.manners import FetchConfig
-from pipelines.ops.reasons import is_reason
-from pipelines.ops.resize import ResizeConfig
 from pipelines.stages.download import Download, DownloadConfig
 from reptok.data import columns
 
@@ -155,7 +155,7 @@ def test_no_hostile_url_leads_to_an_address_that_is_not_public(
 
 def bombs(hostile_web: ModuleType) -> dict[str, tuple[Any, str]]:
     """Path to page and expected reason."""
-    from pipelines.demo.faults import _bomb
+    from examples.photographs.faults import _bomb
 
     answer, png = hostile_web.answer, _bomb()
     assert len(png) < 60_000

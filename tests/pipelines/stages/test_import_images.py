@@ -10,11 +10,11 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from pipelines.demo.coyo import CoyoConfig, make_corpus
-from pipelines.demo.subjects import SUBJECTS
-from pipelines.imports.layouts import open_source
+from examples.photographs.coyo import CoyoConfig, make_corpus
+from examples.photographs.photograph_folder import PhotographFolder
+from examples.photographs.subjects import SUBJECTS
+from pipelines.sources.layouts import open_source
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig
-from pipelines.stages.photograph_folder import PhotographFolder
 from reptok.data.images import decode_image, encode_jpeg
 from reptok.data.shards import read_samples
 

@@ -162,7 +162,7 @@ def make_tables(dataset):
 
 @pytest.fixture
 def latents_config(tiny_models):
-    from pipelines.ops.device import ComputeConfig
+    from pipelines.encoding.device import ComputeConfig
     from pipelines.stages.encode_latents import EncodeLatentsConfig
     from reptok.configs import AutoencoderConfig, EncoderConfig
 

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from examples.photographs.coyo import CoyoConfig
+from examples.photographs.photograph_web import PhotographWeb
 from pipelines import dry_run
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import fingerprint
 from pipelines.dag.workspace import Workspace
-from pipelines.demo.coyo import CoyoConfig
-from pipelines.ops.url_rules import Filters
-from pipelines.stages.photograph_web import PhotographWeb
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
+from pipelines.urls.rules import Filters
 from reptok.data import columns
 
 

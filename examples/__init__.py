@@ -1,0 +1,1 @@
+"""Sources and workflows beside the product."""

@@ -1,0 +1,202 @@
+"""What determines the zoo's weights, figure by figure; free of torch, so that planning loads none of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.dag.fingerprint import insignificant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all recipes have; see `examples/zoo/loop.py`.
+
+    Attributes:
+        seed: of the initial weights, the crops and every step's random numbers.
+        crops_per_subject: training crops in memory.
+        batch_size: samples of a step.
+        learning_rate: AdamW's, after the warm-up.
+        warmup_steps: steps until the peak rate.
+        weight_decay: AdamW's.
+        clip_norm: largest gradient norm.
+        threads: CPU threads; their number changes the last bits.
+        log_every: steps between two entries of the log.
+        checkpoint_seconds: shortest time between two checkpoints.
+    """
+
+    seed: int = 0
+    crops_per_subject: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    threads: int = 1
+    log_every: int = insignificant(10)
+    checkpoint_seconds: float = insignificant(60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRecipe(Recipe):
+    """Everything that determines the autoencoder's weights.
+
+    Attributes:
+        steps: length of the training, and of its schedule.
+        block_out_channels: widths at 64, 32, 16 and 8 pixels.
+        kl_weight: weight of the KL divergence per latent element, beside the images' error.
+        ema_decay: of the averaged weights, which are the ones saved.
+        validation_per_subject: validation crops for the figures.
+    """
+
+    block_out_channels: tuple[int, ...] = (8, 24, 64, 120)
+    crops_per_subject: int = 800
+    steps: int = 1500
+    batch_size: int = 8
+    learning_rate: float = 6e-4
+    warmup_steps: int = 60
+    kl_weight: float = 5e-4
+    ema_decay: float = 0.995
+    validation_per_subject: int = 20
+    log_every: int = insignificant(25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPhase:
+    """A part of the encoder's training, with a schedule of its own.
+
+    Attributes:
+        steps: its length.
+        kept_share: share of a view's patches that the student sees; the teacher sees all.
+        momentum: the teacher's decay at the start; it rises to 1.
+        spread_weight: weight of the KoLeo term, which keeps class tokens apart (as in DINOv2).
+        layout_weight: weight of the small picture's mean squared error, with pixels in [-1, 1].
+        colours_weight: weight of the histogram's mean squared error, with a uniform histogram's bins at 1.
+    """
+
+    steps: int
+    kept_share: float = 1.0
+    momentum: float = 0.99
+    spread_weight: float = 0.1
+    layout_weight: float = 5.0
+    colours_weight: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRecipe(Recipe):
+    """Everything that determines the encoder's weights.
+
+    Attributes:
+        layer_scale: initial factor of each residual branch.
+        position_std: deviation of the initial position embeddings, large enough to matter at once.
+        crop_size: side of the training crops in memory, from which views of `image_size` are cut.
+        smallest_view: smallest side of a view, as a share of the crop's side.
+        colour_jitter: largest relative change of brightness, contrast and saturation.
+        layout_size: side of the small picture of its view that the class token predicts.
+        prototypes: number of prototypes.
+        phases: one after the other: first where things are, then also which colours, then from half of it.
+        bank_per_subject, queries_per_subject: crops for the k-nearest-neighbour figures.
+    """
+
+    image_size: int = 64
+    patch_size: int = 16
+    width: int = 192
+    depth: int = 5
+    heads: int = 12
+    registers: int = 4
+    layer_scale: float = 1.0
+    position_std: float = 0.3
+    crop_size: int = 96
+    crops_per_subject: int = 500
+    smallest_view: float = 0.6
+    colour_jitter: float = 0.1
+    layout_size: int = 16
+    prototypes: int = 128
+    phases: tuple[EncoderPhase, ...] = (
+        EncoderPhase(steps=2600, momentum=0.98, spread_weight=0.02, layout_weight=15.0, colours_weight=0.0),
+        EncoderPhase(steps=450),
+        EncoderPhase(steps=700, kept_share=0.5),
+    )
+    batch_size: int = 24
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.04
+    clip_norm: float = 3.0
+    teacher_temperature: float = 0.05
+    centre_momentum: float = 0.7
+    bank_per_subject: int = 60
+    queries_per_subject: int = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderRecipe(Recipe):
+    """Everything that determines the text encoder's weights, beside the frozen image encoder.
+
+    Attributes:
+        steps: length of the training, and of its schedule.
+        max_length: longest text in tokens, start and end included; longer ones are cut.
+        word_dropout: share of words that training replaces by the unknown word, so that new words do no harm.
+        crops_per_subject: training crops whose class tokens the texts must find.
+        temperature: of the contrastive softmax.
+    """
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    max_length: int = 32
+    word_dropout: float = 0.15
+    crops_per_subject: int = 40
+    temperature: float = 0.1
+    steps: int = 400
+    batch_size: int = 54
+    learning_rate: float = 1e-3
+    warmup_steps: int = 40
+    weight_decay: float = 0.05
+    log_every: int = insignificant(20)
+    checkpoint_seconds: float = insignificant(30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerRecipe(Recipe):
+    """Everything that determines the captioner's weights, beside the encoder that its vision part starts as.
+
+    Attributes:
+        vision_width, vision_depth, vision_heads, patch_size: of the vision part; the encoder's, but for its
+            last block.
+        width, depth, heads: of the language model, a Qwen2 with half as many key-value heads.
+        max_length: longest dialogue in tokens.
+        prompts: what it is asked; each is trained alike.
+        crop_size, smallest_view, colour_jitter: of the training views, as in the encoder's recipe.
+        vision_rate: learning rate of the vision part, as a share of `learning_rate`.
+        ema_decay: of the averaged weights, which are the ones saved.
+        steps: length of the training, and of its schedule.
+        measured_per_subject: crops for the figures.
+    """
+
+    image_size: int = 64
+    patch_size: int = 16
+    vision_width: int = 192
+    vision_depth: int = 4
+    vision_heads: int = 12
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    max_length: int = 64
+    prompts: tuple[str, ...] = ("describe the image in one sentence.", "what does the picture show?")
+    crop_size: int = 96
+    smallest_view: float = 0.5
+    colour_jitter: float = 0.3
+    crops_per_subject: int = 1000
+    batch_size: int = 36
+    steps: int = 5000
+    learning_rate: float = 1e-3
+    vision_rate: float = 0.4
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    measured_per_subject: int = 30
+    log_every: int = insignificant(20)
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image: a quarter of its patches, as InternVL shuffles 2 x 2 of them into one."""
+        return (self.image_size // self.patch_size) ** 2 // 4

@@ -1,0 +1,119 @@
+"""Put what `experiment=zoo` has trained where the repository keeps it, in float16.
+
+    python -m examples.zoo.release [target=zoo] [key=value ...]
+
+The keys are those that the run was given. Cards of the small networks are written by hand and stay; the
+cards of the models come from the run's own evaluations.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from pipelines.configuration.compose import load_config
+from pipelines.configuration.schema import Config
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.planner import plan
+from pipelines.dag.progress import duration
+from pipelines.workflows import build
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import default_card, load_generator, load_pretrained, save_pretrained
+
+FOUNDATIONS = {
+    "vae": "autoencoder", "encoder": "encoder", "text_encoder": "text_encoder", "captioner": "captioner",
+}  # fmt: skip
+MODEL, CLASS_MODEL = "reptok", "reptok_class"
+
+
+def release(artifacts: Mapping[str, Artifact], target: Path, command: str = "") -> None:
+    """Copy the foundations that are among the artifacts, and write both models.
+
+    Args:
+        artifacts: by kind; "model" and what it was made from must be there, and "class_generator".
+        target: folder of the folders.
+        command: of the run, for the cards.
+    """
+    for kind, name in FOUNDATIONS.items():
+        if kind in artifacts:
+            for file in artifacts[kind].files():
+                if Path(file).suffix in (".json", ".jinja", ".safetensors"):
+                    _copy(artifacts[kind], file, target / name / file)
+    model = artifacts["model"]
+    pipe = load_pretrained(model.local_path())
+    to_half(pipe.tokenizer.trainable_state_dict())  # the frozen networks are what the latents were made with
+    assert pipe.generator is not None
+    to_half(pipe.generator.state_dict())
+    card = model.read_bytes("README.md").decode()
+    save_pretrained(pipe, target / MODEL, card=card + _origin(artifacts, command, "tokenizer", "generator"))
+    for file in ["report.html", *model.files("pictures/*")]:
+        _copy(model, file, target / MODEL / file)
+    generator = load_generator(artifacts["class_generator"].local_path())
+    to_half(generator.state_dict())
+    names = artifacts["dataset"].read_json("index.json")["class_names"]
+    by_class = RepTokPipeline(pipe.tokenizer, generator, class_names=names)
+    card = default_card(by_class) + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
+    save_pretrained(
+        by_class, target / CLASS_MODEL, card=card + _origin(artifacts, command, "class_generator")
+    )
+
+
+def to_half(state: Mapping[str, Tensor]) -> None:
+    """Round weights to float16 in place; they stay float32 tensors.
+
+    Raises:
+        ValueError: A weight is too large for float16.
+    """
+    for name, weight in state.items():
+        weight.data.copy_(weight.half())
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds values that float16 cannot")
+
+
+def _origin(artifacts: Mapping[str, Artifact], command: str, *trained: str) -> str:
+    """The end of a card: data, command, time, weights."""
+    shards = artifacts["dataset"].read_json("index.json")["splits"]["train"]
+    crops = sum(shard["rows"] for shard in shards)
+    times = ", ".join(f"{kind} {duration(artifacts[kind].manifest['seconds'])}" for kind in trained)
+    return f"""
+## Origin
+
+| | |
+|---|---|
+| data | {crops:,} training crops of the photographs in `examples/photographs/`, and their mirror images |
+| command | `{command}`, then `python -m examples.zoo.release` |
+| time | {times} on two CPU cores, other stages beside them |
+| weights | rounded to float16 after the figures were taken; Apache-2.0 |
+"""
+
+
+def _copy(artifact: Artifact, file: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(artifact.local_path(file), target)
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; 0, or 2 where something is not there yet."""
+    targets = [a.removeprefix("target=") for a in arguments if a.startswith("target=")]
+    overrides = [a for a in arguments if not a.startswith("target=")]
+    config = load_config(Config, ["experiment=zoo", *overrides])
+    planned = plan(build(config), config.root)
+    missing = [p.stage.name for p in planned if p.action != "skip"]
+    if missing:
+        print(f"error: not published yet: {', '.join(missing)}; run the workflow first", file=sys.stderr)
+        return 2
+    target = Path((targets or ["zoo"])[-1])
+    command = " ".join(
+        ["python pipelines/run_all.py experiment=zoo", *(o for o in overrides if not o.startswith("root="))]
+    )
+    release({p.stage.output: p.artifact for p in planned}, target, command)
+    print(f"written to {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The configuration: composed, given a type, priced."""

@@ -1,0 +1,208 @@
+"""The configuration: Hydra composes YAML and command line, this file makes frozen dataclasses of it.
+
+    conf/config.yaml <- groups (experiment=demo, decoder=XL, ...) <- key=value from the command line
+
+The dataclasses are the schema: a key that none of them has is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+T = TypeVar("T")
+CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+
+
+class ConfigError(ValueError):
+    """A wrong configuration; the message names the key and what would be right."""
+
+
+def load_config(schema: type[T], overrides: Sequence[str] = (), conf_dir: str | Path = CONF_DIR) -> T:
+    """Compose the configuration and return it as an instance of `schema`.
+
+    Args:
+        schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
+            experiment.
+        overrides: `group=choice` and `dotted.key=value`, in Hydra's grammar.
+        conf_dir: folder of config.yaml and its groups.
+
+    Raises:
+        ConfigError: an unknown key, group or choice, a value of a wrong type, or a missing value.
+    """
+    conf = Path(conf_dir).resolve()
+    values, choices = _compose([_prepared(override, conf) for override in overrides], conf)
+    if "experiment" in _types(schema) and "experiment" in choices:
+        values.setdefault("experiment", choices["experiment"])
+    _refuse_unknown(schema, values, "", list(valid_keys(schema)))
+    result: T = _construct(schema, values, "")
+    return result
+
+
+def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a schema."""
+    for name, hint in _types(schema).items():
+        key = f"{prefix}{name}"
+        yield key
+        for option in _options(hint):
+            if dataclasses.is_dataclass(option):
+                yield from valid_keys(option, f"{key}.")
+
+
+def _prepared(override: str, conf: Path) -> str:
+    """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"{override!r} is not of the form key=value")
+    if key[:1] in "+~":
+        return override
+    group = conf / key.split("@")[0]
+    if not group.is_dir():
+        return f"++{override}"
+    choices = sorted(path.stem for path in group.glob("*.yaml"))
+    if value not in choices:
+        near = get_close_matches(value, choices, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no {key} {value!r}; {hint}There are: {', '.join(choices)}")
+    return override
+
+
+def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The composed values, without Hydra's own, and the chosen option of each group."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+            composed = compose("config", overrides, return_hydra_config=True)
+        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+        user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
+    return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line for line in lines if not line.startswith(("object_type", "Set the env")))
+
+
+def _refuse_unknown(schema: Any, values: Any, prefix: str, valid: list[str]) -> None:
+    """Look for keys that the schema does not have, anywhere, before any value is judged."""
+    if not isinstance(values, Mapping):
+        return
+    hints = _types(schema)
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if name not in hints:
+            raise ConfigError(f"unknown key {key}; did you mean {_nearest(key, valid)}?")
+        for option in _options(hints[name]):
+            arguments = typing.get_args(option)
+            if dataclasses.is_dataclass(option):
+                _refuse_unknown(option, value, f"{key}.", valid)
+            elif typing.get_origin(option) is dict and dataclasses.is_dataclass(arguments[1]):
+                for entry, item in (value or {}).items():
+                    _refuse_unknown(arguments[1], item, f"{key}.{entry}.", valid)
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    """The valid key that was meant: a sibling, else the same word elsewhere, else the closest path."""
+    parent, _, word = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in valid if k.rpartition(".")[0] == parent}
+    everywhere = {k.rpartition(".")[2]: k for k in reversed(valid)}
+    for words in (siblings, everywhere):
+        if near := get_close_matches(word, words, n=1):
+            return words[near[0]]
+    return get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+
+
+def _construct(schema: Any, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} must be a group of keys, not {values!r}")
+    hints, arguments = _types(schema), {}
+    for field in dataclasses.fields(schema):
+        key = f"{path}.{field.name}" if path else field.name
+        if field.name in values:
+            arguments[field.name] = _coerce(hints[field.name], values[field.name], key)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{key} has no value; give one with {key}=...")
+    try:
+        return schema(**arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _coerce(hint: Any, value: Any, key: str) -> Any:
+    """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _coerce_union(arguments, value, key)
+    if dataclasses.is_dataclass(hint):
+        return _construct(hint, value, key)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{key} is one of {', '.join(map(str, arguments))}, not {value!r}")
+    if origin in (tuple, list, Sequence) and isinstance(value, (list, tuple)):
+        return _coerce_sequence(origin, arguments, value, key)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {str(name): _coerce(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
+    if hint is Any or (hint is type(None) and value is None):
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{key} must be {_type_name(hint)}, not {value!r}")
+
+
+def _coerce_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in sorted(options, key=lambda option: option is not type(value)):
+        try:
+            return _coerce(option, value, key)
+        except ConfigError as error:
+            if option is not type(None):
+                errors.append(error)
+    raise errors[0]
+
+
+def _coerce_sequence(origin: Any, arguments: tuple[Any, ...], values: Sequence[Any], key: str) -> Any:
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        if len(values) != len(arguments):
+            raise ConfigError(f"{key} takes {len(arguments)} values, not {len(values)}")
+        kinds = arguments
+    else:
+        kinds = (arguments[0],) * len(values)
+    pairs = enumerate(zip(kinds, values, strict=True))
+    items = [_coerce(kind, value, f"{key}[{index}]") for index, (kind, value) in pairs]
+    return items if origin is list else tuple(items)
+
+
+def _types(schema: Any) -> dict[str, Any]:
+    """Field types of a dataclass by name."""
+    hints = typing.get_type_hints(schema)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _type_name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(hint) or f"of type {hint}"

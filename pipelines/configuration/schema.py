@@ -1,0 +1,134 @@
+"""The root of the configuration: what `conf/` fills in and `workflows.py` builds stages from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from examples.photographs.coyo import CoyoConfig
+from examples.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
+from pipelines.captions.caption import CaptionerConfig
+from pipelines.configuration.costs import EstimateConfig
+from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import WorkerResources
+from pipelines.dag.tracking import TrackingConfig
+from pipelines.encoding.device import ComputeConfig
+from pipelines.stages.download import DownloadConfig
+from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
+from pipelines.stages.import_images import ImportImagesConfig
+from pipelines.stages.publish import PublishConfig
+from pipelines.stages.select_urls import SelectUrlsConfig
+from pipelines.stages.shard import ShardConfig
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
+from reptok.training.config import TrainConfig
+
+WorkflowName = Literal["t2i", "class_conditional", "zoo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images come from and how they are stored.
+
+    Attributes:
+        image_size: Side of the training images in pixels; the YAML hands it on to the stages.
+        web: The demo's own photographs, as a web or, where no folder is named, as a folder of pictures.
+        select_urls: The URL list, and which of its rows are taken.
+        download: How images are fetched and resized.
+        shard: How samples are stored.
+        import_images: The folder of pictures of the `class_conditional` workflow.
+    """
+
+    image_size: int
+    web: CoyoConfig | None = None
+    select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    shard: ShardConfig = field(default_factory=ShardConfig)
+    import_images: ImportImagesConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeGroup:
+    """How the frozen networks run over the dataset, for latents and for tokens."""
+
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    workers: WorkerResources = insignificant(factory=WorkerResources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGroup:
+    """Both trainings; for the tokenizer's own three see `pipelines/stages/train_tokenizer.py`."""
+
+    tokenizer: TrainConfig
+    generator: TrainConfig
+    preservation_weight: float = 0.1
+    draws: int = 1
+    decoder_first_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateGroup:
+    """What the two evaluations and the report measure."""
+
+    tokenizer: EvaluateTokenizerConfig = field(default_factory=EvaluateTokenizerConfig)
+    generator: EvaluateGeneratorConfig = field(default_factory=EvaluateGeneratorConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooRecipes:
+    """What `experiment=zoo` trains before the models.
+
+    Attributes:
+        foundations: Train the four small networks; otherwise those in `zoo/` are used.
+        autoencoder: Recipe of `zoo/autoencoder`.
+        encoder: Recipe of `zoo/encoder`.
+        text_encoder: Recipe of `zoo/text_encoder`.
+        captioner: Recipe of `zoo/captioner`.
+    """
+
+    foundations: bool = True
+    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
+    captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run depends on.
+
+    Attributes:
+        experiment: Name of the composed experiment.
+        workflow: Which set of stages.
+        root: Folder or fsspec URL of the artifacts.
+        until: Run this stage and what it needs.
+        only: Run this stage alone; its inputs must be published.
+        force: Run this stage again although it is published.
+        tokenizer: "reptok", or "latent" for the patches of the VAE's latent, which the paper's attention
+            baselines (DiT, SiT) generate; nothing of the tokenizer trains then.
+        estimate: The cluster that `plan.py` reckons hours, bytes and cost for.
+    """
+
+    experiment: str
+    workflow: WorkflowName
+    root: str = "runs"
+    until: str | None = None
+    only: str | None = None
+    force: str | None = None
+    tokenizer: Literal["reptok", "latent"] = "reptok"
+    data: DataConfig
+    encoder: EncoderConfig
+    vae: AutoencoderConfig
+    decoder: DecoderConfig
+    generator: GeneratorConfig
+    text_encoder: TextEncoderConfig | None = None
+    captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
+    encode: EncodeGroup = field(default_factory=EncodeGroup)
+    train: TrainGroup
+    evaluate: EvaluateGroup = field(default_factory=EvaluateGroup)
+    zoo: ZooRecipes = field(default_factory=ZooRecipes)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    estimate: EstimateConfig | None = None
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,0 +1,1 @@
+"""From a URL to a picture: guard, fetch, manners of a robot, decode, resize."""

@@ -1,0 +1,90 @@
+"""Download one shard of URLs: a row for every URL, whatever became of it, by one of two engines."""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.crawl.resize import ResizeConfig
+from pipelines.crawl.reuse import earlier_outcomes
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import Shard, ShardJob
+from pipelines.dag.workspace import SCRATCH, Workspace
+from reptok.data import columns
+
+PASSED_ON = ("key", "url", "text", "split", "label", "subject")
+
+Outcome = dict[str, Any]
+"""The columns of `IMAGES` that a URL's download gives, absent ones being null, and "seconds"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadJob(ShardJob):
+    """From a file of the `urls` artifact (the payload's "file") to one of the same number with images.
+
+    The rows keep their order, and no column depends on time: the same answers give the same bytes. What each
+    row took lies in `times_file`, which is not published.
+
+    Attributes:
+        urls: the `urls` artifact.
+        resize: what an image must be, and what is made of it.
+        earlier: an `images` artifact whose rows are taken over (the payload's "earlier" names its files)
+            where they cannot be better; None to ask for every URL.
+    """
+
+    urls: Artifact
+    resize: ResizeConfig
+    earlier: Artifact | None = None
+
+    @abstractmethod
+    def obtain(self, urls: Sequence[str]) -> tuple[list[Outcome], Mapping[str, float]]:
+        """Download URLs: an outcome for each, in order, and additive stats."""
+
+    def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
+        """Download the shard; the stats hold `images_ok` and a `failed_<reason>` for each reason."""
+        name = shard.payload["file"]
+        with self.urls.open(name) as file:
+            table = columns.read_table(file, columns.URLS, name, columns=PASSED_ON)
+        rows = table.to_pylist()
+        known: dict[str, Outcome] = {}
+        if self.earlier:
+            wanted = {row["url"] for row in rows}
+            known = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted)
+        asked = [row for row in rows if row["url"] not in known]
+        outcomes, stats = self.obtain([row["url"] for row in asked])
+        for row, outcome in zip(asked, outcomes, strict=True):
+            row.update(outcome)
+        for row in rows:
+            row.update(known.get(row["url"], {}))
+        seconds = [row.pop("seconds", 0.0) for row in rows]
+        with out.create(f"images-{shard.index:05d}.parquet") as target:
+            written = columns.write_table(target, rows, columns.IMAGES)  # type: ignore[arg-type]
+        times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
+        out.folder.write_bytes(times_file(shard.index), _parquet(times))
+        reasons = Counter(f"failed_{row['reason']}" for row in rows if row["reason"])
+        return {
+            "rows_in": table.num_rows,
+            "rows_out": written,
+            "images_ok": sum(row["status"] == columns.SUCCESS for row in rows),
+            **({"rows_reused": len(rows) - len(asked)} if self.earlier else {}),
+            **reasons,
+            **stats,
+        }
+
+
+def times_file(index: int) -> str:
+    """Name of the unpublished table of a shard's network seconds by key."""
+    return f"{SCRATCH}/times/{index:06d}.parquet"
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,206 @@
+"""Which addresses an untrusted URL may lead to, and a connector that reaches no others.
+
+An address is judged three times: as written in the URL, as the resolver's answer, and once more in the moment
+in which its socket is made. The last judgement is of the very address that is connected to, so that a name
+whose address changes between check and use gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from pipelines.crawl.expiring import Expiring
+from pipelines.crawl.reasons import Failure
+
+RESOLVER_THREADS = 32
+
+Lookup = Callable[[str, int], Awaitable[list[str]]]
+"""Host and port to numeric addresses; raises OSError if there are none."""
+
+_GLOBAL_UNICAST_V6 = ipaddress.ip_network("2000::/3")
+_NOT_OURS = tuple(
+    ipaddress.ip_network(net)
+    for net in (
+        "168.63.129.16/32",  # a cloud's metadata service that lives in public space
+        "192.0.0.0/24",  # protocol assignments, another cloud's metadata; not all Pythons know them
+        "192.31.196.0/24",  # sinks and relays: AS112, AMT, 6to4
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.175.48.0/24",
+        "2001::/23",  # protocol assignments, Teredo among them, which embeds IPv4 addresses
+        "2002::/16",  # 6to4, which embeds them too
+        "2620:4f:8000::/48",
+        "3fff::/20",  # documentation
+    )
+)
+_UNRESOLVABLE = (".test", ".invalid")
+_ODD_AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*[\x00-\x20\x7f\\]")
+
+
+class AddressRefused(OSError):
+    """The address is not public and not on the allow-list; an OSError, which every layer passes on."""
+
+
+def is_public(address: str) -> bool:
+    """Whether a numeric address is a public unicast one; embedded IPv4 addresses never count as public."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv4Address):
+        unicast = not ip.is_multicast
+    else:
+        unicast = ip.scope_id is None and ip in _GLOBAL_UNICAST_V6
+    return unicast and ip.is_global and not any(ip in net for net in _NOT_OURS)
+
+
+class AddressGuard(AbstractResolver):
+    """Resolver and socket factory for aiohttp that give out vetted addresses only.
+
+    Args:
+        overrides: host to "address:port" where it is served instead, for corpora that are served locally
+            under symbolic names.
+        allow_hosts: hosts whose addresses may be private.
+        lookup: how names are resolved; the system's resolver by default.
+        known: addresses that names had a moment ago; they are judged again like new ones.
+    """
+
+    def __init__(
+        self,
+        overrides: Mapping[str, str] | None = None,
+        allow_hosts: Collection[str] = (),
+        lookup: Lookup | None = None,
+        known: Expiring[list[str]] | None = None,
+    ) -> None:
+        self._overrides = {_canonical(host): _endpoint(place) for host, place in (overrides or {}).items()}
+        self._allow_hosts = {_canonical(host) for host in allow_hosts}
+        self._lookup = lookup or _system_lookup
+        self._known: Expiring[list[str]] = Expiring(0.0) if known is None else known
+        self._opened: set[tuple[str, int]] = set(self._overrides.values())
+
+    def parse(self, url: str) -> URL:
+        """Parse a URL and judge what can be judged without a connection.
+
+        Raises:
+            Failure: bad_url, scheme_refused or address_refused.
+        """
+        url = url.strip()
+        try:
+            parsed = URL(url)
+            host, port = parsed.host, parsed.port
+        except (ValueError, TypeError) as error:
+            raise Failure("bad_url", str(error)) from error
+        if parsed.scheme not in ("http", "https"):
+            raise Failure("scheme_refused", parsed.scheme)
+        if not host or port is None or _ODD_AUTHORITY.match(url):
+            raise Failure("bad_url")
+        self._judge_literal(_canonical(host), port)
+        if parsed.user is not None or parsed.password is not None:
+            raise Failure("bad_url", "carries credentials")
+        return parsed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Give the vetted addresses of a host; refuse the host if any of its addresses is not public.
+
+        Raises:
+            AddressRefused: some address is not public.
+            OSError: the name has no address.
+        """
+        name = _canonical(host)
+        if name in self._overrides:
+            return [_result(host, *self._overrides[name])]
+        if name.endswith(_UNRESOLVABLE):  # reserved names that never exist (RFC 6761): no need to ask
+            raise OSError(f"{host} is a reserved name")
+        addresses = self._known.get(name)
+        if addresses is None:
+            addresses = await self._lookup(name, port)
+            if not addresses:
+                raise OSError(f"{host} has no address")
+            self._known.put(name, addresses)
+        if name in self._allow_hosts:
+            self._opened.update((address, port) for address in addresses)
+        elif not all(is_public(address) for address in addresses):
+            raise AddressRefused(f"{host} leads to {', '.join(addresses)}")
+        return [_result(host, address, port) for address in addresses]
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def socket(self, addr_info: tuple[Any, Any, int, str, tuple[Any, ...]]) -> socket.socket:
+        """Make the socket for an address that is about to be connected to, if that address is allowed."""
+        family, kind, protocol, _, target = addr_info
+        address, port = str(target[0]), int(target[1])
+        if not is_public(address) and (address, port) not in self._opened:
+            raise AddressRefused(f"{address} is not public")
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    def connector(self, connections: int) -> aiohttp.TCPConnector:
+        """Make an aiohttp connector that goes through this guard; call it inside the event loop."""
+        return aiohttp.TCPConnector(
+            resolver=self, socket_factory=self.socket, limit=connections, use_dns_cache=False
+        )
+
+    def _judge_literal(self, host: str, port: int) -> None:
+        """Judge a host written as a number: the HTTP client connects to those without asking the resolver."""
+        try:
+            address = str(ipaddress.ip_address(host))
+        except ValueError:
+            try:
+                socket.inet_aton(host)
+            except OSError:
+                return  # a name
+            raise Failure("address_refused", f"{host} is an address in disguise") from None
+        if host in self._allow_hosts:
+            self._opened.add((address, port))
+        elif not is_public(address):
+            raise Failure("address_refused", f"{host} is not public")
+
+
+async def _system_lookup(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(
+        _resolvers(), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    )
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@lru_cache(maxsize=1)
+def _resolvers() -> ThreadPoolExecutor:
+    """Threads of their own: asyncio's few would let slow name servers hold up every other name."""
+    return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="dns")
+
+
+def _canonical(host: str) -> str:
+    return host.rstrip(".").lower()
+
+
+def _endpoint(place: str) -> tuple[str, int]:
+    address, _, port = place.rpartition(":")
+    try:
+        return str(ipaddress.ip_address(address.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(f"a host override must be 'address:port', not {place!r}") from None
+
+
+def _result(host: str, address: str, port: int) -> ResolveResult:
+    return ResolveResult(
+        hostname=host,
+        host=address,
+        port=port,
+        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+        proto=socket.IPPROTO_TCP,
+        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+    )

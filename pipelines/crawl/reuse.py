@@ -1,0 +1,64 @@
+"""What an earlier download found: its rows by URL, so that a later one asks only for what may be better."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.crawl.reasons import may_heal
+from pipelines.dag.artifact import Artifact
+from reptok.data import columns
+
+TAKEN_OVER = (
+    "status", "reason", "jpg", "width", "height", "original_width", "original_height", "sha256", "phash",
+    "final_url", "exif",
+)  # fmt: skip
+
+
+def url_hash(url: str) -> int:
+    """64 bits of a URL's digest."""
+    return int.from_bytes(hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+class EarlierFiles:
+    """Which files of an `images` artifact hold a URL; 12 bytes of memory per row.
+
+    Args:
+        images: the artifact.
+    """
+
+    def __init__(self, images: Artifact) -> None:
+        self.names = images.files("images-*.parquet")
+        hashes, files = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+        for number, name in enumerate(self.names):
+            with images.open(name) as file:
+                urls = columns.read_table(file, columns.IMAGES, name, columns=["url"]).column("url")
+            hashes.append(np.array([url_hash(url) for url in urls.to_pylist()], np.uint64))
+            files.append(np.full(len(urls), number, np.uint32))
+        joined = np.concatenate(hashes)
+        order = np.argsort(joined, kind="stable")
+        self._hashes, self._files = joined[order], np.concatenate(files)[order]
+
+    def holding(self, urls: Iterable[str]) -> list[str]:
+        """Names of the files that hold some of these URLs, sorted."""
+        wanted = np.array([url_hash(url) for url in urls], np.uint64)
+        place = np.searchsorted(self._hashes, wanted)
+        inside = place < len(self._hashes)
+        place, wanted = place[inside], wanted[inside]
+        found = np.unique(self._files[place[self._hashes[place] == wanted]])
+        return [self.names[number] for number in found]
+
+
+def earlier_outcomes(images: Artifact, names: Sequence[str], urls: set[str]) -> dict[str, dict[str, Any]]:
+    """The rows of some files, by URL, that are taken over as they are: images, and failures that last."""
+    found = {}
+    for name in names:
+        with images.open(name) as file:
+            for row in columns.iterate_rows(file, columns.IMAGES, name, ["url", *TAKEN_OVER]):
+                url = row.pop("url")
+                if url in urls and (row["status"] == columns.SUCCESS or not may_heal(row["reason"])):
+                    found[url] = row
+    return found

@@ -1,0 +1,1 @@
+"""Frozen networks over shards: latents, tokens, and the device on which they are computed."""

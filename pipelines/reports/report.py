@@ -1,0 +1,139 @@
+"""The report of a run: one HTML file that needs nothing beside it, for light and dark screens.
+
+All texts are escaped by the template; pictures are inside as data URIs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.progress import duration
+from pipelines.evaluation.results import Evaluation, Score
+from pipelines.reports.lineage import Step
+from pipelines.reports.pictures import curves
+
+TEMPLATES = Path(__file__).parent / "templates"
+HISTORY_FILE = "history.json"
+CURVES = ("train/loss", "train/velocity", "val/loss")
+"""What of a training's history is drawn, where it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture inside the report."""
+
+    title: str
+    caption: str
+    source: str
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """An evaluation with its pictures loaded."""
+
+    evaluation: Evaluation
+    pictures: list[Picture]
+
+
+def render_report(
+    title: str, chapters: Sequence[Chapter], trainings: Sequence[Picture], steps: Sequence[Step]
+) -> str:
+    """Render the whole report as HTML."""
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        title=title,
+        chapters=chapters,
+        trainings=trainings,
+        steps=steps,
+        accounts=[step for step in steps if step.rows_in is not None],
+        headlines=[score for chapter in chapters for score in chapter.evaluation.scores if score.headline],
+        configs={step.stage: json.dumps(step.config, indent=2, sort_keys=True) for step in steps},
+        commits=sorted({step.git_commit[:12] for step in steps}),
+        marks=marks,
+        duration=duration,
+    )
+
+
+def render_card(
+    title: str, evaluations: Sequence[Evaluation], pictures: Sequence[tuple[str, str]], facts: str
+) -> str:
+    """Render the model card as Markdown.
+
+    Args:
+        title: name of the model.
+        evaluations: their scores become tables.
+        pictures: titles with file names inside the model folder.
+        facts: Markdown that says what the folder holds.
+    """
+    template = _environment().get_template("model_card.md.j2")
+    return template.render(title=title, evaluations=evaluations, pictures=pictures, facts=facts)
+
+
+def chapter_of(artifact: Artifact) -> Chapter:
+    """Load an evaluation artifact with its pictures."""
+    evaluation = Evaluation.read(artifact)
+    pictures = []
+    for plate in evaluation.plates:
+        data = artifact.read_bytes(plate.file)
+        pictures.append(_picture(plate.title, plate.caption, data))
+    return Chapter(evaluation=evaluation, pictures=pictures)
+
+
+def training_pictures(artifacts: Mapping[str, Artifact]) -> list[Picture]:
+    """Loss curves of the trainings that left their history; none for those that did not."""
+    pictures = []
+    for title, artifact in artifacts.items():
+        for name in artifact.files(f"*{HISTORY_FILE}"):
+            drawn = history_curves(artifact.read_json(name))
+            if drawn is not None:
+                buffer = io.BytesIO()
+                drawn.save(buffer, "WEBP", lossless=True)
+                pictures.append(_picture(title, "Losses over the training's steps.", buffer.getvalue()))
+    return pictures
+
+
+def history_curves(history: Sequence[Mapping[str, Any]]) -> Image.Image | None:
+    """Draw a training's history, a list of {step, name: value}; None if no loss is in it."""
+    series = {}
+    for name in CURVES:
+        points = [(entry["step"], entry[name]) for entry in history if name in entry]
+        if points:
+            steps, values = zip(*points, strict=True)
+            series[name] = (list(steps), list(values))
+    return curves(series, "step", "loss") if series else None
+
+
+def marks(score: Score) -> list[tuple[float, str]]:
+    """Where a score and its baselines lie on one line, as (percent, label); the score comes last."""
+    values = {**score.baselines, "this model": score.value}
+    low, high = min(values.values()), max(values.values())
+    span = (high - low) or 1.0
+    return [(100 * (value - low) / span, f"{name}: {score.show(value)}") for name, value in values.items()]
+
+
+def _picture(title: str, caption: str, data: bytes) -> Picture:
+    with Image.open(io.BytesIO(data)) as image:
+        kind, width = str(image.format).lower(), image.width
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Picture(title=title, caption=caption, source=source, width=width)
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,153 @@
+"""Folders of picture files.
+
+folder/cat/1.jpg  folder/dog/2.png        one subfolder per class
+folder/train/cat/1.jpg  folder/val/...    the same, already split
+folder/1.jpg  folder/1.txt                no classes; a .txt beside a picture is its caption
+folder/1.jpg  folder/metadata.jsonl       or one line per picture: {"file_name": "1.jpg", "text": "..."}
+folder/ILSVRC/Data/CLS-LOC/{train,val}    ImageNet-1k as its challenge hands it out (see `imagenet`)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipelines.sources import imagenet
+from pipelines.sources.metadata import NAMES, caption_beside, read_metadata
+from pipelines.sources.source import Part, Picture, Source, read_file
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of the folder: its relative path, the split that the folder says ("" for none), its class."""
+
+    path: str
+    split: str
+    subject: str | None
+
+
+@dataclass
+class FolderSource(Source):
+    """A folder of picture files, in an order that mixes the classes: by the hash of their paths.
+
+    Raises:
+        PermissionError: It cannot be read.
+        ValueError: It holds no picture, or pictures both beside and inside class folders.
+    """
+
+    pictures: list[Listed] = field(init=False)
+    captions: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        display: dict[str, str] = {}
+        metadata: list[Path] = []
+        self._texts: set[Path] = set()
+        if imagenet.is_challenge(self.folder):
+            listed, display = imagenet.list_challenge(self.folder, _walk(self.folder)[0])
+            self.pictures = [Listed(*entry) for entry in listed]
+        else:
+            paths, metadata, self._texts = _walk(self.folder)
+            self.pictures = _by_folder(self.folder, paths)
+        self.captions, self.faults = read_metadata(self.folder, metadata)
+        present = {picture.path for picture in self.pictures}
+        for name in sorted(self.captions.keys() - present):
+            self.faults.append(f"the metadata names {name!r}, which is no picture of the folder")
+        self.pictures.sort(key=lambda picture: (sha256(os.fsencode(picture.path)).digest(), picture.path))
+        subjects = sorted({picture.subject for picture in self.pictures if picture.subject is not None})
+        self._labels = {subject: number for number, subject in enumerate(subjects)}
+        names = [display.get(subject, _shown(subject)) for subject in subjects]
+        self.class_names, self.num_classes = tuple(names) or None, len(names)
+
+    def parts(self, rows: int) -> list[Part]:
+        parts: list[Part] = []
+        for first in range(0, len(self.pictures), rows):
+            listed = self.pictures[first : first + rows]
+            entries = [
+                [p.path, p.split, self._labels.get(p.subject or ""), self.captions.get(p.path)]
+                for p in listed
+            ]
+            parts.append(Part(f"pictures-{len(parts):05d}", len(entries), {"pictures": entries}))
+        return parts
+
+    def digest(self) -> str:
+        digest = sha256()
+        for picture in self.pictures:
+            path = Path(picture.path)
+            beside = path.with_suffix(".txt")
+            sizes = [_size(self.folder / p) for p in (path, beside) if p is path or beside in self._texts]
+            digest.update(os.fsencode(f"{picture.path}\0{sizes}\0{self.captions.get(picture.path)}\0"))
+        return digest.hexdigest()[:16]
+
+
+def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:
+    """Yield the pictures of a part; see `source.Read`."""
+    for path, split, label, caption in place["pictures"]:
+        source = folder / path
+        subject = names[label] if names and label is not None else None
+        try:
+            data, reason = read_file(source), ""
+        except (OSError, ValueError):
+            data, reason = b"", "unreadable"
+        caption = caption if caption is not None else caption_beside(source)
+        yield Picture(_shown(path), data, reason, split, label, subject, caption)
+
+
+def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:
+    if not paths:
+        raise ValueError(
+            f"'{root}' holds no pictures (looked for {', '.join(EXTENSIONS)}, in subfolders too; and for "
+            ".parquet and .tar files)"
+        )
+    split = {path.parts[0] for path in paths} <= {"train", "val"} and all(
+        len(path.parts) > 1 for path in paths
+    )
+    skip = 1 if split else 0
+    flat = [path for path in paths if len(path.parts) == skip + 1]
+    if flat and len(flat) < len(paths):
+        raise ValueError(
+            f"'{root}' holds pictures beside its class folders, {flat[0].as_posix()} for one; "
+            "move them into a class folder, or all pictures into one folder"
+        )
+    return [
+        Listed(path.as_posix(), path.parts[0] if split else "", None if flat else path.parts[skip])
+        for path in paths
+    ]
+
+
+def _walk(root: Path) -> tuple[list[Path], list[Path], set[Path]]:
+    """Relative paths of the pictures, absolute ones of the metadata files, relative ones of texts."""
+
+    def refuse(error: OSError) -> None:
+        raise PermissionError(
+            f"cannot read {error.filename!r}: {error.strerror}; change its permissions"
+        ) from error
+
+    pictures, metadata, texts = [], [], set()
+    for directory, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name in NAMES:
+                metadata.append(Path(directory, name))
+            elif not name.startswith(".") and name.lower().endswith(EXTENSIONS):
+                pictures.append(Path(directory, name).relative_to(root))
+            elif name.endswith(".txt"):
+                texts.add(Path(directory, name).relative_to(root))
+    return pictures, metadata, texts
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _shown(path: str) -> str:
+    """A file name as text: what is no UTF-8 in it is replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,0 +1,93 @@
+"""Captions beside pictures: `metadata.jsonl` or `metadata.csv` of names and texts, or a `.txt` each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipelines.sources.source import clean_caption, read_file
+from reptok.data.shards import parse_object
+
+NAMES = ("metadata.jsonl", "metadata.csv")
+FILE_COLUMNS, TEXT_COLUMNS = ("file_name", "file", "path"), ("caption", "text", "description")
+MAX_TEXT_BYTES = 2**16
+SHOWN = 5
+
+
+def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[str]]:
+    """Read every metadata file of a folder.
+
+    Args:
+        root: The folder of pictures.
+        files: Metadata files in it, absolute.
+
+    Returns:
+        Caption by the picture's path relative to `root`; and one line for each line that is no entry.
+    """
+    captions: dict[str, str] = {}
+    faults: list[str] = []
+    for file in sorted(files):
+        place = file.relative_to(root)
+        try:
+            data = read_file(file)
+        except (OSError, ValueError) as error:
+            faults.append(f"{place}: cannot be read: {error}")
+            continue
+        rows = _json_lines(data) if file.suffix == ".jsonl" else _csv_rows(data)
+        for number, row in rows:
+            try:
+                name, text = _entry(row)
+            except ValueError as error:
+                faults.append(f"{place}, line {number}: {error}")
+                continue
+            captions[(PurePosixPath(place.parent.as_posix()) / name).as_posix()] = text
+    return captions, faults
+
+
+def caption_beside(picture: Path) -> str | None:
+    """The text of the `.txt` beside a picture; None if there is none that can be read."""
+    try:
+        data = read_file(picture.with_suffix(".txt"), MAX_TEXT_BYTES)
+    except (OSError, ValueError):
+        return None
+    return clean_caption(data.decode("utf-8", "replace"))
+
+
+def _entry(row: Any) -> tuple[str, str]:
+    if isinstance(row, ValueError):
+        raise row
+    name = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), "")
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise ValueError(f"{name[:80]!r} is no path inside the folder")
+    for column in TEXT_COLUMNS:
+        if isinstance(row.get(column), str):
+            return path.as_posix(), clean_caption(row[column])
+    raise ValueError(f"no text; looked for {', '.join(TEXT_COLUMNS)}")
+
+
+def _json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, parse_object(line)
+            except ValueError as error:
+                yield number, ValueError(f"no JSON object: {error}")
+
+
+def _csv_rows(data: bytes) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig", "replace"), newline=""))
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, ValueError(f"no CSV: {error}")
+            if reader.line_num == 0:
+                return
+            continue
+        yield reader.line_num, row

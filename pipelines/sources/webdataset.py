@@ -1,0 +1,138 @@
+"""An existing WebDataset: tars whose members of one key are one sample. One tar is one shard.
+
+Of a sample, the picture, `.txt`, `.json` and `.cls` are read, by name; whatever else it has is passed over
+unread. Tars are listed by their headers before, so that every sample is counted, if refused with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipelines.sources.folder import EXTENSIONS
+from pipelines.sources.metadata import TEXT_COLUMNS
+from pipelines.sources.source import Part, Picture, Source, clean_caption, clean_label, split_of_path
+from reptok.data.foreign_tar import ForeignMember, iterate_foreign
+from reptok.data.shards import parse_object
+
+IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
+READ = (*IMAGES, "txt", "json", "cls")
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+
+
+@dataclass
+class Group:
+    """Members of one key, as far as they are used, and why the sample is refused."""
+
+    key: str
+    members: dict[str, bytes] = field(default_factory=dict)
+    refused: str = ""
+
+
+@dataclass
+class WebDatasetSource(Source):
+    """The tars of a folder in the order of their names; those of a test split are left out.
+
+    Raises:
+        ValueError: There are only tars of a test split.
+    """
+
+    tars: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_classes = None
+        paths = [path for path in sorted(self.folder.rglob("*.tar")) if not path.name.startswith(".")]
+        names = [path.relative_to(self.folder).as_posix() for path in paths]
+        names = [name for name in names if split_of_path(name) != "test"]
+        if not names:
+            raise ValueError(f"'{self.folder}' has tars of a test split only")
+        self.tars = names
+
+    def parts(self, rows: int) -> list[Part]:
+        parts = []
+        with ThreadPoolExecutor(8) as readers:
+            for name, (count, fault) in zip(self.tars, readers.map(self._count, self.tars), strict=True):
+                parts.append(Part(name, count, {"tar": name}))
+                self.faults += [f"{name}: {fault}"] if fault else []
+        return parts
+
+    def digest(self) -> str:
+        digest = sha256()
+        for name in self.tars:
+            size = (self.folder / name).stat().st_size
+            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
+        return digest.hexdigest()[:16]
+
+    def _count(self, name: str) -> tuple[int, str]:
+        """Samples of a tar; where it is damaged, what follows counts as one."""
+        rows = 0
+        try:
+            if not (self.folder / name).is_file():
+                raise ValueError("not a regular file")
+            with (self.folder / name).open("rb") as file:
+                for _ in groups(iterate_foreign(file, contents=False)):
+                    rows += 1
+        except (OSError, ValueError) as error:
+            return rows + 1, str(error)
+        return rows, ""
+
+
+def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:
+    """Yield the samples of a tar; see `source.Read`."""
+    name = place["tar"]
+    split = split_of_path(name)
+    with (folder / name).open("rb") as file:
+        for group in groups(iterate_foreign(file)):
+            yield _picture(f"{name}:{group.key}", group, split)
+
+
+def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
+    """Gather the members of each key; a sample in which damage strikes is not given."""
+    current: Group | None = None
+    seen: set[bytes] = set()
+    for member in members:
+        match = _NAME.fullmatch(member.path.removeprefix("./"))
+        key, extension = (match[1], match[2].lower()) if match else (member.path, "")
+        if current is None or key != current.key:
+            if current is not None:
+                yield current
+            mark = sha256(key.encode("utf-8", "replace")).digest()[:8]
+            current = Group(key, refused="duplicate" if mark in seen else "")
+            seen.add(mark)
+        if extension in current.members:
+            current.refused = current.refused or "duplicate"
+        current.refused = current.refused or member.refused
+        if extension in READ:
+            current.members[extension] = member.data
+    if current is not None:
+        yield current
+
+
+def _picture(name: str, group: Group, split: str) -> Picture:
+    name = name.encode("utf-8", "replace").decode()
+    if group.refused:
+        return Picture(name, reason=group.refused)
+    image = next((extension for extension in group.members if extension in IMAGES), None)
+    if image is None:
+        return Picture(name, reason="no_image")
+    facts: dict[str, Any] = {}
+    try:
+        if "json" in group.members:
+            facts = parse_object(group.members["json"])
+    except ValueError:
+        return Picture(name, reason="bad_json")
+    try:
+        label = facts.get("label") if isinstance(facts.get("label"), int) else None
+        label = clean_label(int(group.members["cls"][:20]) if "cls" in group.members else label)
+    except ValueError:
+        return Picture(name, reason="label_out_of_range")
+    texts = [facts[column] for column in TEXT_COLUMNS if isinstance(facts.get(column), str)]
+    if "txt" in group.members:
+        texts.insert(0, group.members["txt"].decode("utf-8", "replace"))
+    caption = clean_caption(texts[0]) if texts else None
+    return Picture(name, group.members[image], "", split, label, None, caption)

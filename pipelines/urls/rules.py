@@ -1,0 +1,184 @@
+"""Which rows of a URL list are wanted, judged row by row; duplicates need all rows: `url_survey`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.urls.duplicates import Neighbours
+
+BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Bounds on COYO's columns, inclusive; None is no bound. A row without a value fails its bound.
+
+    The field's name says it: `min_` or `max_` and the column. Three are computed: `size` is the shorter side,
+    `aspect_ratio` the longer side by the shorter one, `text_length` the characters of the text.
+    """
+
+    min_size: int | None = None
+    max_size: int | None = None
+    min_width: int | None = None
+    max_width: int | None = None
+    min_height: int | None = None
+    max_height: int | None = None
+    max_aspect_ratio: float | None = None
+    min_text_length: int | None = None
+    max_text_length: int | None = None
+    min_word_count: int | None = None
+    max_word_count: int | None = None
+    min_num_tokens_bert: int | None = None
+    max_num_tokens_bert: int | None = None
+    min_num_tokens_gpt: int | None = None
+    max_num_tokens_gpt: int | None = None
+    min_num_faces: int | None = None
+    max_num_faces: int | None = None
+    min_clip_similarity_vitb32: float | None = None
+    max_clip_similarity_vitb32: float | None = None
+    min_clip_similarity_vitl14: float | None = None
+    max_clip_similarity_vitl14: float | None = None
+    max_nsfw_score_opennsfw2: float | None = None
+    max_nsfw_score_gantman: float | None = None
+    max_watermark_score: float | None = None
+    min_aesthetic_score_laion_v2: float | None = None
+    max_aesthetic_score_laion_v2: float | None = None
+
+
+_COMPUTED: dict[str, tuple[tuple[str, ...], Callable[[pa.Table], Any]]] = {
+    "size": (("width", "height"), lambda t: pc.min_element_wise(t["width"], t["height"], skip_nulls=False)),
+    "aspect_ratio": (
+        ("width", "height"),
+        lambda t: pc.divide(
+            pc.cast(pc.max_element_wise(t["width"], t["height"], skip_nulls=False), pa.float64()),
+            pc.cast(pc.min_element_wise(t["width"], t["height"], skip_nulls=False), pa.float64()),
+        ),
+    ),
+    "text_length": (("text",), lambda t: pc.utf8_length(pc.utf8_trim_whitespace(t["text"]))),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Says which rows may stay.
+
+    Attributes:
+        name: in the stats and the drop report.
+        threshold: the bound or list that it applies, for the report.
+        columns: what it reads.
+        keep: table of N rows to N truth values; null counts as false.
+    """
+
+    name: str
+    threshold: Any
+    columns: tuple[str, ...]
+    keep: Callable[[pa.Table], Any]
+
+    def __call__(self, table: pa.Table) -> np.ndarray:
+        """Bool (N,): the rows that may stay."""
+        kept = pc.fill_null(self.keep(table), False)
+        return np.asarray(kept.combine_chunks() if isinstance(kept, pa.ChunkedArray) else kept)
+
+
+def make_rules(
+    filters: Filters, *, opted_out: Collection[str] = (), held_out: Neighbours | None = None
+) -> list[Rule]:
+    """Make the rules in the order in which they apply: empty, opted out, bounds, held out.
+
+    Args:
+        filters: bounds on columns.
+        opted_out: URLs, and hosts whose URLs (and those of their subdomains) are not wanted.
+        held_out: finds images of a held-out set by their `image_phash`.
+    """
+    rules = [Rule("empty_url", None, ("url",), lambda t: _not_empty(t["url"]))]
+    if opted_out:
+        listed = OptOut(opted_out)
+        rules.append(Rule("opted_out", len(opted_out), ("url",), lambda t: _unlisted(t["url"], listed)))
+    for field in fields(filters):
+        bound = getattr(filters, field.name)
+        if bound is not None:
+            rules.append(_bound_rule(field.name, bound))
+    if held_out:
+        rules.append(Rule("held_out", held_out.distance, ("image_phash",), _unseen(held_out)))
+    return rules
+
+
+class OptOut:
+    """URLs and hosts whose owners do not want to take part; `url in opt_out` says whether one is theirs.
+
+    Args:
+        entries: a URL, or a host that stands for its subdomains too, each.
+    """
+
+    def __init__(self, entries: Collection[str]) -> None:
+        self._listed = frozenset(entry.strip().lower().rstrip("/") for entry in entries)
+
+    def __contains__(self, url: object) -> bool:
+        text = str(url or "").strip().lower()
+        if text.rstrip("/") in self._listed:
+            return True
+        try:
+            labels = (urlsplit(text).hostname or "").rstrip(".").split(".")
+        except ValueError:
+            return False  # not a URL: the download says so
+        return any(".".join(labels[start:]) in self._listed for start in range(len(labels)))
+
+
+def check_columns(rules: Sequence[tuple[str, Sequence[str]]], columns: Sequence[str], source: str) -> None:
+    """Refuse a source that lacks a column which a rule, given by name and columns, reads.
+
+    Raises:
+        ValueError: names the column, the rule, the file, and the columns that there are.
+    """
+    for rule, reads in rules:
+        for column in reads:
+            if column not in columns:
+                raise ValueError(
+                    f"{source} has no column {column!r}, which the rule {rule!r} reads. It has: "
+                    f"{', '.join(columns)}. Map another column to it with `columns`, or switch the rule off."
+                )
+
+
+def image_hashes(values: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Hexadecimal hashes as uint64 (M,), and the positions (M,) of those that are not null."""
+    present = [position for position, value in enumerate(values) if value]
+    try:
+        hashes = np.array([int(str(values[position]), 16) for position in present], np.uint64)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"image_phash must hold hashes of up to 16 hexadecimal digits ({error}); map the right column "
+            "with columns.image_phash=..., or switch off what reads it"
+        ) from error
+    return hashes, np.array(present, np.int64)
+
+
+def _bound_rule(name: str, bound: float) -> Rule:
+    side, _, column = name.partition("_")
+    compare = pc.greater_equal if side == "min" else pc.less_equal
+    columns, values = _COMPUTED.get(column, ((column,), lambda table: table[column]))
+    return Rule(name, bound, columns, lambda table: compare(values(table), bound))
+
+
+def _not_empty(urls: pa.ChunkedArray) -> Any:
+    return pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(urls)), 0)
+
+
+def _unlisted(urls: pa.ChunkedArray, listed: OptOut) -> pa.Array:
+    return pa.array([url not in listed for url in urls.to_pylist()], pa.bool_())
+
+
+def _unseen(held_out: Neighbours) -> Callable[[pa.Table], pa.Array]:
+    def keep(table: pa.Table) -> pa.Array:
+        kept = np.ones(table.num_rows, bool)
+        hashes, positions = image_hashes(table["image_phash"].to_pylist())
+        kept[positions[held_out(hashes)]] = False
+        return pa.array(kept)
+
+    return keep

@@ -1,0 +1,90 @@
+"""A host's turns, and the circuit that opens when it is down."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipelines.crawl.expiring import Expiring
+from pipelines.crawl.hosts import Host
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.reasons import Failure
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def verdict(host: Host) -> str:
+    try:
+        host.check()
+    except Failure as failure:
+        return failure.reason
+    return ""
+
+
+def test_a_host_that_fails_in_a_row_is_left_alone_and_tried_again_later() -> None:
+    clock = Clock()
+    host = Host(FetchConfig(host_failures=3, host_pause_seconds=60), clock)
+    for reason in ("timeout", "dns_failed", "connect_failed"):
+        assert verdict(host) == ""
+        host.note(reason)
+    assert [verdict(host), verdict(host)] == ["connect_failed", "connect_failed"]
+    assert host.spared == 2
+    clock.now += 61
+    assert [verdict(host), verdict(host)] == ["", "connect_failed"]  # one may try
+    host.note("timeout")
+    clock.now += 59
+    assert verdict(host) == "timeout"
+    clock.now += 2
+    assert verdict(host) == ""
+    host.note("")
+    assert [verdict(host) for _ in range(3)] == ["", "", ""]
+
+
+def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
+    host = Host(FetchConfig(host_failures=2), Clock())
+    for reason in ("timeout", "http_404", "timeout", "http_503", "timeout", "truncated", "timeout"):
+        host.note(reason)
+        assert verdict(host) == ""
+
+
+def test_requests_to_a_host_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, slept = Clock(), []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    async def turns(rate: float) -> list[float]:
+        slept.clear()
+        host = Host(FetchConfig(host_rate=rate), clock)
+        for _ in range(3):
+            await host.turn()
+        clock.now += 10
+        await host.turn()
+        return list(slept)
+
+    assert asyncio.run(turns(4)) == [0.25, 0.5]
+    assert asyncio.run(turns(0)) == []
+
+
+def test_what_is_remembered_grows_old_and_makes_room() -> None:
+    clock = Clock()
+    memory: Expiring[int] = Expiring(60, entries=2, clock=clock)
+    memory.put("a", 1)
+    clock.now += 30
+    memory.put("b", 2)
+    assert (memory.get("a"), memory.get("b"), memory.get("c")) == (1, 2, None)
+    clock.now += 31
+    assert (memory.get("a"), memory.get("b")) == (None, 2)
+    memory.put("b", 3)
+    memory.put("c", 4)
+    memory.put("d", 5)
+    assert [memory.get(name) for name in "abcd"] == [None, None, 4, 5]

@@ -1,0 +1,139 @@
+"""Ray Train with two processes, one of which is killed, on a model that needs no imports."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipelines.dag import cluster
+from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.stage import Workspace
+from pipelines.training.fit import fit
+from pipelines.training.process import RESULT, finished_folder, join, run
+from reptok.data.loader import Batches
+from reptok.training.config import OptimConfig, TrainConfig
+from reptok.training.parallel import parallelize
+from reptok.training.state import TrainState
+from reptok.training.step import StepRandom, TrainStep
+
+CONFIG = TrainConfig(
+    steps=7,
+    batch_size=4,
+    optim=OptimConfig(lr=0.1, warmup_steps=2),
+    ema_decay=0.5,
+    log_every=2,
+    eval_every=0,
+    eval_samples=5,
+    checkpoint_every_seconds=0.0,
+    workers=2,
+)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    x: torch.Tensor
+    samples: np.ndarray
+
+
+class NumbersData:
+    rows = (9,)
+
+    def read(self, samples, flipped, position=None):
+        x = torch.from_numpy(np.stack([samples, samples**2], 1)).float() / 9
+        return Numbers(torch.where(torch.from_numpy(flipped)[:, None], -x, x), samples)
+
+
+class Regression(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, batch, random, t=None):
+        error = self.linear(batch.x)[:, 0] - batch.x.sum(1) + 0.1 * random.normal()
+        return {"loss": error.square().mean()}
+
+
+def worker(settings):
+    """Kill the process of rank 1 at step 4 of the first attempt."""
+    config, out = settings["train"], settings["out"]
+    member = join(config)
+    objective = Regression()
+
+    class Mortal(NumbersData):
+        def read(self, samples, flipped, position=None):
+            killed = out.scratch / "killed"
+            latest = sorted((out.scratch / "checkpoints").glob("step-*"))
+            if member.rank == 1 and not killed.exists() and latest and latest[-1].name >= "step-00000004":
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(samples, flipped, position)
+
+    def save(averaged, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.detach() for name, value in averaged.state_dict().items()},
+            folder / "weights.safetensors",
+        )
+
+    run(member, objective, config, Mortal(), NumbersData(), out, settings["log"], save)
+
+
+class RecordingLog:
+    def __init__(self):
+        self.recorded, self.positions, self.pictures = {}, [], []
+
+    def metrics(self, values, step=None):
+        for name, value in values.items():
+            self.recorded[name, step] = value
+
+    def progress(self, done, total, unit="rows"):
+        self.positions.append((done, total, unit))
+
+    def picture(self, name, image, step=None):
+        self.pictures.append((name, image.size, step))
+
+
+def alone() -> dict[str, torch.Tensor]:
+    """The averaged weights of the same training in this process, never interrupted."""
+    objective = Regression()
+    state = TrainState(objective, CONFIG.optim, CONFIG.ema_decay)
+    step = TrainStep(parallelize(objective), state, CONFIG.optim, CONFIG.steps)
+    batches = Batches(NumbersData(), CONFIG.batch_size, CONFIG.seed)
+    for batch in islice(batches.stream(0), CONFIG.steps):
+        step(batch, StepRandom(CONFIG.seed, state.step, CONFIG.batch_size, batches.mine))
+        state.step += 1
+    return state.ema.weights
+
+
+@pytest.fixture
+def local_ray():
+    cluster.configure(ClusterConfig(num_cpus=2))
+    cluster.ensure()
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    yield
+    cluster.shutdown()
+
+
+def test_two_workers_survive_a_death_and_end_where_one_process_ends(tmp_path, local_ray):
+    log = RecordingLog()
+    out = Workspace(str(tmp_path / "out"), "f00d", log)
+    fit(worker, {"train": CONFIG, "out": out}, CONFIG, out)
+    assert (out.scratch / "killed").exists()
+    weights = load_file(finished_folder(out) / "model" / "weights.safetensors")
+    for name, value in alone().items():
+        assert torch.allclose(weights[name], value, atol=1e-5), name
+    assert log.positions[-1] == (7, 7, "steps")
+    assert {("train/loss", 2), ("train/loss", 4), ("train/loss", 7), ("val/loss", 7)} <= log.recorded.keys()
+    result = json.loads((finished_folder(out) / RESULT).read_text())
+    assert result["val/loss"] == log.recorded["val/loss", 7]
