@@ -60,4 +60,5 @@ bench: $(VENV)/.ready  ## measure our own parts against the libraries that other
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines pyproject.toml -c requirements.lock -o docker/requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c requirements.lock docker/mlflow/requirements.in -o docker/mlflow/requirements.lock

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -70,6 +71,12 @@ def _held(lock: Path) -> bool:
     return False
 
 
+def raise_open_files() -> None:
+    """Allow as many open files as the engine does: a memory map holds one each, and shells start with 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def credentials(home: Path, secrets: Path) -> None:
     """Put MLflow's credentials where its client looks for them."""
     link = home / ".mlflow" / "credentials"
@@ -101,6 +108,7 @@ def main(arguments: list[str]) -> None:
         urllib.request.urlopen(arguments[1], timeout=5).close()
         return
     (role,) = arguments
+    raise_open_files()
     credentials(Path.home(), Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
     folder = session_folder(Path(os.environ["REPTOK_RAY_FOLDER"]), socket.gethostname())
     command = ray_command(role, folder)

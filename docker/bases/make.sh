@@ -102,6 +102,7 @@ postgres() {
     mkdir -p "$work/debian/etc/postgresql-common"
     echo "create_main_cluster = false" > "$work/debian/etc/postgresql-common/createcluster.conf"
     tree postgres postgresql-15
+    chroot "$root" localedef -i en_US -f UTF-8 en_US.UTF-8
     install -m 755 "$here/postgres-entrypoint.sh" "$root/usr/local/bin/docker-entrypoint.sh"
     install -d -o 999 -g 999 -m 1777 "$root/var/lib/postgresql/data" "$root/var/run/postgresql"
     import "$root" "$name" 'ENTRYPOINT ["docker-entrypoint.sh"]' 'CMD ["postgres"]' \
