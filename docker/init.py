@@ -32,16 +32,18 @@ def draw(values: Path) -> dict[str, str]:
     for name in names:
         path = values / name
         if not path.exists():
-            put(path, S3_KEY_ID + secrets.token_hex(12) if name == "s3-key" else secrets.token_hex(32), owner=0)
+            put(
+                path,
+                S3_KEY_ID + secrets.token_hex(12) if name == "s3-key" else secrets.token_hex(32),
+                owner=0,
+            )
         drawn[name] = path.read_text().strip()
     return drawn
 
 
 def rendered(value: dict[str, str]) -> dict[str, str]:
     """Each service's files, `folder/name` to content."""
-    aws = (
-        f"[default]\naws_access_key_id = {value['s3-key']}\naws_secret_access_key = {value['s3-secret']}\n"
-    )
+    aws = f"[default]\naws_access_key_id = {value['s3-key']}\naws_secret_access_key = {value['s3-secret']}\n"
     mlflow = (
         "[mlflow]\nmlflow_tracking_username = reptok\n"
         f"mlflow_tracking_password = {value['mlflow-password']}\n"

@@ -27,7 +27,9 @@ def config(
     """`docker compose OPTIONS config --format json`, with no variables but these."""
     command = [str(binary()), *options, "config", "--format", "json"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("REPTOK_", "COMPOSE_"))}
-    done = subprocess.run(command, cwd=folder, env=kept | dict(variables or {}), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=kept | dict(variables or {}), capture_output=True, text=True
+    )
     if done.returncode:
         raise ValueError(done.stderr)
     return json.loads(done.stdout)

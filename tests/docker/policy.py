@@ -100,9 +100,15 @@ def from_inspect(name: str, container: Mapping[str, Any]) -> Service:
         pids=host["PidsLimit"] or 0,
         shm=host["ShmSize"],
         environment=dict(entry.split("=", 1) for entry in config["Env"]),
-        arguments=(*(config["Entrypoint"] or ()), *(config["Cmd"] or ()), *((health or {}).get("Test") or ())),
+        arguments=(
+            *(config["Entrypoint"] or ()),
+            *(config["Cmd"] or ()),
+            *((health or {}).get("Test") or ()),
+        ),
         mounts=tuple(mount["Source"] for mount in container["Mounts"]),
-        networks=frozenset(n.rpartition("_")[2] for n in container["NetworkSettings"]["Networks"] if n != "none"),
+        networks=frozenset(
+            n.rpartition("_")[2] for n in container["NetworkSettings"]["Networks"] if n != "none"
+        ),
         namespaces=frozenset((host["NetworkMode"], host["PidMode"], host["IpcMode"], host["UsernsMode"])),
         logging=host["LogConfig"]["Config"],
     )
@@ -112,7 +118,9 @@ Rule = Callable[[Service], Iterable[str]]
 
 
 def loopback(s: Service) -> Iterable[str]:
-    return (f"port {port} is published on {ip or 'every address'}" for ip, port in s.ports if ip != "127.0.0.1")
+    return (
+        f"port {port} is published on {ip or 'every address'}" for ip, port in s.ports if ip != "127.0.0.1"
+    )
 
 
 def read_only_root(s: Service) -> Iterable[str]:

