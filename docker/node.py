@@ -72,7 +72,7 @@ def _held(lock: Path) -> bool:
 
 
 def raise_open_files() -> None:
-    """Allow as many open files as the engine does: a memory map holds one each, and shells start with 1,024."""
+    """Allow as many open files as the engine does: a memory map holds one each, shells start with 1,024."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -19,7 +19,7 @@ NETWORKS = {"postgres": {"records"}, "init": set(), "alertmanager": {"monitoring
 RECORDS = {"postgres", "mlflow"}
 """The only services in the database's network."""
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|(^|_)KEY")
-FILE_NAME = re.compile(r"_(FILE|PATH)$|FILE$|_SECRETS$")
+FILE_NAME = re.compile(r"FILE$|_PATH$|_SECRETS$")
 URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 EXACT_TAG = re.compile(r":v?\d+(\.\d+)+(-[a-z0-9.]+)*(@sha256:[0-9a-f]{64})?$")
 
