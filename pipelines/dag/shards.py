@@ -308,6 +308,9 @@ def _report(lost: Sequence[Shard], failures: Mapping[int, str], total: int) -> s
 
 
 def _described(error: BaseException) -> str:
-    """Type, message, and file and line of the innermost frame."""
+    """Type, message, file and line of the innermost frame, and the notes; of a group, its first member's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+    return " ".join([f"{type(error).__name__}: {error} ({place})", *getattr(error, "__notes__", ())])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import required
 from pipelines.dag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Judges:
         frozen = EncoderFeatures(encoder.features, "features of the frozen encoder")
         extractors: list[FeatureExtractor] = [frozen]
         if config.inception_weights:
-            extractors.append(InceptionFeatures(config.inception_weights, config.device))
+            weights = required(config.inception_weights, "evaluate: inception_weights")
+            extractors.append(InceptionFeatures(weights, config.device))
 
         def progress(done: int) -> None:
             out.log.progress(done, len(training), "training images")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.judges import Judges, JudgesConfig
@@ -175,7 +176,8 @@ class EvaluateGenerator(Stage):
             return {}
         from reptok.metrics.clip_score import ClipScore
 
-        score = ClipScore.from_weights(config.clip_weights, config.clip_architecture, config.device)
+        weights = required(config.clip_weights, "evaluate.generator.clip_weights")
+        score = ClipScore.from_weights(str(weights), config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
         result = {}
         for scale, images in trial.images.items():

@@ -134,8 +134,8 @@ class ImportImages(Stage):
         config = self.config
         if self.inputs:
             config = replace(config, folder=str(inputs["pictures"].local_path()))
-        folder = Path(config.folder).expanduser().resolve()
-        source = open_source(str(folder), config.layout)
+        source = open_source(config.folder, config.layout)
+        folder = source.folder
         shards, first = [], 0
         for index, part in enumerate(source.parts(config.samples_per_shard)):
             shards.append(Shard(index, part.name, part.rows, {"first": first, "place": part.place}))
