@@ -8,10 +8,12 @@ that load networks would follow. Sizes are compared with the files before anythi
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,16 @@ MAX_VOCABULARY_BYTES = 2**26
 MAX_HEADER_BYTES = 2**24
 MAX_LAYERS = 1024
 """Deeper networks are refused: each layer costs time to build before its weights can be missed."""
+SPARE_FACTOR, SPARE_NUMBERS = 4, 2**24
+"""Tied weights, tables of positions and other buffers may come on top of what the files hold."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CODE = {  # keys by which a library loads code, another model, or weights of another kind
-    "auto_map", "custom_pipelines", "custom_generate", "trust_remote_code", "quantization_config", "gguf_file",
-    "transformers_weights", "base_model_name_or_path", "hf_model_name", "hf_tokenizer_name", "checkpoint_path",
-    "timm_model_name", "backbone", "backbone_config", "use_timm_backbone", "use_pretrained_backbone",
+    "auto_map", "custom_pipelines", "custom_generate", "trust_remote_code", "quantization_config",
+    "transformers_weights", "base_model_name_or_path", "hf_model_name", "hf_tokenizer_name",
+    "checkpoint_path", "timm_model_name", "backbone", "backbone_config", "use_timm_backbone",
+    "use_pretrained_backbone",
 }  # fmt: skip
 _ATTENTION = (None, "eager", "sdpa", "flash_attention_2")
 
@@ -123,7 +128,7 @@ def check_header(path: Path) -> None:
         raise ValueError(f"{path} is no safetensors file: its header claims {size} bytes")
 
 
-def weight_shapes(files: Iterator[Path] | list[Path]) -> dict[str, tuple[int, ...]]:
+def weight_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in safetensors files, by name; no tensor is read.
 
     Raises:
@@ -141,6 +146,38 @@ def weight_shapes(files: Iterator[Path] | list[Path]) -> dict[str, tuple[int, ..
         except Exception as error:  # its own error types, and a panic's message
             raise ValueError(f"{path} is no safetensors file: {error}") from error
     return shapes
+
+
+def check_sizes(expected: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:
+    """Refuse a configuration whose network is far larger than its weights, before it is allocated.
+
+    Args:
+        expected: The network's parameters and buffers by name, on the meta device.
+        shapes: Those of the files; see `weight_shapes`.
+        source: Their folder, for the message.
+
+    Raises:
+        ValueError: The network has several times the numbers that the files hold.
+    """
+    wanted = sum(tensor.numel() for tensor in expected.values())
+    held = sum(math.prod(shape) for shape in shapes.values())
+    if wanted > SPARE_FACTOR * held + SPARE_NUMBERS:
+        raise ValueError(f"{source} describes a network of {wanted:,} numbers, but its weights are {held:,}")
+
+
+@contextmanager
+def loading(source: Path | str) -> Iterator[None]:
+    """Whatever a library raises over a file, among it the panics of its Rust parts, becomes a ValueError."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{source} cannot be loaded: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{source} cannot be loaded: {error}") from error
 
 
 def local_folder(path: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -161,8 +198,8 @@ def local_folder(path: str | os.PathLike[str], revision: str | None = None) -> P
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
     except Exception as error:
         raise OSError(
-            f"no model at {name!r}: neither a folder nor a hub model within reach ({error}); without network, "
-            "fetch it elsewhere with `hf download` and give the folder's path"
+            f"no model at {name!r}: neither a folder nor a hub model within reach ({error}); without "
+            "network, fetch it elsewhere with `hf download` and give the folder's path"
         ) from error
 
 

@@ -16,16 +16,18 @@ _MARKUP = re.compile(  # what is never closed reaches to the end, as in a browse
 )
 ADDRESS = re.compile(r"(?:https?://|ftp://|www\.)\S++|(?<!\S)\S[^\s@]*+@\S+\.\w{2,}+", re.IGNORECASE)
 """A web address, or the word that holds a mail address; read in linear time, since a word is tried once."""
-_LONG_REFERENCE = re.compile(r"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")  # of no character: Unicode ends before
+_LONG_REFERENCE = re.compile(
+    r"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?"
+)  # of no character: Unicode ends before
 _FILE_NAME = re.compile(r"[^\s]+\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif)", re.IGNORECASE)
 _EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u231a-\u23ff\ufe0e\ufe0f\u20e3\U000e0020-\U000e007f]"
 )
 _JOINERS = "\u200c\u200d"
 _MAX_MARKS = 30
-"""Combining marks in a row, as in Unicode's stream-safe format: to normalise a run takes its length squared."""
+"""Combining marks in a row, as in Unicode's stream-safe format: a run takes its length squared."""
 _RAW = 8, 4096
-"""Characters read for each one that a caption may have, and in any case: markup and escapes take their part."""
+"""Characters read for each one that a caption may have, and in any case: markup takes its part."""
 _MAX_CHARACTERS = 10_000
 _EDGES = " \t|\u2022\u00b7\"'`~_-\u2013\u2014,;:"
 
@@ -47,7 +49,8 @@ class AltTextConfig:
             raise ValueError(f"captioner.alt_text.emoji must be 'remove' or 'keep', got {self.emoji!r}")
         if not 1 <= self.max_characters <= _MAX_CHARACTERS:
             raise ValueError(
-                f"captioner.alt_text.max_characters must be in [1, {_MAX_CHARACTERS}], got {self.max_characters}"
+                f"captioner.alt_text.max_characters must be in [1, {_MAX_CHARACTERS}], "
+                f"got {self.max_characters}"
             )
 
 
