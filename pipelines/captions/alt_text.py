@@ -11,6 +11,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from reptok.bounds import Count
+
 _MARKUP = re.compile(  # what is never closed reaches to the end, as in a browser; so no text is read twice
     r"<(script|style)\b.*?(?:</\1\s*+>|\Z)|<!--.*?(?:-->|\Z)|</?[a-zA-Z!][^<>]*+>", re.DOTALL | re.IGNORECASE
 )
@@ -41,7 +43,7 @@ class AltTextConfig:
         emoji: "remove" or "keep".
     """
 
-    max_characters: int = 300
+    max_characters: Count = 300
     emoji: str = "remove"
 
     def __post_init__(self) -> None:

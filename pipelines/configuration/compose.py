@@ -8,14 +8,26 @@ The dataclasses are the schema: a key that none of them has is an error that nam
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
 
 T = TypeVar("T")
+MISSING = "???"
+BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
+    (Ge, "ge", operator.ge, "at least"),
+    (Gt, "gt", operator.gt, "above"),
+    (Le, "le", operator.le, "at most"),
+    (Lt, "lt", operator.lt, "below"),
+)
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -23,12 +35,17 @@ class ConfigError(ValueError):
     """A wrong configuration; the message names the key and what would be right."""
 
 
-def load_config(schema: type[T], overrides: Sequence[str] = (), conf_dir: str | Path = CONF_DIR) -> T:
+def load_config(
+    schema: type[T],
+    overrides: Sequence[str] = (),
+    conf_dir: str | Path = CONF_DIR,
+) -> T:
     """Compose the configuration and return it as an instance of `schema`.
 
     Args:
         schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
-            experiment.
+            experiment. A static method `derive` is given the values and returns them with what follows from
+            them.
         overrides: `group=choice` and `dotted.key=value`, in Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
 
@@ -40,7 +57,10 @@ def load_config(schema: type[T], overrides: Sequence[str] = (), conf_dir: str | 
     if "experiment" in _types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
     _refuse_unknown(schema, values, "", list(valid_keys(schema)))
-    result: T = _construct(schema, values, "")
+    derive = getattr(schema, "derive", None)
+    if derive is not None:
+        values = derive(values)
+    result: T = construct(schema, values, "")
     return result
 
 
@@ -82,12 +102,57 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
             composed = compose("config", overrides, return_hydra_config=True)
+            chosen = {
+                key: OmegaConf.to_container(compose(f"{key}/{choice}"))
+                for key, choice in _chosen_groups(overrides, conf)
+            }
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        _honour(user, chosen, overrides)
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
+
+
+def _chosen_groups(overrides: Sequence[str], conf: Path) -> Iterator[tuple[str, str]]:
+    """Group and choice of those overrides that choose one, apart from the experiment."""
+    for override in overrides:
+        key, _, choice = override.partition("=")
+        if (conf / key).is_dir() and key != "experiment":
+            yield key, choice
+
+
+def _honour(values: Any, chosen: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Give a group that the command line chose what an experiment took from it as a whole, and say the rest.
+
+    An experiment refines groups, and may set one to null. What the command line chooses is not lost for that:
+    a null, or a group in the place of a chosen null, gives way.
+    """
+    from omegaconf import OmegaConf
+
+    final = OmegaConf.to_container(values)
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides} - chosen.keys()
+    for group, own in chosen.items():
+        for name in own:
+            if name in typed:
+                continue
+            if (own[name] is None) != (final.get(name) is None):
+                given = [key for key in typed if key.startswith(f"{name}.")]
+                kept = {key: OmegaConf.select(values, key) for key in given}
+                OmegaConf.update(values, str(name), own[name], merge=False, force_add=True)
+                for key, value in kept.items():
+                    OmegaConf.update(values, key, value, force_add=True)
+            elif (changed := _refined(own[name], final[name], str(name))) and not changed <= typed:
+                keys = ", ".join(sorted(changed - typed))
+                print(f"note: the experiment refines {group}: {keys}", file=sys.stderr)
+
+
+def _refined(own: Any, final: Any, prefix: str) -> set[str]:
+    """Dotted keys of a group's own file whose final values are others."""
+    if not isinstance(own, Mapping) or not isinstance(final, Mapping):
+        return {prefix} if own not in (final, MISSING) else set()
+    return {key for name in own for key in _refined(own[name], final.get(name), f"{prefix}.{name}")}
 
 
 def _one_line(error: Exception) -> str:
@@ -124,7 +189,24 @@ def _nearest(key: str, valid: list[str]) -> str:
     return get_close_matches(key, valid, n=1, cutoff=0.0)[0]
 
 
-def _construct(schema: Any, values: Any, path: str) -> Any:
+def dotted(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key in nested mappings; None where there is none."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making what is above it."""
+    *above, last = key.split(".")
+    for name in above:
+        values = values.setdefault(name, {})
+    values[last] = value
+
+
+def construct(schema: Any, values: Any, path: str) -> Any:
+    """An instance of a dataclass from composed values; messages name keys below `path`."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a group of keys, not {values!r}")
     hints, arguments = _types(schema), {}
@@ -145,10 +227,12 @@ def _construct(schema: Any, values: Any, path: str) -> Any:
 def _coerce(hint: Any, value: Any, key: str) -> Any:
     """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _within(_coerce(arguments[0], value, key), arguments[1:], key)
     if origin in (Union, types.UnionType):
         return _coerce_union(arguments, value, key)
     if dataclasses.is_dataclass(hint):
-        return _construct(hint, value, key)
+        return construct(hint, value, key)
     if origin is typing.Literal:
         if value in arguments:
             return value
@@ -160,12 +244,23 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
     if hint is Any or (hint is type(None) and value is None):
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key} must be a finite number, not {value}")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{key} must be {_type_name(hint)}, not {value!r}")
+
+
+def _within(value: Any, bounds: Sequence[Any], key: str) -> Any:
+    """The value, if it lies within the bounds that its field's type states (see `reptok/bounds.py`)."""
+    for bound in (part for group in bounds for part in (group if isinstance(group, Interval) else (group,))):
+        for kind, name, holds, words in BOUNDS:
+            if isinstance(bound, kind) and not holds(value, getattr(bound, name)):
+                raise ConfigError(f"{key} must be {words} {getattr(bound, name)}, not {value}")
+    return value
 
 
 def _coerce_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
@@ -195,7 +290,7 @@ def _coerce_sequence(origin: Any, arguments: tuple[Any, ...], values: Sequence[A
 
 def _types(schema: Any) -> dict[str, Any]:
     """Field types of a dataclass by name."""
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
 
 

@@ -12,6 +12,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import required
 from pipelines.dag.workspace import Workspace
+from reptok.bounds import Count
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
@@ -32,10 +33,10 @@ class JudgesConfig:
         device: torch device.
     """
 
-    bank_images: int = 2000
-    neighbours: int = 10
+    bank_images: Count = 2000
+    neighbours: Count = 10
     inception_weights: str = ""
-    batch_size: int = insignificant(50)
+    batch_size: Count = insignificant(50)
     device: str = insignificant("cpu")
 
     @property

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import required
@@ -12,6 +14,7 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
+from reptok.bounds import Count
 
 if TYPE_CHECKING:
     from pipelines.evaluation.feature_bank import FeatureBank
@@ -33,12 +36,12 @@ class EvaluateTokenizerConfig(JudgesConfig):
         lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
     """
 
-    images: int = 200
-    decoder_steps: int = 20
-    interpolation_pairs: int = 12
-    interpolation_frames: int = 9
-    shown_subjects: int = 20
-    shown_pairs: int = 6
+    images: Count = 200
+    decoder_steps: Count = 20
+    interpolation_pairs: Count = 12
+    interpolation_frames: Annotated[int, Ge(2)] = 9
+    shown_subjects: Count = 20
+    shown_pairs: Count = 6
     reference_tokenizer: str = ""
     reference_digest: str = ""
     lpips_weights: str = ""
