@@ -18,7 +18,8 @@ from pathlib import Path
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402

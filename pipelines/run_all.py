@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
 

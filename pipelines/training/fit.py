@@ -52,6 +52,8 @@ def fit(
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipelines.training.rendezvous import PrivateTorchConfig
+
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
     stop = stop_file(out)
@@ -61,6 +63,7 @@ def fit(
         TorchTrainer(
             worker,
             train_loop_config={**settings, "log": log},
+            torch_config=PrivateTorchConfig(),
             scaling_config=ScalingConfig(
                 num_workers=elastic,  # 0 is Ray Train's local mode
                 use_gpu=config.gpus_per_worker > 0,
