@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
-from pipelines.stages.weights import resolve
+from pipelines.stages.weights import fetch, resolve
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -59,12 +59,11 @@ class TrainTokenizer(Stage):
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}
+        encoder, vae = resolve(models, "encoder", config.encoder), resolve(models, "vae", config.vae)
+        fetch(encoder, "encoder.path")
+        fetch(vae, "vae.path")
         settings = {
-            "tokenizer": RepTokConfig(
-                encoder=resolve(models, "encoder", config.encoder),
-                decoder=config.decoder,
-                autoencoder=resolve(models, "vae", config.vae),
-            ),
+            "tokenizer": RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
             "preservation_weight": config.preservation_weight,
             "draws": config.draws,
             "decoder_first_steps": config.decoder_first_steps,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reptok.bounds import Count, Decay, Number, Positive, Share, Whole
+
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
@@ -31,17 +33,17 @@ class OptimConfig:
             this kind are often trained with 1/3.
     """
 
-    lr: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 2000
+    lr: Positive = 1e-4
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    eps: Positive = 1e-8
+    weight_decay: Number = 0.0
+    warmup_steps: Whole = 2000
     schedule: Literal["constant", "cosine"] = "constant"
-    final_lr: float = 0.0
-    grad_clip: float = 1.0
-    cls_lr_scale: float = 1.0
-    mapping_lr_scale: float = 1.0
+    final_lr: Share = 0.0
+    grad_clip: Number = 1.0
+    cls_lr_scale: Number = 1.0
+    mapping_lr_scale: Number = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,30 +87,30 @@ class TrainConfig:
         window: Smallest number of samples shuffled together.
     """
 
-    steps: int
-    batch_size: int
+    steps: Count
+    batch_size: Count
     optim: OptimConfig = field(default_factory=OptimConfig)
-    ema_decay: float = 0.9999
-    seed: int = 0
+    ema_decay: Decay = 0.9999
+    seed: Whole = 0
     time_sampling: TimeSampling = "uniform"
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
     recompute: bool = field(default=False, metadata=_FREE)
-    accumulate: int = field(default=1, metadata=_FREE)
+    accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
-    max_skipped: int = field(default=10, metadata=_FREE)
-    log_every: int = field(default=50, metadata=_FREE)
-    eval_every: int = field(default=1000, metadata=_FREE)
-    eval_samples: int = field(default=512, metadata=_FREE)
-    checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
-    keep_checkpoints: int = field(default=2, metadata=_FREE)
-    workers: int = field(default=1, metadata=_FREE)
-    min_workers: int = field(default=0, metadata=_FREE)
-    threads: int = field(default=1, metadata=_FREE)
-    gpus_per_worker: float = field(default=0.0, metadata=_FREE)
-    cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
-    window: int = 10_000
+    max_skipped: Count = field(default=10, metadata=_FREE)
+    log_every: Count = field(default=50, metadata=_FREE)
+    eval_every: Whole = field(default=1000, metadata=_FREE)
+    eval_samples: Count = field(default=512, metadata=_FREE)
+    checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
+    keep_checkpoints: Count = field(default=2, metadata=_FREE)
+    workers: Whole = field(default=1, metadata=_FREE)
+    min_workers: Whole = field(default=0, metadata=_FREE)
+    threads: Count = field(default=1, metadata=_FREE)
+    gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
+    cache_images_bytes: Whole = field(default=1 << 30, metadata=_FREE)
+    window: Count = 10_000
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")

@@ -114,14 +114,14 @@ def test_resumed_work_has_the_bytes_of_undisturbed_work(dataset, config, run_sta
 
 def test_missing_weights_folder_is_named_before_anything_runs(dataset, config, run_stage):
     config = EncodeLatentsConfig(vae=AutoencoderConfig(path="./zoo/none"), encoder=config.encoder)
-    with pytest.raises(FileNotFoundError, match=r"no folder '\./zoo/none' for the weights of 'vae'"):
+    with pytest.raises(FileNotFoundError, match=r"vae\.path: there is no folder '\./zoo/none'"):
         run_stage(EncodeLatents(config), {"dataset": dataset})
 
 
 def test_hub_that_cannot_be_reached_is_said_before_any_worker_starts(dataset, config, run_stage, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = EncodeLatentsConfig(vae=AutoencoderConfig(path="nobody/no-vae"), encoder=config.encoder)
-    with pytest.raises(OSError, match="no VAE at 'nobody/no-vae'"):
+    with pytest.raises(OSError, match=r"vae\.path=nobody/no-vae means a model of the hub"):
         run_stage(EncodeLatents(config), {"dataset": dataset})
 
 
