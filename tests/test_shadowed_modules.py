@@ -30,9 +30,8 @@ def shadow(folder: Path) -> Path:
     """Put a file into `folder` for every name, which tells of its import; returns what they write to."""
     witness = folder.parent / "imported"
     for name in SHADOWS:
-        (folder / f"{name}.py").write_text(
-            f"open({str(witness)!r}, 'a').write({name!r} + ' ')\nraise SystemExit(9)\n"
-        )
+        path = folder / f"{name}.py"
+        path.write_text(f"open({str(witness)!r}, 'a').write({name!r} + ' ')\nraise SystemExit(9)\n")
     return witness
 
 
@@ -100,7 +99,8 @@ print(call(math.sqrt, 2.25))
 
 def test_what_stands_in_the_working_folder_alone_is_still_found(here: Path) -> None:
     (here / "own_module_of_the_user.py").write_text("def twice(x):\n    return 2 * x\n")
-    program = "import own_module_of_the_user as m\nfrom pipelines.dag.own_process import call\nprint(call(m.twice, 4))"
+    program = "import own_module_of_the_user as m\nfrom pipelines.dag.own_process import call\n"
+    program += "print(call(m.twice, 4))"
     assert run([sys.executable, "-c", program], here, PYTHONPATH=str(here)).stdout == "8\n"
 
 

@@ -187,7 +187,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _shared_memory(otherwise: Path) -> str | None:
-    """Where Ray keeps blocks: None for its own choice, /dev/shm, if that can be written and is large enough."""
+    """Where Ray keeps blocks: None, its own choice, if /dev/shm is writable and large enough."""
     shared = "/dev/shm"
     if os.access(shared, os.W_OK | os.X_OK):
         found = os.statvfs(shared)

@@ -58,7 +58,7 @@ def _flocked(folder: LocalFolder, name: str) -> Iterator[None]:
 
 
 def _open_lock(folder: LocalFolder, name: str) -> int:
-    """A descriptor of the lock file, which is written into: so a link, which leads to another's, is refused."""
+    """A descriptor of the lock file; written into, so a link, which leads to another file, is refused."""
     locks = folder.path("_locks")
     place = locks / name
     try:

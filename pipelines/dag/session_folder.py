@@ -1,4 +1,4 @@
-"""The private folder of a local Ray: no other user of the machine reaches its sockets, logs or spilled blocks.
+"""The private folder of a local Ray: no other user of the machine reaches its sockets, logs or blocks.
 
 Ray makes its session folders writable for everybody. So they lie inside of a folder that only this user may
 enter, and that goes with the Ray that it is for; what a killed one left is removed by the next.

@@ -1,8 +1,8 @@
 """How the processes of a training find each other; where they share a machine, without a door to others.
 
-Torch's own store listens on every address and asks nobody who he is. On one machine a file that only this user
-can read takes its place, and what gloo and NCCL listen on is bound to loopback. Among several machines it is
-torch's store: only the cluster's network may reach them (docs/security.md).
+Torch's own store listens on every address and asks nobody who he is. On one machine a file that only this
+user can read takes its place, and what gloo and NCCL listen on is bound to loopback. Among several machines
+it is torch's store: only the cluster's network may reach them (docs/security.md).
 """
 
 from __future__ import annotations
