@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
+from pipelines.dag.redaction import redacted  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
         config = load_config(Config, [a for a in arguments if not a.startswith("rows=")])
         print_report(judge(config, int(rows[-1]) if rows else None))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     return 0
 

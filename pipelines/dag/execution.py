@@ -12,6 +12,7 @@ from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.fingerprint import plain
 from pipelines.dag.lock import locked
 from pipelines.dag.planner import PlannedStage, flat, is_published, outdated_inputs
+from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import StageResult
 from pipelines.dag.storage import open_folder
@@ -50,9 +51,10 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
         message = (
             f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
         )
-        log.text("error.txt", traceback.format_exc())
+        message, trace = redacted(message), redacted(traceback.format_exc())
+        log.text("error.txt", trace)
         tracker.finish_stage(log, {}, None, "FAILED")
-        where = _keep_traceback(artifact)
+        where = _keep_traceback(artifact, trace)
         seconds = time.monotonic() - begun
         return StageResult(name=stage.name, action="failed", seconds=seconds, stats={}, error=message + where)
 
@@ -121,11 +123,11 @@ def _supersede(artifact: Artifact, root: str) -> None:
     artifact.folder.move_to(open_folder(store.url_of(f"{name}-{count}")))
 
 
-def _keep_traceback(artifact: Artifact) -> str:
+def _keep_traceback(artifact: Artifact, trace: str) -> str:
     """Write the traceback beside the unfinished work and say where, unless that cannot be written either."""
     name = f"{SCRATCH}/error.txt"
     try:
-        artifact.folder.write_bytes(name, traceback.format_exc().encode())
+        artifact.folder.write_bytes(name, trace.encode())
     except OSError:
         return ""
     return f" (traceback: {artifact.url_of(name)})"

@@ -143,9 +143,8 @@ def _difference(stage: Stage, artifact: Artifact, inputs: Mapping[str, Artifact]
     if before["version"] != stage.version:
         found.append(f"{stage.name} version {before['version']} -> {stage.version}")
     every, significant = flat(plain(stage.config)), flat(plain(stage.config, significant_only=True))
-    old = {
-        key: value for key, value in flat(before["config"]).items() if key in significant or key not in every
-    }
+    recorded = flat(plain(before["config"]))
+    old = {key: value for key, value in recorded.items() if key in significant or key not in every}
     for key in sorted(old.keys() | significant.keys()):
         if old.get(key, "absent") != significant.get(key, "absent"):
             found.append(f"{stage.name}.{key} {_shown(old, key)} -> {_shown(significant, key)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import plain
 
 DROPPED = "dropped_"
 
@@ -82,7 +83,7 @@ def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
             stage=manifest["stage"],
             seconds=float(manifest.get("seconds", 0.0)),
             stats=manifest.get("stats", {}),
-            config=manifest.get("config"),
+            config=plain(manifest.get("config")),
             git_commit=manifest.get("git_commit") or "unknown",
         )
 
