@@ -154,8 +154,8 @@ def _refuse_credentials(values: Any, key: str) -> None:
     elif isinstance(values, str) and redacted(values) != values:
         raise ConfigError(
             f"{key} holds credentials ({values}), and a configuration is shown in many places; give them by "
-            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_URI, PGPASSFILE), or "
-            "fetch the file first and name its copy"
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_URI, PGPASSFILE), "
+            "or fetch the file first and name its copy"
         )
 
 

@@ -124,9 +124,12 @@ def test_every_key_is_known():
 
 
 AWKWARD = [
-    "runs/größe", "実行", "a,b", "a'b", 'a"b', "it's \"so\"", "a[b]", "a{b}", "a(b)", "run~1", "~x", "a&b", "a b", "a=b",
-    "x=[1,2]", "a:b", "a: b", "#a", "a#b", "a%41", "a\\b", "a\\", "\\'", "'", "a;b|c>d<e", "$HOME", "a$b", "a*b?", "!a",
-    "@a", "5", "1e3", "true", "-", " a ", "a\tb", "a\nb", "null/", "`id`", "{a: 1}", "choice(a,b)", "file:///a b",
+    "runs/größe", "実行", "a,b", "a'b", 'a"b', "it's \"so\"", "a[b]", "a{b}", "a(b)", "run~1", "~x",
+    "a&b", "a b", "a=b",
+    "x=[1,2]", "a:b", "a: b", "#a", "a#b", "a%41", "a\\b", "a\\", "\\'", "'", "a;b|c>d<e", "$HOME",
+    "a$b", "a*b?", "!a",
+    "@a", "5", "1e3", "true", "-", " a ", "a\tb", "a\nb", "null/", "`id`", "{a: 1}", "choice(a,b)",
+    "file:///a b",
     "s3://bucket/a b", "", "'a", "a'", "\\\\'\\",
 ]  # fmt: skip
 

@@ -49,11 +49,15 @@ SECRETS = [
 ]  # fmt: skip
 
 PLAIN = [
-    "runs/demo", "s3://bucket/a b@c/d", "https://host:8080/a@2x.jpg", "http://[::1]:80/a@b", "https://host/a?b=c",
+    "runs/demo", "s3://bucket/a b@c/d", "https://host:8080/a@2x.jpg", "http://[::1]:80/a@b",
+    "https://host/a?b=c",
     "hf://datasets/org/name@revision/train.parquet", "postgresql://mlflow@db/mlflow", "mailto:me@example.org",
-    "abfs://container@account.dfs.core.windows.net/x", "a photo of a key=5 and a token", "https://x.org/design?sign=1",
-    "https://x.org/i?max_tokens=5&author=me&keyword=cat&signal=2", "python pipelines/run_all.py root=runs until=shard",
-    "http://127.0.0.1:5000", "ssh://git@host/x", "sqlite:////data/runs/mlflow.db", "basic idea", "reptok//cls@token"[:11],
+    "abfs://container@account.dfs.core.windows.net/x", "a photo of a key=5 and a token",
+    "https://x.org/design?sign=1",
+    "https://x.org/i?max_tokens=5&author=me&keyword=cat&signal=2",
+    "python pipelines/run_all.py root=runs until=shard",
+    "http://127.0.0.1:5000", "ssh://git@host/x", "sqlite:////data/runs/mlflow.db", "basic idea",
+    "reptok//cls@token"[:11],
 ]  # fmt: skip
 
 
