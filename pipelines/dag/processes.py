@@ -16,7 +16,7 @@ def import_path() -> str:
     A file there that is called like a module (`pickle.py`) would otherwise run in its place.
     """
     here = os.path.realpath(os.curdir)
-    entries = (entry for entry in sys.path if entry and os.path.exists(entry))
+    entries = (os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or os.curdir))
     return os.pathsep.join(sorted(entries, key=lambda entry: os.path.realpath(entry) == here))
 
 

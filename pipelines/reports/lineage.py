@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.dag.artifact import Artifact
+from pipelines.dag.artifact import Artifact, ManifestError
 from pipelines.dag.fingerprint import plain
 
 DROPPED = "dropped_"
@@ -61,7 +61,7 @@ class Step:
 def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
     """The given artifacts and all that they were made from, each once, sources first.
 
-    An ancestor that was deleted since is left out.
+    An ancestor that was deleted or damaged since is left out.
     """
     steps: dict[tuple[str, str], Step | None] = {}
 
@@ -72,7 +72,7 @@ def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
         steps[key] = None
         try:
             manifest = artifact.manifest
-        except FileNotFoundError:
+        except (FileNotFoundError, ManifestError):
             return
         root = artifact.url.rstrip("/").rsplit("/", 2)[0]
         for kind, fingerprint in sorted(manifest.get("inputs", {}).items()):
