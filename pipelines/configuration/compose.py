@@ -11,6 +11,7 @@ import dataclasses
 import math
 import operator
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from pipelines.dag.redaction import redacted
 
 T = TypeVar("T")
+MISSING = "???"
 BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
     (Ge, "ge", operator.ge, "at least"),
     (Gt, "gt", operator.gt, "above"),
@@ -39,12 +41,17 @@ class ConfigError(ValueError):
         super().__init__(redacted(message))
 
 
-def load_config(schema: type[T], overrides: Sequence[str] = (), conf_dir: str | Path = CONF_DIR) -> T:
+def load_config(
+    schema: type[T],
+    overrides: Sequence[str] = (),
+    conf_dir: str | Path = CONF_DIR,
+) -> T:
     """Compose the configuration and return it as an instance of `schema`.
 
     Args:
         schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
-            experiment.
+            experiment. A static method `derive` is given the values and returns them with what follows from
+            them.
         overrides: `group=choice` and `dotted.key=value`. A text is taken as it stands; lists, numbers and
             quoted texts follow Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
@@ -58,7 +65,10 @@ def load_config(schema: type[T], overrides: Sequence[str] = (), conf_dir: str | 
         values.setdefault("experiment", choices["experiment"])
     _refuse_credentials(values, "")
     _refuse_unknown(schema, values, "", list(valid_keys(schema)))
-    result: T = _construct(schema, values, "")
+    derive = getattr(schema, "derive", None)
+    if derive is not None:
+        values = derive(values)
+    result: T = construct(schema, values, "")
     return result
 
 
@@ -129,12 +139,57 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
             composed = compose("config", overrides, return_hydra_config=True)
+            chosen = {
+                key: OmegaConf.to_container(compose(f"{key}/{choice}"))
+                for key, choice in _chosen_groups(overrides, conf)
+            }
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        _honour(user, chosen, overrides)
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
+
+
+def _chosen_groups(overrides: Sequence[str], conf: Path) -> Iterator[tuple[str, str]]:
+    """Group and choice of those overrides that choose one, apart from the experiment."""
+    for override in overrides:
+        key, _, choice = override.partition("=")
+        if (conf / key).is_dir() and key != "experiment":
+            yield key, choice
+
+
+def _honour(values: Any, chosen: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Give a group that the command line chose what an experiment took from it as a whole, and say the rest.
+
+    An experiment refines groups, and may set one to null. What the command line chooses is not lost for that:
+    a null, or a group in the place of a chosen null, gives way.
+    """
+    from omegaconf import OmegaConf
+
+    final = OmegaConf.to_container(values)
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides} - chosen.keys()
+    for group, own in chosen.items():
+        for name in own:
+            if name in typed:
+                continue
+            if (own[name] is None) != (final.get(name) is None):
+                given = [key for key in typed if key.startswith(f"{name}.")]
+                kept = {key: OmegaConf.select(values, key) for key in given}
+                OmegaConf.update(values, str(name), own[name], merge=False, force_add=True)
+                for key, value in kept.items():
+                    OmegaConf.update(values, key, value, force_add=True)
+            elif (changed := _refined(own[name], final[name], str(name))) and not changed <= typed:
+                keys = ", ".join(sorted(changed - typed))
+                print(f"note: the experiment refines {group}: {keys}", file=sys.stderr)
+
+
+def _refined(own: Any, final: Any, prefix: str) -> set[str]:
+    """Dotted keys of a group's own file whose final values are others."""
+    if not isinstance(own, Mapping) or not isinstance(final, Mapping):
+        return {prefix} if own not in (final, MISSING) else set()
+    return {key for name in own for key in _refined(own[name], final.get(name), f"{prefix}.{name}")}
 
 
 def _one_line(error: Exception) -> str:
@@ -188,7 +243,24 @@ def _nearest(key: str, valid: list[str]) -> str:
     return get_close_matches(key, valid, n=1, cutoff=0.0)[0]
 
 
-def _construct(schema: Any, values: Any, path: str) -> Any:
+def dotted(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key in nested mappings; None where there is none."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making what is above it."""
+    *above, last = key.split(".")
+    for name in above:
+        values = values.setdefault(name, {})
+    values[last] = value
+
+
+def construct(schema: Any, values: Any, path: str) -> Any:
+    """An instance of a dataclass from composed values; messages name keys below `path`."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a group of keys, not {values!r}")
     hints, arguments = _types(schema), {}
@@ -214,7 +286,7 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         return _coerce_union(arguments, value, key)
     if dataclasses.is_dataclass(hint):
-        return _construct(hint, value, key)
+        return construct(hint, value, key)
     if origin is typing.Literal:
         if value in arguments:
             return value

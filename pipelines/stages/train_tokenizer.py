@@ -39,6 +39,13 @@ class TrainTokenizerConfig:
     decoder_first_steps: int = 0
     weights_digest: str = ""
 
+    def __post_init__(self) -> None:
+        if self.decoder_first_steps and self.encoder.trainable == "everything":
+            raise ValueError(
+                f"train.decoder_first_steps {self.decoder_first_steps} trains without images, so that what "
+                "encoder.trainable=everything names would have no gradient; set that to cls, or this to 0"
+            )
+
 
 class TrainTokenizer(Stage):
     """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""

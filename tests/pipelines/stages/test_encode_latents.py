@@ -16,6 +16,7 @@ from reptok.autoencoder import Autoencoder, LatentSpec
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import iterate_blocks, unpack_keys
 from reptok.data.loader import TokenizerData
+from reptok.data.transforms import to_float
 from reptok.data.verify import verify
 
 
@@ -62,8 +63,8 @@ def test_what_training_reads_is_what_the_networks_would_give_online(dataset, con
     for flipped in (np.zeros(len(samples), bool), np.ones(len(samples), bool), samples % 2 == 0):
         batch = data.read(samples, flipped)
         with torch.inference_mode():
-            moments = op.autoencoder.encode_moments(batch.images).numpy()
-            token = op.ssl.frozen(batch.images).numpy()
+            moments = op.autoencoder.encode_moments(to_float(batch.images)).numpy()
+            token = op.ssl.frozen(to_float(batch.images)).numpy()
         half = np.finfo(np.float16)
         np.testing.assert_allclose(batch.moments.numpy(), moments, rtol=half.eps, atol=half.tiny)
         np.testing.assert_allclose(batch.frozen_token.numpy(), token, rtol=1e-4, atol=1e-5)
