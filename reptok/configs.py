@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reptok.values import check_ranges
-
 from reptok.bounds import Count, Number, Pixels, Positive, Share, Signed, Whole
+from reptok.values import check_ranges
 
 TOKENS = ("cls", "reg")
 TRAINABLE = ("cls", "nothing", "everything")
