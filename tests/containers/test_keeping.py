@@ -1,4 +1,4 @@
-"""What must not be lost: MLflow's runs over the loss of their database, artifacts on a volume that fills up."""
+"""What must not be lost: MLflow's runs when their database is, artifacts on a volume that fills up."""
 
 from __future__ import annotations
 

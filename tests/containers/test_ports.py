@@ -61,7 +61,8 @@ def test_nobody_is_let_in_during_a_training(cluster):
     job = subprocess.Popen(
         ["docker", "compose", "exec", "-T", "head", "ray", "job", "submit", "--", "python",
          "pipelines/run_all.py", "experiment=smoke", "train.tokenizer.steps=400", "until=train_tokenizer"],
-        cwd=cluster.clone, env=cluster.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=cluster.clone, env=cluster.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         assert job.stdout is not None
