@@ -117,6 +117,15 @@ def test_no_secret_is_seen_anywhere_but_in_its_file(cluster, demo):
         assert seen == [] and len(text) > 100, place
 
 
+def test_a_worker_can_compile(cluster):
+    """`compile: true` wants a compiler, Python's headers, and a folder that may hold programs."""
+    script = (
+        "import torch; f = torch.compile(lambda x: torch.sin(x) + 1); print(f(torch.zeros(8)).sum().item())"
+    )
+    assert cluster.shell("worker", f'python -c "{script}"').strip().endswith("8.0")
+    assert ".so" in cluster.shell("worker", "find /cache/inductor -name '*.so' | head -n 1")
+
+
 def test_results_are_copied_to_the_host(cluster, demo):
     environment = cluster.environment
     shown = succeeded(run(["docker/results.sh"], cwd=cluster.clone, env=environment))
