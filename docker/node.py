@@ -97,8 +97,7 @@ def ray_command(role: str, folder: Path) -> list[str]:
         "temp-dir": folder,
         **PORTS,
     }
-    # No autoscaler, no Ray Client: a job brings its driver here.
-    head = ["--head", "--no-monitor", "--ray-client-server-port=0", "--port=6379", "--dashboard-host=0.0.0.0"]
+    head = ["--head", "--no-monitor", "--port=6379", "--dashboard-host=0.0.0.0"]
     place = head if role == "head" else ["--address=head:6379"]
     return ["ray", "start", "--block", *place, *(f"--{key}={value}" for key, value in options.items())]
 

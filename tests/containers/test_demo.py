@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -149,39 +148,3 @@ def test_a_second_submission_after_down_and_up_ends_within_a_minute(cluster, dem
     print(f"second submission: {took:.1f} s")
     assert took < SECOND_SECONDS and ": run (" not in log
     assert (cluster.values(), cluster.digests()) == before
-
-
-def test_every_container_restarted_goes_on_with_the_same_tokens_and_artifacts(cluster, demo):
-    """As after a reboot: the engine starts what was running, in any order."""
-    before = cluster.values(), cluster.digests()
-    names = [c["Id"] for name, c in cluster.containers().items() if not name.startswith("init")]
-    begun = time.monotonic()
-    succeeded(run(["docker", "restart", "--time", "45", *names]))
-    assert time.monotonic() - begun < 45 * len(names)
-    cluster.up()
-    assert ": run (" not in succeeded(cluster.submit())
-    assert (cluster.values(), cluster.digests()) == before
-
-
-def test_ctrl_c_ends_what_runs_in_the_foreground_within_the_grace_period(cluster, demo):
-    succeeded(cluster.compose("down"))
-    foreground = subprocess.Popen(
-        ["docker", "compose", "up", "--no-build"], cwd=cluster.clone, env=cluster.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 300
-        while "(healthy)" not in cluster.compose("ps", "worker").stdout and time.monotonic() < deadline:
-            time.sleep(2)
-        begun = time.monotonic()
-        os.killpg(foreground.pid, 2)
-        foreground.wait(timeout=90)
-        took = time.monotonic() - begun
-    finally:
-        if foreground.poll() is None:
-            foreground.kill()
-    print(f"Ctrl-C: {took:.1f} s")
-    assert took < 45
-    assert {c["State"]["Running"] for c in cluster.containers().values()} == {False}
-    cluster.up()
-    assert ": run (" not in succeeded(cluster.submit())
