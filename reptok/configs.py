@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reptok.bounds import Count, Number, Pixels, Positive, Share, Signed, Whole
+
 TOKENS = ("cls", "reg")
 TRAINABLE = ("cls", "nothing", "everything")
 GENERATOR_KINDS = ("mixer", "transformer")
@@ -31,9 +33,9 @@ class EncoderConfig:
 
     name: str = "dinov2_vitb14_reg"
     path: str | None = None
-    image_size: int = 224
+    image_size: Pixels = 224
     token: str = "cls"
-    num_tokens: int = 1
+    num_tokens: Count = 1
     trainable: str = "cls"
 
     def __post_init__(self) -> None:
@@ -59,18 +61,18 @@ class DecoderConfig:
         num_tokens: K, tokens per image.
     """
 
-    width: int = 1152
-    depth: int = 28
-    heads: int = 16
-    patch_size: int = 2
-    latent_channels: int = 4
-    latent_size: int = 32
-    mapping_width: int = 0
-    mapping_depth: int = 2
-    mapping_ff: int = 0
-    ff: int = 0
-    token_dim: int = 768
-    num_tokens: int = 1
+    width: Count = 1152
+    depth: Count = 28
+    heads: Count = 16
+    patch_size: Count = 2
+    latent_channels: Count = 4
+    latent_size: Count = 32
+    mapping_width: Whole = 0
+    mapping_depth: Count = 2
+    mapping_ff: Whole = 0
+    ff: Whole = 0
+    token_dim: Count = 768
+    num_tokens: Count = 1
 
     def __post_init__(self) -> None:
         if self.width % (8 * self.heads):
@@ -101,8 +103,8 @@ class AutoencoderConfig:
     """
 
     path: str = "stabilityai/sd-vae-ft-mse"
-    scale: float | None = None
-    shift: float | None = None
+    scale: Positive | None = None
+    shift: Signed | None = None
     sample: bool = True
 
 
@@ -135,8 +137,8 @@ class LatentTokenizerConfig:
     """
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    image_size: int = 256
-    patch_size: int = 2
+    image_size: Pixels = 256
+    patch_size: Count = 2
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatentTokenizerConfig:
@@ -166,19 +168,19 @@ class GeneratorConfig:
     """
 
     kind: str = "mixer"
-    token_dim: int = 768
-    num_tokens: int = 1
+    token_dim: Count = 768
+    num_tokens: Count = 1
     condition: str = "none"
-    num_classes: int = 0
-    condition_dropout: float = 0.1
-    num_extra_tokens: int = 0
-    num_learnable_tokens: int = 4
-    text_dim: int = 0
-    dim: int = 1280
-    depth: int = 28
-    tokens_mlp_dim: int = 0
-    channels_mlp_dim: int = 0
-    heads: int = 16
+    num_classes: Whole = 0
+    condition_dropout: Share = 0.1
+    num_extra_tokens: Whole = 0
+    num_learnable_tokens: Whole = 4
+    text_dim: Whole = 0
+    dim: Count = 1280
+    depth: Count = 28
+    tokens_mlp_dim: Whole = 0
+    channels_mlp_dim: Whole = 0
+    heads: Count = 16
     path: str = "linear"
 
     def __post_init__(self) -> None:
@@ -221,7 +223,7 @@ class TextEncoderConfig:
 
     kind: str = "clip"
     path: str = "openai/clip-vit-large-patch14"
-    max_length: int = 77
+    max_length: Count = 77
 
     def __post_init__(self) -> None:
         if self.kind not in TEXT_ENCODER_KINDS:
@@ -248,13 +250,13 @@ class VisionLanguageConfig:
     backend: str = "transformers"
     path: str = "OpenGVLab/InternVL3-1B-hf"
     revision: str | None = None
-    image_size: int | None = None
-    max_tiles: int = 1
+    image_size: Pixels | None = None
+    max_tiles: Count = 1
     prompts: tuple[str, ...] = ("Describe the image in one sentence.",)
-    captions_per_image: int = 1
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
+    captions_per_image: Count = 1
+    max_new_tokens: Count = 64
+    temperature: Number = 0.0
+    top_p: Share = 1.0
 
     def __post_init__(self) -> None:
         if self.backend not in CAPTIONER_BACKENDS:

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from reptok.bounds import Count
+
 _MARKUP = re.compile(
     r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE
 )
@@ -32,7 +34,7 @@ class AltTextConfig:
         emoji: "remove" or "keep".
     """
 
-    max_characters: int = 300
+    max_characters: Count = 300
     emoji: str = "remove"
 
     def __post_init__(self) -> None:

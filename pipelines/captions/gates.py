@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.captions.alt_text import ADDRESS
+from reptok.bounds import Count, Share, Whole
 
 REASONS: dict[str, str] = {
     "too_short": "fewer words than the limit",
@@ -71,13 +72,13 @@ class GatesConfig:
         min_repeats: So many images may have the same caption in any case.
     """
 
-    min_words: int = 3
-    max_characters: int = 500
-    max_phrase_repeats: int = 2
-    min_distinct_words: float = 0.4
+    min_words: Whole = 3
+    max_characters: Count = 500
+    max_phrase_repeats: Count = 2
+    min_distinct_words: Share = 0.4
     language: str = "en"
-    max_share: float = 0.01
-    min_repeats: int = 5
+    max_share: Share = 0.01
+    min_repeats: Whole = 5
 
     def __post_init__(self) -> None:
         if self.language and self.language not in _FUNCTION_WORDS:

@@ -8,14 +8,24 @@ The dataclasses are the schema: a key that none of them has is an error that nam
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
 
 T = TypeVar("T")
+BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
+    (Ge, "ge", operator.ge, "at least"),
+    (Gt, "gt", operator.gt, "above"),
+    (Le, "le", operator.le, "at most"),
+    (Lt, "lt", operator.lt, "below"),
+)
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -145,6 +155,8 @@ def _construct(schema: Any, values: Any, path: str) -> Any:
 def _coerce(hint: Any, value: Any, key: str) -> Any:
     """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _within(_coerce(arguments[0], value, key), arguments[1:], key)
     if origin in (Union, types.UnionType):
         return _coerce_union(arguments, value, key)
     if dataclasses.is_dataclass(hint):
@@ -160,12 +172,23 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
     if hint is Any or (hint is type(None) and value is None):
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key} must be a finite number, not {value}")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{key} must be {_type_name(hint)}, not {value!r}")
+
+
+def _within(value: Any, bounds: Sequence[Any], key: str) -> Any:
+    """The value, if it lies within the bounds that its field's type states (see `reptok/bounds.py`)."""
+    for bound in (part for group in bounds for part in (group if isinstance(group, Interval) else (group,))):
+        for kind, name, holds, words in BOUNDS:
+            if isinstance(bound, kind) and not holds(value, getattr(bound, name)):
+                raise ConfigError(f"{key} must be {words} {getattr(bound, name)}, not {value}")
+    return value
 
 
 def _coerce_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
@@ -195,7 +218,7 @@ def _coerce_sequence(origin: Any, arguments: tuple[Any, ...], values: Sequence[A
 
 def _types(schema: Any) -> dict[str, Any]:
     """Field types of a dataclass by name."""
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
 
 

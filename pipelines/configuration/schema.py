@@ -21,6 +21,7 @@ from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
+from reptok.bounds import Count, Number, Pixels, Whole
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -40,7 +41,7 @@ class DataConfig:
         import_images: The folder of pictures of the `class_conditional` workflow.
     """
 
-    image_size: int
+    image_size: Pixels
     web: CoyoConfig | None = None
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
@@ -62,9 +63,9 @@ class TrainGroup:
 
     tokenizer: TrainConfig
     generator: TrainConfig
-    preservation_weight: float = 0.1
-    draws: int = 1
-    decoder_first_steps: int = 0
+    preservation_weight: Number = 0.1
+    draws: Count = 1
+    decoder_first_steps: Whole = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
 
 from pipelines.dag import processes
 
@@ -32,9 +34,9 @@ class ClusterConfig:
     """
 
     address: str | None = None
-    num_cpus: float | None = None
-    num_gpus: float = 0.0
-    object_store_bytes: int = 256 * 2**20
+    num_cpus: Annotated[float, Gt(0)] | None = None
+    num_gpus: Annotated[float, Ge(0)] = 0.0
+    object_store_bytes: Annotated[int, Ge(80 * 2**20)] = 256 * 2**20
 
     @property
     def joins(self) -> str | None:

@@ -17,7 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from annotated_types import Ge
 
 from pipelines.dag import cluster, own_process
 from pipelines.dag.fingerprint import canonical_json
@@ -56,9 +58,9 @@ class Shard:
 class WorkerResources:
     """How many actors work on the shards, and what each occupies."""
 
-    workers: int = 2
-    cpus: float = 1.0
-    gpus: float = 0.0
+    workers: Annotated[int, Ge(1)] = 2
+    cpus: Annotated[float, Ge(0)] = 1.0
+    gpus: Annotated[float, Ge(0)] = 0.0
 
 
 class ShardJob(ABC):
@@ -308,6 +310,9 @@ def _report(lost: Sequence[Shard], failures: Mapping[int, str], total: int) -> s
 
 
 def _described(error: BaseException) -> str:
-    """Type, message, and file and line of the innermost frame."""
+    """Type, message, file and line of the innermost frame, and the notes; of a group, its first member's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+    return " ".join([f"{type(error).__name__}: {error} ({place})", *getattr(error, "__notes__", ())])

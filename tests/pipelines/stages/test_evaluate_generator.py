@@ -1,6 +1,7 @@
 import shutil
 import zlib
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.evaluation.results import Evaluation
-from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
+from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig, SolverName
 from reptok.configs import EncoderConfig, TextEncoderConfig
+from reptok.flow.solver import SOLVERS
 from reptok.metrics.clip_score import ClipScore
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_generator, load_tokenizer
@@ -79,7 +81,7 @@ def test_a_given_encoder_judges_in_the_place_of_the_models_own(small_world, run_
     assert distance("other", replace(own, path=str(other))) != pytest.approx(without, rel=1e-2)
 
 
-def test_clip_sees_the_samples_that_the_pipeline_makes(small_world, run_stage, text_encoder, monkeypatch):
+def test_clip_sees_what_the_pipeline_makes(small_world, run_stage, text_encoder, monkeypatch, tmp_path):
     """In [-1, 1], each with its own caption and from its own seed."""
     seen = []
 
@@ -99,7 +101,7 @@ def test_clip_sees_the_samples_that_the_pipeline_makes(small_world, run_stage, t
         return Watching(Colours(), lambda texts: torch.zeros(len(texts)), 8, [0.5] * 3, [0.5] * 3)
 
     monkeypatch.setattr(ClipScore, "from_weights", load)
-    settings = {"guidance": (1.5,), "text_encoder": text_encoder, "clip_weights": "some"}
+    settings = {"guidance": (1.5,), "text_encoder": text_encoder, "clip_weights": str(tmp_path)}
     evaluate(small_world, run_stage, **settings)
     images, texts = torch.cat([images for images, _ in seen]), [text for _, found in seen for text in found]
     assert len(images) == len(texts) == 12 and texts[0] == "a photo of <b>brick</b>"
@@ -125,3 +127,7 @@ def test_a_text_generator_without_its_language_model_is_refused(small_world, run
         evaluate(small_world, run_stage)
     with pytest.raises(ValueError, match="guidance"):
         EvaluateGeneratorConfig(guidance=())
+
+
+def test_the_configuration_knows_every_solver():
+    assert get_args(SolverName) == SOLVERS
