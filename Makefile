@@ -23,8 +23,8 @@ help:  ## list the targets
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing into $(VENV) ..."
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@test -x $(PY) || $(PYTHON) -P -m venv $(VENV)
+	@test -x $(UV) || $(PY) -P -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --allow-empty-requirements requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
 	@touch $@
@@ -39,10 +39,10 @@ plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)
 
 test: $(VENV)/.ready  ## the tests (ARGS="-k name" selects)
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
-	@OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff and mypy
 	@$(VENV)/bin/ruff check .
@@ -56,7 +56,7 @@ submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (addr
 	@$(PY) infra/ray/submit.py $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
-	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -P -m benchmarks $(ARGS)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock

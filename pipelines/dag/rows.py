@@ -11,6 +11,8 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 
+from pipelines.dag.redaction import redacted
+
 INTERNAL = "internal_"
 BORNE, BORNE_PART = 3, 0.01
 """Rows of a shard that may fail unforeseen: so many, or this part of them if that is more."""
@@ -74,7 +76,8 @@ class RowErrors:
             raise error
         line = f"{_shown(row)}: {type(error).__name__}: {_shown(str(error))}"
         trace = "".join(traceback.format_tb(error.__traceback__))
-        print(f"  {self.shard}: an unforeseen failure of {line}\n{trace}", file=sys.stderr, flush=True)
+        said = redacted(f"  {self.shard}: an unforeseen failure of {line}\n{trace}")
+        print(said, file=sys.stderr, flush=True)
         self.found.append(line)
         borne = max(BORNE, int(BORNE_PART * self.rows))
         if len(self.found) > borne:
