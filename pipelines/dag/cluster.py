@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.dag import processes
+from pipelines.dag.metrics import board
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
@@ -81,6 +82,7 @@ def ensure() -> None:
             _keeper.submit(_init).result()
             _quieten()
             _ours = True
+        board.publish()
 
 
 def shutdown() -> None:
@@ -90,6 +92,7 @@ def shutdown() -> None:
         if _ours:
             import ray
 
+            board.flush()
             ray.shutdown()
             _ours = False
 

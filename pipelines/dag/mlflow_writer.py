@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.dag.metrics import board
+
 QUEUE_LIMIT = 10_000
 BATCH_LIMIT = 1000  # metrics in one call, MLflow's own limit
 RETRY_SECONDS = (0.5, 2.0)
@@ -73,6 +75,7 @@ class MlflowWriter:
         try:
             self._queue.put_nowait(job)
         except queue.Full:
+            board.tracking_dropped("queue_full")
             self._warn("the queue to the tracking server is full")
 
     @property
@@ -102,6 +105,7 @@ class MlflowWriter:
                     except Exception as error:
                         self._away_since = self._away_since or time.monotonic()
                         if wait is None or self.away:
+                            board.tracking_dropped("server_away", len(taken))
                             self._warn(f"{type(error).__name__}: {_first_line(error)}")
                             break
                         time.sleep(wait)

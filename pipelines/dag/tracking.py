@@ -6,11 +6,12 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.dag.metrics import board
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
 from pipelines.dag.storage import LocalFolder, open_folder
@@ -50,9 +51,11 @@ class StageLog:
         self._writer = writer
         self._run = run or Run()
         self._progress = Progress(stage)
+        self._counted = False
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record scalars; non-finite ones are recorded as they are."""
+        board.curves(self._progress.stage, values, step)
         if self._writer and values:
             now = int(time.time() * 1000)
             entries = [(_key(k), float(v), now, step or 0) for k, v in values.items()]
@@ -98,7 +101,13 @@ class StageLog:
 
     def progress(self, done: float, total: float, unit: str = "rows") -> None:
         """Print rows, rate and time left, now and then."""
+        board.progress(self._progress.stage, done, total)
         self._progress.update(done, total, unit)
+
+    def rows(self, stats: Mapping[str, float], size: float = 0, reasons: Collection[str] = ()) -> None:
+        """Count the rows of a shard by their fate (see `Board.rows`)."""
+        self._counted = True
+        board.rows(self._progress.stage, stats, size, reasons)
 
     def handle(self, wait_seconds: float = 120.0) -> RunHandle | None:
         """What `attach` needs in another process; None when tracking is off or away."""
@@ -186,6 +195,8 @@ class Tracker:
         self, log: StageLog, stats: Mapping[str, float], manifest: str | None, status: str
     ) -> None:
         """Record stats and manifest (its JSON) and end the stage's run."""
+        if not log._counted:  # a stage without shards
+            log.rows(stats)
         log.metrics({key: value for key, value in stats.items() if math.isfinite(value)})
         if manifest:
             log.text("manifest.json", manifest)
