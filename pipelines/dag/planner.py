@@ -94,6 +94,12 @@ def artifact_of(stage: Stage, inputs: Mapping[str, Artifact], root: str) -> Arti
     return Artifact(stage.output, identity, open_folder(root).url_of(f"{stage.output}/{identity}"))
 
 
+def workflow_digest(stages: Sequence[Stage]) -> str:
+    """What identifies a configuration: the digest of all its stages, whichever of them an invocation runs."""
+    parts = {stage.name: (stage.version, stage.config, stage.inputs) for stage in stages}
+    return fingerprint("workflow", 0, parts, {})
+
+
 def is_published(artifact: Artifact) -> bool:
     """Whether the artifact has its manifest."""
     return artifact.folder.exists(MANIFEST)

@@ -18,7 +18,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
 from pipelines.dag.metrics import board
-from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan
+from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan, workflow_digest
 from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
@@ -38,11 +38,13 @@ def run(
     force: str | None = None,
     cluster: ClusterConfig | None = None,
     tracking: TrackingConfig | None = None,
+    name: str = "workflow",
 ) -> list[StageResult]:
     """Run the workflow and return what became of every stage, in order.
 
     A failing stage stops its descendants ("blocked"); the others finish. See `planner.plan` for `until`,
-    `only` and `force`. When nothing has to run, neither Ray nor MLflow is even imported.
+    `only` and `force`; `name` is what MLflow calls the run. When nothing has to run, neither Ray nor MLflow is
+    even imported.
 
     Raises:
         GraphError: the stages do not form a workflow; nothing was started.
@@ -56,7 +58,13 @@ def run(
     load([p.stage for p in planned])
     cluster = cluster or ClusterConfig()
     ray_cluster.configure(cluster)
-    tracker = Tracker(tracking or TrackingConfig(), root, {"git_commit": git_commit()})
+    tracker = Tracker(
+        tracking or TrackingConfig(),
+        root,
+        {"git_commit": git_commit()},
+        configuration=workflow_digest(stages),
+        name=name,
+    )
     others = set(processes.children())
     try:
         results = _Schedule(planned, root, cluster, tracker).run()
