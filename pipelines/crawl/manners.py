@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.dag.fingerprint import insignificant
+from reptok.bounds import Count, Number, Positive, Whole
 
 AGENT = "RepTokBot"
 """The name under which robots.txt and X-Robots-Tag may address this robot."""
@@ -33,22 +34,22 @@ class FetchConfig:
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
 
-    attempt_seconds: float = 8.0
-    total_seconds: float = 30.0
-    max_bytes: int = 20 * 1024 * 1024
-    max_header_bytes: int = 8190
-    max_redirects: int = 5
-    retries: int = 2
-    backoff_seconds: float = 0.5
+    attempt_seconds: Positive = 8.0
+    total_seconds: Positive = 30.0
+    max_bytes: Count = 20 * 1024 * 1024
+    max_header_bytes: Count = 8190
+    max_redirects: Whole = 5
+    retries: Whole = 2
+    backoff_seconds: Number = 0.5
     contact: str = ""
     respect_robots: bool = True
     respect_tags: bool = True
     allow_hosts: tuple[str, ...] = ()
-    concurrency: int = insignificant(64)
-    per_host: int = insignificant(8)
-    host_rate: float = insignificant(10.0)
-    host_failures: int = 10
-    host_pause_seconds: float = 60.0
+    concurrency: Count = insignificant(64)
+    per_host: Count = insignificant(8)
+    host_rate: Number = insignificant(10.0)
+    host_failures: Count = 10
+    host_pause_seconds: Number = 60.0
 
     @property
     def user_agent(self) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from PIL import Image
 
 from pipelines.crawl.decode import Bounds, Decoded, decode
 from pipelines.crawl.phash import perceptual_hash
+from reptok.bounds import Count, Pixels, Quality, Whole
 
 MODES = ("center_crop", "keep_ratio", "keep_ratio_largest", "border", "no")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
@@ -37,12 +40,12 @@ class ResizeConfig:
     """
 
     mode: str = "center_crop"
-    image_size: int = 256
-    quality: int = 95
+    image_size: Pixels = 256
+    quality: Quality = 95
     subsampling: str = "4:2:0"
-    min_size: int = 64
-    max_aspect_ratio: float = 3.0
-    max_pixels: int = 50_000_000
+    min_size: Whole = 64
+    max_aspect_ratio: Annotated[float, Ge(1)] = 3.0
+    max_pixels: Count = 50_000_000
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("subsampling", SUBSAMPLINGS)):

@@ -18,7 +18,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
 from pipelines.dag.metrics import board
-from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan, workflow_digest
+from pipelines.dag.planner import PlannedStage, outdated_inputs, plan, workflow_digest
 from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
@@ -43,8 +43,8 @@ def run(
     """Run the workflow and return what became of every stage, in order.
 
     A failing stage stops its descendants ("blocked"); the others finish. See `planner.plan` for `until`,
-    `only` and `force`; `name` is what MLflow calls the run. When nothing has to run, neither Ray nor MLflow is
-    even imported.
+    `only` and `force`; `name` is what MLflow calls the run. When nothing has to run, neither Ray nor MLflow
+    is even imported.
 
     Raises:
         GraphError: the stages do not form a workflow; nothing was started.
@@ -186,6 +186,6 @@ class _Schedule:
 
 def _is_current(planned: PlannedStage) -> bool:
     """Whether the stage's artifact is published and made from the inputs as they are now."""
-    if planned.forced or not is_published(planned.artifact):
+    if planned.forced or not planned.artifact.published:
         return False
     return not outdated_inputs(planned.artifact, planned.inputs)

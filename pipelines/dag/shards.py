@@ -17,7 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
+
+from annotated_types import Ge
 
 from pipelines.dag import cluster, own_process
 from pipelines.dag.fingerprint import canonical_json
@@ -56,9 +58,9 @@ class Shard:
 class WorkerResources:
     """How many actors work on the shards, and what each occupies."""
 
-    workers: int = 2
-    cpus: float = 1.0
-    gpus: float = 0.0
+    workers: Annotated[int, Ge(1)] = 2
+    cpus: Annotated[float, Ge(0)] = 1.0
+    gpus: Annotated[float, Ge(0)] = 0.0
 
 
 class ShardJob(ABC):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipelines.dag.metrics import board
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
@@ -268,19 +267,9 @@ class Tracker:
 
 
 def tracking_uri(config: TrackingConfig, root: str) -> str:
-    """The URI that `config` means for an artifact store at `root`.
-
-    Raises:
-        ValueError: it holds a password, which would get into logs.
-    """
+    """The URI that `config` means for an artifact store at `root`."""
     chosen = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if chosen:
-        if urlsplit(chosen).password:
-            raise ValueError(
-                "the tracking URI must not hold a password; put it into ~/.mlflow/credentials (an ini file: "
-                "[mlflow] mlflow_tracking_username, mlflow_tracking_password), or into "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            )
         return chosen.replace("{root}", root)
     folder = open_folder(root)
     place = folder.path() if isinstance(folder, LocalFolder) else Path.cwd()

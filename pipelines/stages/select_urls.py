@@ -20,6 +20,7 @@ from pipelines.urls.duplicates import MAX_DISTANCE, Neighbours
 from pipelines.urls.rules import Filters, image_hashes, make_rules
 from pipelines.urls.source import find_sources, read_source
 from pipelines.urls.survey import Dedup, Survey
+from reptok.bounds import Count, Whole
 from reptok.data import columns
 
 KEY_DIGITS = 12
@@ -50,11 +51,11 @@ class SelectUrlsConfig:
     filters: Filters = field(default_factory=Filters)
     opt_out: str = insignificant("")
     held_out: str = insignificant("")
-    held_out_distance: int = 4
+    held_out_distance: Whole = 4
     dedup_url: bool = True
     dedup_image: bool = True
-    dedup_distance: int = 0
-    rows_per_shard: int = 10_000
+    dedup_distance: Whole = 0
+    rows_per_shard: Count = 10_000
     lists_digest: str = ""
 
     def __post_init__(self) -> None:

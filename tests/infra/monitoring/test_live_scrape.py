@@ -23,6 +23,7 @@ start_head
 prometheus --config.file=$HOME/prometheus.yml --web.config.file=$HOME/web.yml \\
     --storage.tsdb.path=$HOME/tsdb --web.listen-address=127.0.0.1:9090 > $HOME/prometheus.log 2>&1 &
 PROMETHEUS=$!
+export PYTHONPATH=$PYTHONPATH:$PWD/tests/pipelines/dag
 $PYTHON tests/infra/monitoring/live_driver.py $HOME > $HOME/driver.log 2>&1 &
 DRIVER=$!
 $PYTHON $HOME/ask.py > $HOME/found.json
@@ -78,6 +79,7 @@ def test_every_registered_metric_arrives(home):
     done = namespace.run(SCRIPT, home, seconds=400)
     logs = "".join(path.read_text()[-3000:] for path in home.glob("*.log"))
     assert "driver ended with 0" in done.stdout, done.stdout + done.stderr + logs
+    assert "error:" not in (home / "driver.log").read_text(), logs
     told = json.loads((home / "found.json").read_text())
     assert set(exported) - set(told["found"]) == set(), logs
 

@@ -149,15 +149,6 @@ def test_a_large_file_is_recorded_by_reference(database, tmp_path, monkeypatch):
     assert reference == {"uri": (tmp_path / "large.bin").as_uri(), "size": 11}
 
 
-@pytest.mark.parametrize("uri", ["http://me:pw@host:5000", "postgresql://me:pw@host/mlflow"])
-def test_a_password_in_the_uri_is_refused_and_not_repeated(tmp_path, uri, monkeypatch):
-    for config, variable in ((TrackingConfig(uri=uri), ""), (TrackingConfig(), uri)):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-        with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as refused:
-            runner.run([Toy("a")], root=str(tmp_path), tracking=config)
-        assert "pw" not in str(refused.value).replace("password", "").replace("PASSWORD", "")
-
-
 @pytest.mark.parametrize("where", ["file", "environment"])
 def test_credentials_reach_the_server_and_nothing_else(tmp_path, where, monkeypatch, capfd):
     """A server that asks for a login: MLflow's own file or environment has it, no output and no record."""
