@@ -125,7 +125,7 @@ class LocalFolder(Folder):
         for directory, _, names in os.walk(self.url):
             for name in names:
                 path = Path(directory, name)
-                if not name.endswith(TEMPORARY_SUFFIX):
+                if not name.endswith(TEMPORARY_SUFFIX) and path.is_file():
                     found[path.relative_to(self.url).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
 
