@@ -9,13 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipelines.crawl.decode import Bounds, Decoded, decode
+from pipelines.crawl.decode import Bounds, Decoded, Header
+from pipelines.crawl.memory import MemoryBudget
 from pipelines.crawl.phash import perceptual_hash
+from pipelines.crawl.reasons import Failure
+from pipelines.dag.bounds import check_bounds
 
 MODES = ("center_crop", "keep_ratio", "keep_ratio_largest", "border", "no")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 SCALED_DECODE_MARGIN = 1.25
 """A scaled decode keeps this many times the target's pixels per side; with fewer it would be seen."""
+
+MAX_SIDE = 65_500
+"""Pixels; no JPEG has longer sides."""
+_RESULT_BYTES = 16  # of memory per pixel: scaled, cropped, as an image, as a file
 
 _BY_THE_SHORTER_SIDE = ("center_crop", "keep_ratio")
 
@@ -34,6 +41,7 @@ class ResizeConfig:
         min_size: least pixels of the original's shorter side.
         max_aspect_ratio: largest ratio of longer to shorter side.
         max_pixels: most pixels of the original, judged by its header.
+        max_memory_bytes: most memory that decoding and resizing take at a time, over all threads of a worker.
     """
 
     mode: str = "center_crop"
@@ -43,6 +51,7 @@ class ResizeConfig:
     min_size: int = 64
     max_aspect_ratio: float = 3.0
     max_pixels: int = 50_000_000
+    max_memory_bytes: int = 512 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("subsampling", SUBSAMPLINGS)):
@@ -50,6 +59,16 @@ class ResizeConfig:
                 raise ValueError(
                     f"resize {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
                 )
+        check_bounds(
+            self,
+            "resize",
+            image_size=(1, 16_384),
+            quality=(1, 100),
+            min_size=(0, MAX_SIDE),
+            max_aspect_ratio=(1, MAX_SIDE),
+            max_pixels=(1, 1 << 30),
+            max_memory_bytes=(1 << 20, 1 << 40),
+        )
 
     @property
     def bounds(self) -> Bounds:
@@ -82,36 +101,68 @@ class Picture:
     phash: str
 
 
-def resize(data: bytes, config: ResizeConfig) -> Picture:
+def resize(data: bytes, config: ResizeConfig, memory: MemoryBudget | None = None) -> Picture:
     """Decode an image of any kind and make the JPEG of it.
 
+    Args:
+        data: a whole file.
+        config: what to make.
+        memory: what this may take, if other threads do the same; by default all that `config` allows.
+
     Raises:
-        Failure: see `decode`.
+        Failure: see `Header`, and too_much_memory, truncated or undecodable.
     """
-    decoded = _decoded(data, config)
-    image = Image.fromarray(_fitted(decoded, config))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=config.quality, subsampling=config.subsampling)
-    jpg = file.getvalue()
-    return Picture(
-        jpg=jpg,
-        width=image.width,
-        height=image.height,
-        original_width=decoded.width,
-        original_height=decoded.height,
-        sha256=hashlib.sha256(jpg).hexdigest(),
-        phash=perceptual_hash(image),
-    )
+    header, budget = _header(data, config), memory or MemoryBudget(config.max_memory_bytes)
+    with budget.taken(_bytes_to_resize(header, config)):
+        decoded = header.decode()
+        image = Image.fromarray(_fitted(decoded, config))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=config.quality, subsampling=config.subsampling)
+        jpg = file.getvalue()
+        return Picture(
+            jpg=jpg,
+            width=image.width,
+            height=image.height,
+            original_width=decoded.width,
+            original_height=decoded.height,
+            sha256=hashlib.sha256(jpg).hexdigest(),
+            phash=perceptual_hash(image),
+        )
 
 
 def resized(data: bytes, config: ResizeConfig) -> np.ndarray:
     """The pixels that `resize` encodes, uint8 (H, W, 3)."""
-    return _fitted(_decoded(data, config), config)
+    return _fitted(_header(data, config).decode(), config)
 
 
-def _decoded(data: bytes, config: ResizeConfig) -> Decoded:
-    enough = round(SCALED_DECODE_MARGIN * config.image_size) if config.mode != "no" else None
-    return decode(data, config.bounds, enough)
+def _header(data: bytes, config: ResizeConfig) -> Header:
+    header = Header(data, config.bounds)
+    if config.mode != "no":
+        header.shrink(round(SCALED_DECODE_MARGIN * config.image_size))
+    return header
+
+
+def _scaled_sides(width: int, height: int, config: ResizeConfig) -> tuple[int, int]:
+    """Width and height after scaling, before a crop or a border."""
+    if config.mode == "no":
+        return width, height
+    judge = min if config.mode in _BY_THE_SHORTER_SIDE else max
+    scale = config.image_size / judge(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _bytes_to_resize(header: Header, config: ResizeConfig) -> int:
+    """The most memory that the picture takes on its way.
+
+    Raises:
+        Failure: too_elongated, if the result would be too long for a JPEG.
+    """
+    width, height = _scaled_sides(header.width, header.height, config)
+    if max(width, height) > MAX_SIDE:
+        raise Failure("too_elongated", f"{width} x {height} when resized")
+    side = config.image_size
+    result = max(width * height, side * side if config.mode == "border" else 0)
+    return header.bytes_to_decode + _RESULT_BYTES * result
 
 
 def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:
@@ -119,12 +170,9 @@ def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:
     if config.mode == "no":
         return decoded.pixels
     side = config.image_size
-    judge = min if config.mode in _BY_THE_SHORTER_SIDE else max
-    scale = side / judge(decoded.width, decoded.height)
     pixels = _scaled(
         decoded.pixels,
-        max(1, round(decoded.width * scale)),
-        max(1, round(decoded.height * scale)),
+        *_scaled_sides(decoded.width, decoded.height, config),
         smooth=decoded.pixels.shape[1] < decoded.width,
     )
     height, width = pixels.shape[:2]

@@ -79,8 +79,8 @@ class RowErrors:
         borne = max(BORNE, int(BORNE_PART * self.rows))
         if len(self.found) > borne:
             raise RowsFailed(
-                f"more than {borne} of the {self.rows} rows of {self.shard} failed for no known reason, which "
-                f"is a fault of this program or machine: {'; '.join(self.found[:SHOWN])}"
+                f"more than {borne} of the {self.rows} rows of {self.shard} failed for no known reason: a "
+                f"fault of this program or machine. {'; '.join(self.found[:SHOWN])}"
             ) from error
         return INTERNAL + type(error).__name__
 

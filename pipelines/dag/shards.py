@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from pipelines.dag import cluster, own_process
+from pipelines.dag.bounds import check_bounds
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.workspace import SCRATCH, Workspace
@@ -59,6 +60,9 @@ class WorkerResources:
     workers: int = 2
     cpus: float = 1.0
     gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "workers", workers=(1, 100_000), cpus=(0, 10_000), gpus=(0, 1000))
 
 
 class ShardJob(ABC):
