@@ -37,7 +37,7 @@ class StoredSamples:
 
     def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> Batch:
         """Sample numbers (B,), latents float32 (B, 4, 32, 32), tokens float32 (B, 768)."""
-        latents, tokens = (gather(self._shards, name, samples, flipped) for name in SHAPES)
+        latents, tokens = (gather(self._shards, name, samples, flipped).float() for name in SHAPES)
         return samples, latents, tokens
 
 

@@ -16,6 +16,7 @@ from examples.photographs.faults import FAULTS, HOSTS, PHOTOS, ROBOTS, Row, Web
 from examples.photographs.photographs import Split, sample_crop
 from examples.photographs.subjects import SUBJECTS
 from pipelines.crawl.phash import perceptual_hash
+from reptok.bounds import Count, Share, Whole
 
 SCHEMA = pa.schema(
     [("id", pa.int64()), ("url", pa.string()), ("text", pa.string())]
@@ -46,11 +47,11 @@ class CoyoConfig:
         seed: draws everything.
     """
 
-    images: int = 2000
-    fault_fraction: float = 0.12
-    val_fraction: float = 0.15
-    slow_urls: int = 2
-    seed: int = 0
+    images: Count = 2000
+    fault_fraction: Share = 0.12
+    val_fraction: Share = 0.15
+    slow_urls: Whole = 2
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         if self.images < 1 or not 0 < self.val_fraction < 1 or not 0 <= self.fault_fraction <= 1:

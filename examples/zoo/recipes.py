@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.dag.fingerprint import insignificant
+from reptok.bounds import Count, Number, Pixels, Positive, Share, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +25,16 @@ class Recipe:
         checkpoint_seconds: shortest time between two checkpoints.
     """
 
-    seed: int = 0
-    crops_per_subject: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    threads: int = 1
-    log_every: int = insignificant(10)
-    checkpoint_seconds: float = insignificant(60.0)
+    seed: Whole = 0
+    crops_per_subject: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_steps: Whole
+    weight_decay: Number = 0.0
+    clip_norm: Positive = 1.0
+    threads: Count = 1
+    log_every: Count = insignificant(10)
+    checkpoint_seconds: Number = insignificant(60.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,16 @@ class AutoencoderRecipe(Recipe):
         validation_per_subject: validation crops for the figures.
     """
 
-    block_out_channels: tuple[int, ...] = (8, 24, 64, 120)
-    crops_per_subject: int = 800
-    steps: int = 1500
-    batch_size: int = 8
-    learning_rate: float = 6e-4
-    warmup_steps: int = 60
-    kl_weight: float = 5e-4
-    ema_decay: float = 0.995
-    validation_per_subject: int = 20
-    log_every: int = insignificant(25)
+    block_out_channels: tuple[Count, ...] = (8, 24, 64, 120)
+    crops_per_subject: Count = 800
+    steps: Count = 1500
+    batch_size: Count = 8
+    learning_rate: Positive = 6e-4
+    warmup_steps: Whole = 60
+    kl_weight: Number = 5e-4
+    ema_decay: Share = 0.995
+    validation_per_subject: Count = 20
+    log_every: Count = insignificant(25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,12 @@ class EncoderPhase:
         colours_weight: weight of the histogram's mean squared error, with a uniform histogram's bins at 1.
     """
 
-    steps: int
-    kept_share: float = 1.0
-    momentum: float = 0.99
-    spread_weight: float = 0.1
-    layout_weight: float = 5.0
-    colours_weight: float = 2.0
+    steps: Count
+    kept_share: Share = 1.0
+    momentum: Share = 0.99
+    spread_weight: Number = 0.1
+    layout_weight: Number = 5.0
+    colours_weight: Number = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,34 +98,34 @@ class EncoderRecipe(Recipe):
         bank_per_subject, queries_per_subject: crops for the k-nearest-neighbour figures.
     """
 
-    image_size: int = 64
-    patch_size: int = 16
-    width: int = 192
-    depth: int = 5
-    heads: int = 12
-    registers: int = 4
-    layer_scale: float = 1.0
-    position_std: float = 0.3
-    crop_size: int = 96
-    crops_per_subject: int = 500
-    smallest_view: float = 0.6
-    colour_jitter: float = 0.1
-    layout_size: int = 16
-    prototypes: int = 128
+    image_size: Pixels = 64
+    patch_size: Count = 16
+    width: Count = 192
+    depth: Count = 5
+    heads: Count = 12
+    registers: Whole = 4
+    layer_scale: Number = 1.0
+    position_std: Number = 0.3
+    crop_size: Pixels = 96
+    crops_per_subject: Count = 500
+    smallest_view: Share = 0.6
+    colour_jitter: Share = 0.1
+    layout_size: Count = 16
+    prototypes: Count = 128
     phases: tuple[EncoderPhase, ...] = (
         EncoderPhase(steps=2600, momentum=0.98, spread_weight=0.02, layout_weight=15.0, colours_weight=0.0),
         EncoderPhase(steps=450),
         EncoderPhase(steps=700, kept_share=0.5),
     )
-    batch_size: int = 24
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.04
-    clip_norm: float = 3.0
-    teacher_temperature: float = 0.05
-    centre_momentum: float = 0.7
-    bank_per_subject: int = 60
-    queries_per_subject: int = 30
+    batch_size: Count = 24
+    learning_rate: Positive = 1e-3
+    warmup_steps: Whole = 100
+    weight_decay: Number = 0.04
+    clip_norm: Positive = 3.0
+    teacher_temperature: Positive = 0.05
+    centre_momentum: Share = 0.7
+    bank_per_subject: Count = 60
+    queries_per_subject: Count = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,20 +140,20 @@ class TextEncoderRecipe(Recipe):
         temperature: of the contrastive softmax.
     """
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    max_length: int = 32
-    word_dropout: float = 0.15
-    crops_per_subject: int = 40
-    temperature: float = 0.1
-    steps: int = 400
-    batch_size: int = 54
-    learning_rate: float = 1e-3
-    warmup_steps: int = 40
-    weight_decay: float = 0.05
-    log_every: int = insignificant(20)
-    checkpoint_seconds: float = insignificant(30.0)
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    max_length: Count = 32
+    word_dropout: Share = 0.15
+    crops_per_subject: Count = 40
+    temperature: Positive = 0.1
+    steps: Count = 400
+    batch_size: Count = 54
+    learning_rate: Positive = 1e-3
+    warmup_steps: Whole = 40
+    weight_decay: Number = 0.05
+    log_every: Count = insignificant(20)
+    checkpoint_seconds: Number = insignificant(30.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,29 +173,29 @@ class CaptionerRecipe(Recipe):
         measured_per_subject: crops for the figures.
     """
 
-    image_size: int = 64
-    patch_size: int = 16
-    vision_width: int = 192
-    vision_depth: int = 4
-    vision_heads: int = 12
-    width: int = 128
-    depth: int = 2
-    heads: int = 4
-    max_length: int = 64
+    image_size: Pixels = 64
+    patch_size: Count = 16
+    vision_width: Count = 192
+    vision_depth: Count = 4
+    vision_heads: Count = 12
+    width: Count = 128
+    depth: Count = 2
+    heads: Count = 4
+    max_length: Count = 64
     prompts: tuple[str, ...] = ("describe the image in one sentence.", "what does the picture show?")
-    crop_size: int = 96
-    smallest_view: float = 0.5
-    colour_jitter: float = 0.3
-    crops_per_subject: int = 1000
-    batch_size: int = 36
-    steps: int = 5000
-    learning_rate: float = 1e-3
-    vision_rate: float = 0.4
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-    ema_decay: float = 0.998
-    measured_per_subject: int = 30
-    log_every: int = insignificant(20)
+    crop_size: Pixels = 96
+    smallest_view: Share = 0.5
+    colour_jitter: Share = 0.3
+    crops_per_subject: Count = 1000
+    batch_size: Count = 36
+    steps: Count = 5000
+    learning_rate: Positive = 1e-3
+    vision_rate: Number = 0.4
+    warmup_steps: Whole = 100
+    weight_decay: Number = 0.05
+    ema_decay: Share = 0.998
+    measured_per_subject: Count = 30
+    log_every: Count = insignificant(20)
 
     @property
     def image_tokens(self) -> int:

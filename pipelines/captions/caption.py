@@ -15,6 +15,7 @@ from pipelines.captions.gates import GatesConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
 from pipelines.encoding.device import ComputeConfig
+from reptok.bounds import Count, Share, Whole
 from reptok.configs import VisionLanguageConfig
 
 MODEL, ALT_TEXT, FALLBACK = "model", "alt_text", "fallback"
@@ -43,15 +44,15 @@ class CaptionerConfig:
     """
 
     model: VisionLanguageConfig | None = None
-    mix: float = 0.0
-    val_mix: float | None = None
+    mix: Share = 0.0
+    val_mix: Share | None = None
     alt_text: AltTextConfig = field(default_factory=AltTextConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     fallback: str = ""
-    seed: int = 0
-    limit_samples: int | None = None
-    attempts: int = 3
-    max_failed: float = 0.1
+    seed: Whole = 0
+    limit_samples: Count | None = None
+    attempts: Count = 3
+    max_failed: Share = 0.1
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     workers: WorkerResources = insignificant(factory=WorkerResources)
 

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.captions.alt_text import ADDRESS
+from reptok.bounds import Count, Share, Whole
 
+MAX_READ = 20_000
+"""A longer caption is refused unread."""
 REASONS: dict[str, str] = {
     "too_short": "fewer words than the limit",
     "too_long": "more characters than the limit",
@@ -32,7 +35,7 @@ REASONS: dict[str, str] = {
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _MARKUP = re.compile(
     r"</?[a-zA-Z!][^<>]*>|<\|[^|]*\|>|&(?:[a-z]{2,8}|#\d+);|\*\*|__|```|^\s*(?:#{1,6}|[-*+]|\d+[.)])\s"
-    r"|!?\[[^\]]*\]\([^)]*\)|\\[a-z]+\{|\n",
+    r"|!?\[[^\[\]]*+\]\([^()]*+\)|\\[a-z]+\{|\n",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -71,13 +74,13 @@ class GatesConfig:
         min_repeats: So many images may have the same caption in any case.
     """
 
-    min_words: int = 3
-    max_characters: int = 500
-    max_phrase_repeats: int = 2
-    min_distinct_words: float = 0.4
+    min_words: Whole = 3
+    max_characters: Count = 500
+    max_phrase_repeats: Count = 2
+    min_distinct_words: Share = 0.4
     language: str = "en"
-    max_share: float = 0.01
-    min_repeats: int = 5
+    max_share: Share = 0.01
+    min_repeats: Whole = 5
 
     def __post_init__(self) -> None:
         if self.language and self.language not in _FUNCTION_WORDS:
@@ -91,6 +94,8 @@ class GatesConfig:
 
 def refusal_reason(caption: str, config: GatesConfig) -> str | None:
     """The first gate that a caption does not pass, or None."""
+    if len(caption) > MAX_READ:
+        return "too_long"
     words = [word.lower() for word in _WORD.findall(caption)]
     if _MARKUP.search(caption):
         return "markup"

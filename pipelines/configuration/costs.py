@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.dag.planner import PlannedStage
+from reptok.bounds import Count, Number, Positive, Share, Whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,11 @@ class StageRate:
         bytes_out: Bytes stored per row that goes on.
     """
 
-    rate: float
+    rate: Positive
     unit: Literal["cpu", "gpu"]
-    keep: float = 1.0
-    bytes_in: float = 0.0
-    bytes_out: float = 0.0
+    keep: Share = 1.0
+    bytes_in: Number = 0.0
+    bytes_out: Number = 0.0
 
     def __post_init__(self) -> None:
         if self.rate <= 0 or not 0 < self.keep <= 1:
@@ -52,14 +53,14 @@ class EstimateConfig:
         stages: Rates by the stage's name; a stage without one costs nothing.
     """
 
-    nodes: int
-    cpus_per_node: int
-    gpus_per_node: int
-    network_gbit_per_node: float
-    price_per_node_hour: float = 0.0
-    price_per_terabyte_month: float = 0.0
+    nodes: Count
+    cpus_per_node: Whole
+    gpus_per_node: Whole
+    network_gbit_per_node: Positive
+    price_per_node_hour: Number = 0.0
+    price_per_terabyte_month: Number = 0.0
     currency: str = "USD"
-    rows: int
+    rows: Count
     stages: Mapping[str, StageRate] = field(default_factory=dict)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from examples.photographs.coyo import CoyoConfig
 from examples.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
 from pipelines.captions.caption import CaptionerConfig
 from pipelines.configuration.costs import EstimateConfig
+from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
@@ -21,6 +22,7 @@ from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
+from reptok.bounds import Count, Number, Pixels, Whole
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -40,7 +42,7 @@ class DataConfig:
         import_images: The folder of pictures of the `class_conditional` workflow.
     """
 
-    image_size: int
+    image_size: Pixels
     web: CoyoConfig | None = None
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
@@ -62,9 +64,9 @@ class TrainGroup:
 
     tokenizer: TrainConfig
     generator: TrainConfig
-    preservation_weight: float = 0.1
-    draws: int = 1
-    decoder_first_steps: int = 0
+    preservation_weight: Number = 0.1
+    draws: Count = 1
+    decoder_first_steps: Whole = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +134,8 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     estimate: EstimateConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    @staticmethod
+    def derive(values: dict[str, Any]) -> dict[str, Any]:
+        """See `pipelines/configuration/derived.py`."""
+        return derive(values)

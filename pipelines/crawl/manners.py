@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 from pipelines.crawl.guard import WEB_PORTS
-from pipelines.dag.bounds import check_bounds
 from pipelines.dag.fingerprint import insignificant
+from reptok.bounds import Count, Number
 
 AGENT = "RepTokBot"
 """The name under which robots.txt and X-Robots-Tag may address this robot."""
+
+Few = Annotated[int, Interval(ge=0, le=20)]
+Many = Annotated[int, Interval(ge=1, le=4096)]
+Limit = Annotated[float, Interval(gt=0, le=86_400)]
+Seconds = Annotated[float, Interval(ge=0, le=86_400)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,43 +44,27 @@ class FetchConfig:
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
 
-    attempt_seconds: float = 8.0
-    total_seconds: float = 30.0
-    max_bytes: int = 20 * 1024 * 1024
-    max_header_bytes: int = 8190
-    max_redirects: int = 5
-    retries: int = 2
-    backoff_seconds: float = 0.5
+    attempt_seconds: Limit = 8.0
+    total_seconds: Limit = 30.0
+    max_bytes: Annotated[int, Interval(ge=1, le=1 << 30)] = 20 * 1024 * 1024
+    max_header_bytes: Annotated[int, Interval(ge=256, le=1 << 20)] = 8190
+    max_redirects: Few = 5
+    retries: Few = 2
+    backoff_seconds: Seconds = 0.5
     contact: str = ""
     respect_robots: bool = True
     respect_tags: bool = True
     allow_hosts: tuple[str, ...] = ()
     allow_ports: tuple[int, ...] = WEB_PORTS
-    concurrency: int = insignificant(64)
-    per_host: int = insignificant(8)
-    host_rate: float = insignificant(10.0)
-    host_failures: int = 10
-    host_pause_seconds: float = 60.0
+    concurrency: Many = insignificant(64)
+    per_host: Many = insignificant(8)
+    host_rate: Number = insignificant(10.0)
+    host_failures: Count = 10
+    host_pause_seconds: Seconds = 60.0
 
     def __post_init__(self) -> None:
-        check_bounds(
-            self,
-            "download.fetch",
-            attempt_seconds=(0.01, 3600),
-            total_seconds=(0.01, 86_400),
-            max_bytes=(1, 1 << 30),
-            max_header_bytes=(256, 1 << 20),
-            max_redirects=(0, 30),
-            retries=(0, 20),
-            backoff_seconds=(0, 600),
-            concurrency=(1, 4096),
-            per_host=(1, 4096),
-            host_rate=(0, 100_000),
-            host_failures=(1, 1_000_000_000),
-            host_pause_seconds=(0, 86_400),
-        )
         if odd := [port for port in self.allow_ports if not 1 <= port <= 65_535]:
-            raise ValueError(f"download.fetch.allow_ports must be between 1 and 65,535, not {odd[0]}")
+            raise ValueError(f"download.fetch.allow_ports must be between 1 and 65535, not {odd[0]}")
 
     @property
     def user_agent(self) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from PIL import Image
 
 from pipelines.crawl.decode import Bounds, Decoded, Header
 from pipelines.crawl.memory import MemoryBudget
 from pipelines.crawl.phash import perceptual_hash
 from pipelines.crawl.reasons import Failure
-from pipelines.dag.bounds import check_bounds
+from reptok.bounds import Pixels, Quality, Whole
 
 MODES = ("center_crop", "keep_ratio", "keep_ratio_largest", "border", "no")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
@@ -45,13 +47,13 @@ class ResizeConfig:
     """
 
     mode: str = "center_crop"
-    image_size: int = 256
-    quality: int = 95
+    image_size: Pixels = 256
+    quality: Quality = 95
     subsampling: str = "4:2:0"
-    min_size: int = 64
-    max_aspect_ratio: float = 3.0
-    max_pixels: int = 50_000_000
-    max_memory_bytes: int = 512 * 1024 * 1024
+    min_size: Whole = 64
+    max_aspect_ratio: Annotated[float, Interval(ge=1, le=MAX_SIDE)] = 3.0
+    max_pixels: Annotated[int, Interval(ge=1, le=1 << 30)] = 50_000_000
+    max_memory_bytes: Annotated[int, Interval(ge=1 << 20, le=1 << 40)] = 512 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("subsampling", SUBSAMPLINGS)):
@@ -59,16 +61,6 @@ class ResizeConfig:
                 raise ValueError(
                     f"resize {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
                 )
-        check_bounds(
-            self,
-            "resize",
-            image_size=(1, 16_384),
-            quality=(1, 100),
-            min_size=(0, MAX_SIDE),
-            max_aspect_ratio=(1, MAX_SIDE),
-            max_pixels=(1, 1 << 30),
-            max_memory_bytes=(1 << 20, 1 << 40),
-        )
 
     @property
     def bounds(self) -> Bounds:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.dag.redaction import redacted
+
 QUEUE_LIMIT = 10_000
 BATCH_LIMIT = 1000  # metrics in one call, MLflow's own limit
 RETRY_SECONDS = (0.5, 2.0)
@@ -154,10 +156,8 @@ class MlflowWriter:
     def _warn(self, cause: str) -> None:
         if not self._warned:
             self._warned = True
-            print(
-                f"warning: MLflow at {self.uri} cannot be written, the work goes on without it ({cause})",
-                flush=True,
-            )
+            said = f"MLflow at {self.uri} cannot be written, the work goes on without it ({cause})"
+            print(f"warning: {redacted(said)}", flush=True)
 
 
 def _first_line(error: Exception) -> str:

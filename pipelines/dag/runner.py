@@ -17,7 +17,7 @@ from pipelines.dag import interruption, processes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
-from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan
+from pipelines.dag.planner import PlannedStage, outdated_inputs, plan
 from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
@@ -173,6 +173,6 @@ class _Schedule:
 
 def _is_current(planned: PlannedStage) -> bool:
     """Whether the stage's artifact is published and made from the inputs as they are now."""
-    if planned.forced or not is_published(planned.artifact):
+    if planned.forced or not planned.artifact.published:
         return False
     return not outdated_inputs(planned.artifact, planned.inputs)

@@ -17,10 +17,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from annotated_types import Ge
 
 from pipelines.dag import cluster, own_process
-from pipelines.dag.bounds import check_bounds
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.workspace import SCRATCH, Workspace
@@ -57,12 +58,9 @@ class Shard:
 class WorkerResources:
     """How many actors work on the shards, and what each occupies."""
 
-    workers: int = 2
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "workers", workers=(1, 100_000), cpus=(0, 10_000), gpus=(0, 1000))
+    workers: Annotated[int, Ge(1)] = 2
+    cpus: Annotated[float, Ge(0)] = 1.0
+    gpus: Annotated[float, Ge(0)] = 0.0
 
 
 class ShardJob(ABC):

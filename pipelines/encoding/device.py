@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from reptok.bounds import Count
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -23,7 +25,7 @@ class ComputeConfig:
 
     device: str = "cpu"
     precision: str = "float32"
-    batch_size: int = 64
+    batch_size: Count = 64
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import required
 from pipelines.dag.workspace import Workspace
+from reptok.bounds import Count
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
@@ -31,10 +33,10 @@ class JudgesConfig:
         device: torch device.
     """
 
-    bank_images: int = 2000
-    neighbours: int = 10
+    bank_images: Count = 2000
+    neighbours: Count = 10
     inception_weights: str = ""
-    batch_size: int = insignificant(50)
+    batch_size: Count = insignificant(50)
     device: str = insignificant("cpu")
 
     @property
@@ -89,7 +91,8 @@ class Judges:
         frozen = EncoderFeatures(encoder.features, "features of the frozen encoder")
         extractors: list[FeatureExtractor] = [frozen]
         if config.inception_weights:
-            extractors.append(InceptionFeatures(config.inception_weights, config.device))
+            weights = required(config.inception_weights, "evaluate: inception_weights")
+            extractors.append(InceptionFeatures(weights, config.device))
 
         def progress(done: int) -> None:
             out.log.progress(done, len(training), "training images")

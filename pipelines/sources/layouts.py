@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipelines.dag.reference import find
 from pipelines.sources import folder, parquet, webdataset
 from pipelines.sources.source import Read, Source
 
@@ -27,8 +28,8 @@ def open_source(folder: str, layout: str = "auto") -> Source:
         FileNotFoundError: There is no such folder.
         ValueError: It holds nothing of that layout, or is damaged beyond listing.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = find(folder)
+    if root is None or not root.is_dir():
         raise FileNotFoundError(
             f"there is no folder {folder!r}; set import_images.folder to one with pictures"
         )

@@ -19,7 +19,7 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import drop_reason
 from pipelines.stages.tables import occupied, table_shards
-from pipelines.stages.weights import resolve
+from pipelines.stages.weights import fetch, resolve
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
@@ -166,9 +166,12 @@ class Caption(Stage):
         images, config = inputs["images"], self.config.captioner
         name = None
         if config.model is not None:
-            made = {kind: artifact for kind, artifact in inputs.items() if kind == "captioner"}
-            name = f"captioner/{made['captioner'].fingerprint}" if made else config.model.path
-            config = replace(config, model=resolve(made, "captioner", config.model))
+            made = "captioner" in self.inputs
+            name = f"captioner/{inputs['captioner'].fingerprint}" if made else config.model.path
+            models = {"captioner.model": inputs["captioner"]} if made else {}
+            model = resolve(models, "captioner.model", config.model)
+            fetch(model, "captioner.model.path")
+            config = replace(config, model=model)
         shards = table_shards(images)
         if config.limit_samples is not None:
             shards = list(limited(images, shards, config.limit_samples))

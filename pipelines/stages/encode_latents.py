@@ -14,7 +14,7 @@ from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.tables import occupied
-from pipelines.stages.weights import is_local, resolve
+from pipelines.stages.weights import fetch, resolve
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
 
@@ -98,11 +98,9 @@ class EncodeLatents(Stage):
             vae=resolve(models, "vae", self.config.vae),
             encoder=resolve(models, "encoder", self.config.encoder),
         )
-        if not is_local(config.vae):
-            from reptok.autoencoder import Autoencoder
-
-            Autoencoder(config.vae)  # fetched once, and missed at once, before any worker starts
-        if not is_local(config.encoder):
+        fetch(config.vae, "vae.path")
+        fetch(config.encoder, "encoder.path")
+        if config.encoder.path is None:  # known by name alone: its own library fetches it
             from reptok.encoder.ssl import build_encoder
 
             build_encoder(config.encoder)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
 from pipelines.stages.weights import resolve
+from reptok.bounds import Count, Number, Share
 from reptok.configs import EncoderConfig, TextEncoderConfig
 
 if TYPE_CHECKING:
@@ -43,13 +45,13 @@ class EvaluateGeneratorConfig(JudgesConfig):
         clip_architecture: open_clip's name of that model.
     """
 
-    samples: int = 200
-    guidance: tuple[float, ...] = (1.0, 1.5)
-    guidance_interval: tuple[float, float] = (0.3, 0.9)
-    generator_steps: int = 50
-    decoder_steps: int = 20
-    shown_prompts: int = 10
-    shown_samples: int = 4
+    samples: Count = 200
+    guidance: tuple[Number, ...] = (1.0, 1.5)
+    guidance_interval: tuple[Share, Share] = (0.3, 0.9)
+    generator_steps: Count = 50
+    decoder_steps: Count = 20
+    shown_prompts: Count = 10
+    shown_samples: Count = 4
     text_encoder: TextEncoderConfig | None = None
     weights_digest: str = ""
     judge: EncoderConfig | None = None
@@ -58,7 +60,9 @@ class EvaluateGeneratorConfig(JudgesConfig):
 
     def __post_init__(self) -> None:
         if not self.guidance:
-            raise ValueError("evaluate_generator.guidance must name at least one scale, such as [1.0, 1.5]")
+            raise ValueError("guidance must name at least one scale, such as [1.0, 1.5]")
+        if self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval must rise, unlike {list(self.guidance_interval)}")
 
 
 class EvaluateGenerator(Stage):
@@ -175,7 +179,8 @@ class EvaluateGenerator(Stage):
             return {}
         from reptok.metrics.clip_score import ClipScore
 
-        score = ClipScore.from_weights(config.clip_weights, config.clip_architecture, config.device)
+        weights = required(config.clip_weights, "evaluate.generator.clip_weights")
+        score = ClipScore.from_weights(str(weights), config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
         result = {}
         for scale, images in trial.images.items():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.judges import Judges, JudgesConfig
 from pipelines.evaluation.results import Evaluation, save_plate
+from reptok.bounds import Count
 
 if TYPE_CHECKING:
     from pipelines.evaluation.feature_bank import FeatureBank
@@ -33,12 +36,12 @@ class EvaluateTokenizerConfig(JudgesConfig):
         lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
     """
 
-    images: int = 200
-    decoder_steps: int = 20
-    interpolation_pairs: int = 12
-    interpolation_frames: int = 9
-    shown_subjects: int = 20
-    shown_pairs: int = 6
+    images: Count = 200
+    decoder_steps: Count = 20
+    interpolation_pairs: Count = 12
+    interpolation_frames: Annotated[int, Ge(2)] = 9
+    shown_subjects: Count = 20
+    shown_pairs: Count = 6
     reference_tokenizer: str = ""
     reference_digest: str = ""
     lpips_weights: str = ""
@@ -70,8 +73,13 @@ class EvaluateTokenizer(Stage):
         config = self.config
         tokenizer = load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval()
         reference = None
-        if config.reference_tokenizer and Path(config.reference_tokenizer).is_dir():
-            reference = load_tokenizer(config.reference_tokenizer).to(config.device).eval()
+        if config.reference_tokenizer:
+            folder = required(config.reference_tokenizer, "evaluate.tokenizer.reference_tokenizer")
+            reference = load_tokenizer(folder).to(config.device).eval()
+        lpips = None
+        if config.lpips_weights:
+            weights = required(config.lpips_weights, "evaluate.tokenizer.lpips_weights")
+            lpips = Lpips(weights, config.device)
         judges = Judges.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
         view, bank = judges.view, judges.bank
         trial = run_reconstructions(
@@ -80,7 +88,7 @@ class EvaluateTokenizer(Stage):
             view,
             bank,
             judges.extractors,
-            lpips=Lpips(config.lpips_weights, config.device) if config.lpips_weights else None,
+            lpips=lpips,
             num_steps=config.decoder_steps,
             batch_size=config.batch_size,
             progress=lambda done, total: out.log.progress(done, total, "reconstructions"),
@@ -115,18 +123,17 @@ class EvaluateTokenizer(Stage):
             "ceiling (the VAE alone, which keeps all of its latent).",
             scores=scores(metrics, config.neighbours, config.interpolation_frames),
             plates=[save_plate(out, picture, plate) for picture, plate in pictures],
-            notes=self._notes(bank, reference is not None),
+            notes=self._notes(bank),
             metrics=metrics,
         )
         evaluation.write(out)
         out.log.metrics(metrics)
         return metrics
 
-    def _notes(self, bank: FeatureBank, has_reference: bool) -> list[str]:
+    def _notes(self, bank: FeatureBank) -> list[str]:
         notes = []
         if self.config.reference_tokenizer:
-            found = "The reference is the tokenizer in" if has_reference else "No reference: no folder"
-            notes.append(f"{found} {self.config.reference_tokenizer}.")
+            notes.append(f"The reference is the tokenizer in {self.config.reference_tokenizer}.")
         notes += self.config.notes
         if not self.config.lpips_weights:
             notes.append("No LPIPS: the weights of its AlexNet were not given.")

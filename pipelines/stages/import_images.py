@@ -19,6 +19,7 @@ from pipelines.sources.layouts import LISTED, READ, layout_of, open_source
 from pipelines.sources.source import Picture
 from pipelines.stages.dataset import DatasetShardWriter, write_index
 from pipelines.stages.tables import occupied
+from reptok.bounds import Count, Decay, Pixels, Quality
 from reptok.data.images import centre_crop, decode_image, encode_jpeg
 from reptok.data.shards import Sample, split_of
 
@@ -43,10 +44,10 @@ class ImportImagesConfig:
     folder: str = ""
     layout: Literal["auto", "folder", "parquet", "webdataset"] = "auto"
     listing: str = ""
-    image_size: int = 256
-    val_fraction: float = 0.02
-    samples_per_shard: int = 1000
-    jpeg_quality: int = 95
+    image_size: Pixels = 256
+    val_fraction: Decay = 0.02
+    samples_per_shard: Count = 1000
+    jpeg_quality: Quality = 95
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
@@ -134,8 +135,8 @@ class ImportImages(Stage):
         config = self.config
         if self.inputs:
             config = replace(config, folder=str(inputs["pictures"].local_path()))
-        folder = Path(config.folder).expanduser().resolve()
-        source = open_source(str(folder), config.layout)
+        source = open_source(config.folder, config.layout)
+        folder = source.folder
         shards, first = [], 0
         for index, part in enumerate(source.parts(config.samples_per_shard)):
             shards.append(Shard(index, part.name, part.rows, {"first": first, "place": part.place}))

@@ -13,7 +13,6 @@ import fsspec
 import pyarrow as pa
 
 from examples.photographs.web import TABLE
-from pipelines.dag.bounds import check_bounds
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.urls.drop_report import as_html, as_json
@@ -22,6 +21,7 @@ from pipelines.urls.opt_out import OPT_OUT
 from pipelines.urls.rules import Filters, image_hashes, make_rules
 from pipelines.urls.source import find_sources, read_source
 from pipelines.urls.survey import Dedup, Survey
+from reptok.bounds import Count, Whole
 from reptok.data import columns
 
 KEY_DIGITS = 12
@@ -52,21 +52,21 @@ class SelectUrlsConfig:
     filters: Filters = field(default_factory=Filters)
     opt_out: str = insignificant("")
     held_out: str = insignificant("")
-    held_out_distance: int = 4
+    held_out_distance: Whole = 4
     dedup_url: bool = True
     dedup_image: bool = True
-    dedup_distance: int = 0
-    rows_per_shard: int = 10_000
+    dedup_distance: Whole = 0
+    rows_per_shard: Count = 10_000
     lists_digest: str = ""
 
     def __post_init__(self) -> None:
-        check_bounds(
-            self,
-            "select_urls",
-            rows_per_shard=(1, 10_000_000),
-            held_out_distance=(0, MAX_DISTANCE),
-            dedup_distance=(0, MAX_DISTANCE),
-        )
+        if self.rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard must be at least 1, not {self.rows_per_shard}")
+        for name in ("held_out_distance", "dedup_distance"):
+            if not 0 <= getattr(self, name) <= MAX_DISTANCE:
+                raise ValueError(
+                    f"{name} must be between 0 and {MAX_DISTANCE} bits, not {getattr(self, name)}"
+                )
 
 
 class SelectUrls(Stage):

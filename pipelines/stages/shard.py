@@ -14,6 +14,7 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import DatasetShardWriter, drop_reason, write_index
 from pipelines.stages.tables import occupied, table_shards
+from reptok.bounds import Decay, Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
 from reptok.data.shards import Sample, split_of
 
@@ -45,8 +46,8 @@ class ShardConfig:
         workers: Actors and what each occupies.
     """
 
-    val_fraction: float = 0.01
-    image_size: int = 256
+    val_fraction: Decay = 0.01
+    image_size: Pixels = 256
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:

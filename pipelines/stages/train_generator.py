@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
-from pipelines.stages.weights import resolve
+from pipelines.stages.weights import fetch, resolve
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -53,6 +53,8 @@ class TrainGenerator(Stage):
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
         text_encoder = config.text_encoder and resolve(models, "text_encoder", config.text_encoder)
+        if text_encoder:
+            fetch(text_encoder, "text_encoder.path")
         settings = {
             "generator": config.generator,
             "text_encoder": text_encoder,

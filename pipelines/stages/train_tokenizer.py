@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
-from pipelines.stages.weights import resolve
+from pipelines.stages.weights import fetch, resolve
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -39,6 +39,13 @@ class TrainTokenizerConfig:
     decoder_first_steps: int = 0
     weights_digest: str = ""
 
+    def __post_init__(self) -> None:
+        if self.decoder_first_steps and self.encoder.trainable == "everything":
+            raise ValueError(
+                f"train.decoder_first_steps {self.decoder_first_steps} trains without images, so that what "
+                "encoder.trainable=everything names would have no gradient; set that to cls, or this to 0"
+            )
+
 
 class TrainTokenizer(Stage):
     """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""
@@ -59,12 +66,11 @@ class TrainTokenizer(Stage):
 
         config = self.config
         models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}
+        encoder, vae = resolve(models, "encoder", config.encoder), resolve(models, "vae", config.vae)
+        fetch(encoder, "encoder.path")
+        fetch(vae, "vae.path")
         settings = {
-            "tokenizer": RepTokConfig(
-                encoder=resolve(models, "encoder", config.encoder),
-                decoder=config.decoder,
-                autoencoder=resolve(models, "vae", config.vae),
-            ),
+            "tokenizer": RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
             "preservation_weight": config.preservation_weight,
             "draws": config.draws,
             "decoder_first_steps": config.decoder_first_steps,

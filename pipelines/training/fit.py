@@ -12,7 +12,7 @@ from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
 from pipelines.training.process import RESULT, finished_folder, stop_file
 from pipelines.training.relay import direct, relay
-from reptok.training.config import TrainConfig
+from reptok.training.config import PATIENT_SECONDS, TrainConfig
 
 MAX_FAILURES = 3
 
@@ -22,6 +22,18 @@ ENVIRONMENT = {
 }
 """Ray Train's own figures go nowhere here, and a finished worker should not wait two seconds to be
 noticed."""
+
+
+def flight_recorder(out: Workspace) -> dict[str, str]:
+    """The environment in which NCCL keeps its last collectives, and writes them down when one gives up.
+
+    To be set before a process joins its group; `torch.distributed.flight_recorder` reads the files.
+    """
+    return {
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_FR_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(out.scratch / "flight_recorder_rank_"),
+    }
 
 
 class Stopped(SystemExit):
@@ -52,6 +64,8 @@ def fit(
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipelines.training.rendezvous import PrivateTorchConfig
+
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
     stop = stop_file(out)
@@ -61,6 +75,7 @@ def fit(
         TorchTrainer(
             worker,
             train_loop_config={**settings, "log": log},
+            torch_config=PrivateTorchConfig(timeout_s=int(PATIENT_SECONDS)),
             scaling_config=ScalingConfig(
                 num_workers=elastic,  # 0 is Ray Train's local mode
                 use_gpu=config.gpus_per_worker > 0,
@@ -71,6 +86,7 @@ def fit(
                 storage_path=str(out.scratch / "ray_train"),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 logging_config=LoggingConfig(log_level="WARNING"),
+                worker_runtime_env={"env_vars": flight_recorder(out)} if config.gpus_per_worker else None,
             ),
         ).fit()
     if not (finished_folder(out) / RESULT).exists():

@@ -25,6 +25,7 @@ from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 from reptok.training.validation import segment_losses
+from reptok.training.watch import Watch
 
 RESULT, CURVES = "result.json", "curves.json"
 VALIDATION_SEED = 1 << 20
@@ -59,6 +60,7 @@ def join(config: TrainConfig) -> Member:
     import ray.train.torch
 
     torch.set_num_threads(config.threads)
+    raise_file_limit()
     torch.manual_seed(config.seed)
     context = ray.train.get_context()
     preemptible = config.workers > 0 and len(ray.nodes()) > 1
@@ -114,7 +116,7 @@ def run(
 
     def evaluate(at: int) -> Mapping[str, float]:
         values: Mapping[str, float] = {}
-        with parallel.averaged(state.ema) as averaged:
+        with parallel.patient(), parallel.averaged(state.ema) as averaged:
             if averaged is not None and validation is not None:
                 values = segment_losses(
                     averaged,
@@ -132,6 +134,21 @@ def run(
             log.metrics(values, at)
             log.progress(at, config.steps)
 
+    begun = False
+
+    def save_checkpoint() -> None:
+        with parallel.patient():
+            checkpoints.save()
+
+    def train_step(batch: Any, random: StepRandom, requests: Mapping[str, bool]) -> dict[str, float]:
+        nonlocal begun
+        values = step(batch, random, requests)
+        if not begun:  # and compiled
+            begun = True
+            parallel.in_step(config.step_timeout_seconds)
+        return values
+
+    watch = Watch(member.rank, member.world_size, config.step_timeout_seconds / 2, log.note)
     ceiling = matmul_speed(member.device, config.precision) if first and flops_per_image else 0.0
 
     def gauge(images_per_second: float) -> Mapping[str, float]:
@@ -148,20 +165,22 @@ def run(
     objective.train()
     finished = train(
         state,
-        step,
+        train_step,
         config,
         batches=batches.stream,
         random=lambda at: StepRandom(config.seed, at, config.batch_size, batches.mine, member.device),
         log=report,
-        save=checkpoints.save,
+        save=save_checkpoint,
         evaluate=evaluate,
         gauge=gauge,
         stop=_Poll(lambda: first and stop_file(out).exists()),
         endangered=_preempted if member.preemptible else lambda: False,
+        watch=watch,
     )
+    watch.close()
     checkpoints.wait()
     if finished:
-        with parallel.averaged(state.ema) as averaged:
+        with parallel.patient(), parallel.averaged(state.ema) as averaged:
             if averaged is not None:
                 folder = finished_folder(out)
                 save(averaged, folder / "model")
@@ -171,6 +190,12 @@ def run(
                 (folder / "unfinished.json").rename(folder / RESULT)  # last, and whole
         member.report(state.latest)
     log.flush()
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: the loader maps thousands of shards, 1,024 is usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def finished_folder(out: Workspace) -> Path:

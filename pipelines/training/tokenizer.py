@@ -15,7 +15,7 @@ from reptok import flops
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
-from reptok.data.transforms import to_uint8
+from reptok.data.transforms import to_float, to_uint8
 from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.config import TrainConfig
@@ -78,8 +78,9 @@ def reconstructions(tokenizer: RepTok, data: TokenizerData) -> tuple[list[str], 
     samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
     batch = data.read(samples, np.zeros(len(samples), bool))
     assert batch.images is not None  # only the training's stream leaves them out
-    images = batch.images.to(tokenizer.device)
-    latents = tokenizer.autoencoder.latents_from_moments(batch.moments.to(tokenizer.device))
+    images = to_float(batch.images.to(tokenizer.device))
+    moments = batch.moments.to(tokenizer.device).float()
+    latents = tokenizer.autoencoder.latents_from_moments(moments)
     columns = [
         images,
         tokenizer.autoencoder.decode(latents),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Interval
 
 from pipelines.urls.duplicates import Neighbours
 from pipelines.urls.opt_out import OptOut
+from reptok.bounds import Number, Share, Whole
 
+Similarity = Annotated[float, Interval(ge=-1, le=1)]
 BATCH_ROWS = 10_000
 
 
@@ -24,32 +27,38 @@ class Filters:
     `aspect_ratio` the longer side by the shorter one, `text_length` the characters of the text.
     """
 
-    min_size: int | None = None
-    max_size: int | None = None
-    min_width: int | None = None
-    max_width: int | None = None
-    min_height: int | None = None
-    max_height: int | None = None
-    max_aspect_ratio: float | None = None
-    min_text_length: int | None = None
-    max_text_length: int | None = None
-    min_word_count: int | None = None
-    max_word_count: int | None = None
-    min_num_tokens_bert: int | None = None
-    max_num_tokens_bert: int | None = None
-    min_num_tokens_gpt: int | None = None
-    max_num_tokens_gpt: int | None = None
-    min_num_faces: int | None = None
-    max_num_faces: int | None = None
-    min_clip_similarity_vitb32: float | None = None
-    max_clip_similarity_vitb32: float | None = None
-    min_clip_similarity_vitl14: float | None = None
-    max_clip_similarity_vitl14: float | None = None
-    max_nsfw_score_opennsfw2: float | None = None
-    max_nsfw_score_gantman: float | None = None
-    max_watermark_score: float | None = None
-    min_aesthetic_score_laion_v2: float | None = None
-    max_aesthetic_score_laion_v2: float | None = None
+    min_size: Whole | None = None
+    max_size: Whole | None = None
+    min_width: Whole | None = None
+    max_width: Whole | None = None
+    min_height: Whole | None = None
+    max_height: Whole | None = None
+    max_aspect_ratio: Annotated[float, Ge(1)] | None = None
+    min_text_length: Whole | None = None
+    max_text_length: Whole | None = None
+    min_word_count: Whole | None = None
+    max_word_count: Whole | None = None
+    min_num_tokens_bert: Whole | None = None
+    max_num_tokens_bert: Whole | None = None
+    min_num_tokens_gpt: Whole | None = None
+    max_num_tokens_gpt: Whole | None = None
+    min_num_faces: Whole | None = None
+    max_num_faces: Whole | None = None
+    min_clip_similarity_vitb32: Similarity | None = None
+    max_clip_similarity_vitb32: Similarity | None = None
+    min_clip_similarity_vitl14: Similarity | None = None
+    max_clip_similarity_vitl14: Similarity | None = None
+    max_nsfw_score_opennsfw2: Share | None = None
+    max_nsfw_score_gantman: Share | None = None
+    max_watermark_score: Share | None = None
+    min_aesthetic_score_laion_v2: Number | None = None
+    max_aesthetic_score_laion_v2: Number | None = None
+
+    def __post_init__(self) -> None:
+        for name in (field.name.removeprefix("min_") for field in fields(self) if field.name[:4] == "min_"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}", None)
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{name} {least} is above max_{name} {most}: no row could stay")
 
 
 _COMPUTED: dict[str, tuple[tuple[str, ...], Callable[[pa.Table], Any]]] = {

@@ -95,8 +95,10 @@ def tokenizer_training(
     objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", draws=draws)
     side = decoder.latent_size * VAE_DOWNSAMPLE
     batch = TokenizerBatch(
-        images=torch.rand(size, 3, side, side) * 2 - 1 if images else None,
-        moments=torch.randn(size, 2 * decoder.latent_channels, decoder.latent_size, decoder.latent_size),
+        images=torch.randint(256, (size, side, side, 3), dtype=torch.uint8) if images else None,
+        moments=torch.randn(
+            size, 2 * decoder.latent_channels, decoder.latent_size, decoder.latent_size
+        ).half(),
         frozen_token=torch.randn(size, decoder.num_tokens, decoder.token_dim),
         samples=np.arange(size),
     )

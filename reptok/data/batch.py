@@ -1,4 +1,8 @@
-"""What one training step reads: the samples of a batch, on the CPU."""
+"""What one training step reads: the samples of a batch, on the CPU, in the types that they are stored in.
+
+A GPU widens and scales them faster than they reach it, and the loader's threads copy bytes alone: arithmetic
+of torch in each of them would start a team of threads of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ class TokenizerBatch:
     """What a tokenizer step needs; `images`, `moments` and `frozen_token` agree on who is mirrored.
 
     Attributes:
-        images: float32 (B, 3, H, W) in [-1, 1]; None where the decoder learns alone.
-        moments: float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
+        images: uint8 (B, H, W, 3); None where the decoder learns alone.
+        moments: float16 or float32 (B, 8, h, w), the VAE posterior's mean and log-variance, unscaled.
         frozen_token: float32 (B, N, D), the frozen encoder's token.
         samples: int64 (B,), sample numbers in the split.
     """

@@ -26,7 +26,6 @@ from reptok.data.blocks import SAMPLES_PER_BLOCK
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.order import WINDOW, SampleOrder
 from reptok.data.rows import BlockRows, ImageRows, Shards
-from reptok.data.transforms import to_float
 
 B = TypeVar("B", covariant=True)
 
@@ -86,7 +85,7 @@ class TokenizerData:
     def _read_images(self, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
         pixels = self._read_pixels(samples)
         pixels[flipped] = pixels[flipped, :, ::-1]
-        return to_float(pixels)
+        return torch.from_numpy(pixels)
 
     def _read_pixels(self, samples: np.ndarray) -> np.ndarray:
         missing = samples if self._pixels is None else samples[~self._decoded[samples]]
@@ -261,7 +260,7 @@ def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) ->
 
 
 def gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
-    """Read array `name` of some samples as float32 (B, ...), of the mirror image where `flipped` (B,)."""
+    """Read array `name` of some samples as stored, (B, ...), of the mirror image where `flipped` (B,)."""
     variants = flipped.astype(np.int64)
     result: np.ndarray | None = None
     for shard, rows, places in shards.locate(samples):
@@ -271,4 +270,4 @@ def gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: n
             result[places[these]] = array[chosen, variants[places[these]]]
     if result is None:
         raise ValueError("no sample was asked for")
-    return torch.from_numpy(result).float()  # torch widens float16 ten times as fast as numpy
+    return torch.from_numpy(result)

@@ -12,9 +12,10 @@ from torch import Tensor
 from reptok.data.images import centre_crop, decode_image
 
 
-def to_float(image: np.ndarray) -> Tensor:
-    """Map uint8 (..., H, W, 3) in [0, 255] to float32 (..., 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(image).movedim(-1, -3).float().div_(127.5).sub_(1.0).contiguous()
+def to_float(image: np.ndarray | Tensor) -> Tensor:
+    """Map uint8 (..., H, W, 3) in [0, 255] to float32 (..., 3, H, W) in [-1, 1], on the same device."""
+    pixels = image if isinstance(image, Tensor) else torch.from_numpy(image)
+    return pixels.movedim(-1, -3).float().div_(127.5).sub_(1.0).contiguous()
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

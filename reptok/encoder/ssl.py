@@ -42,6 +42,8 @@ class SSLEncoder(nn.Module):
             )
         own = rows[self.first_row : self.first_row + config.num_tokens].detach().clone()
         self.vit = vit.requires_grad_(False)
+        for block in (vit.blocks[0], vit.blocks[-1]):  # see `token_rows`
+            block.called_in_parts = True
         self.original: VisionTransformer | None = None
         if config.trainable == "everything":
             self.original = copy.deepcopy(vit)

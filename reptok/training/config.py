@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reptok.bounds import Count, Decay, Number, Positive, Share, Whole
+
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
 
+PATIENT_SECONDS = 1800.0
+"""How long processes wait for one that loads, compiles, evaluates or writes; in a step they wait less."""
+ELASTIC_CHECKPOINT_SECONDS = 300.0
 _FREE = {"significant": False}
 
 
@@ -31,17 +36,17 @@ class OptimConfig:
             this kind are often trained with 1/3.
     """
 
-    lr: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 2000
+    lr: Positive = 1e-4
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    eps: Positive = 1e-8
+    weight_decay: Number = 0.0
+    warmup_steps: Whole = 2000
     schedule: Literal["constant", "cosine"] = "constant"
-    final_lr: float = 0.0
-    grad_clip: float = 1.0
-    cls_lr_scale: float = 1.0
-    mapping_lr_scale: float = 1.0
+    final_lr: Share = 0.0
+    grad_clip: Number = 1.0
+    cls_lr_scale: Number = 1.0
+    mapping_lr_scale: Number = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,41 +79,46 @@ class TrainConfig:
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
+        step_timeout_seconds: How long processes wait for each other within a step before they give up, and
+            go on from the newest checkpoint; after half of it the log names who is behind. To start, to
+            evaluate and to write they have half an hour.
         keep_checkpoints: How many of the newest stay; 2 at least, so that a damaged one is no great loss.
         workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
             and the restart of a process that dies.
         min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
-            `workers`; 0 waits for all of them.
+            `workers`; 0 waits for all of them. A change of their number begins at the newest checkpoint, so
+            one is asked for every five minutes at least.
         threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
         window: Smallest number of samples shuffled together.
     """
 
-    steps: int
-    batch_size: int
+    steps: Count
+    batch_size: Count
     optim: OptimConfig = field(default_factory=OptimConfig)
-    ema_decay: float = 0.9999
-    seed: int = 0
+    ema_decay: Decay = 0.9999
+    seed: Whole = 0
     time_sampling: TimeSampling = "uniform"
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
     recompute: bool = field(default=False, metadata=_FREE)
-    accumulate: int = field(default=1, metadata=_FREE)
+    accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
-    max_skipped: int = field(default=10, metadata=_FREE)
-    log_every: int = field(default=50, metadata=_FREE)
-    eval_every: int = field(default=1000, metadata=_FREE)
-    eval_samples: int = field(default=512, metadata=_FREE)
-    checkpoint_every_seconds: float = field(default=600.0, metadata=_FREE)
-    keep_checkpoints: int = field(default=2, metadata=_FREE)
-    workers: int = field(default=1, metadata=_FREE)
-    min_workers: int = field(default=0, metadata=_FREE)
-    threads: int = field(default=1, metadata=_FREE)
-    gpus_per_worker: float = field(default=0.0, metadata=_FREE)
-    cache_images_bytes: int = field(default=1 << 30, metadata=_FREE)
-    window: int = 10_000
+    max_skipped: Count = field(default=10, metadata=_FREE)
+    log_every: Count = field(default=50, metadata=_FREE)
+    eval_every: Whole = field(default=1000, metadata=_FREE)
+    eval_samples: Count = field(default=512, metadata=_FREE)
+    checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
+    step_timeout_seconds: Positive = field(default=300.0, metadata=_FREE)
+    keep_checkpoints: Count = field(default=2, metadata=_FREE)
+    workers: Whole = field(default=1, metadata=_FREE)
+    min_workers: Whole = field(default=0, metadata=_FREE)
+    threads: Count = field(default=1, metadata=_FREE)
+    gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
+    cache_images_bytes: Whole = field(default=1 << 30, metadata=_FREE)
+    window: Count = 10_000
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")
@@ -117,6 +127,22 @@ class TrainConfig:
         if not 0 <= self.min_workers <= max(self.workers, 0):
             raise ValueError(
                 f"train.min_workers {self.min_workers} must lie between 0 and train.workers {self.workers}"
+            )
+        if self.min_workers and self.checkpoint_every_seconds > ELASTIC_CHECKPOINT_SECONDS:
+            raise ValueError(
+                f"train.min_workers {self.min_workers} lets the number of workers change, and a change loses "
+                f"what is younger than the newest checkpoint: set train.checkpoint_every_seconds to "
+                f"{ELASTIC_CHECKPOINT_SECONDS:.0f} or less, not {self.checkpoint_every_seconds:.0f}"
+            )
+        if self.strategy == "fsdp" and self.workers < 2:
+            raise ValueError(
+                f"train.strategy fsdp shards the model among workers, and there is {max(1, self.workers)}; "
+                "leave it at ddp, or set train.workers to 2 or more"
+            )
+        if self.workers > 1 and self.gpus_per_worker not in (0, 1):
+            raise ValueError(
+                f"train.gpus_per_worker {self.gpus_per_worker:g} with {self.workers} workers: each "
+                "of several computes on one GPU of its own; set it to 1, or to 0 for the CPU"
             )
         if self.accumulate * max(1, self.workers) > self.batch_size:
             raise ValueError(

@@ -41,6 +41,7 @@ def train(
     gauge: Callable[[float], Mapping[str, float]] = lambda images_per_second: {},
     stop: Callable[[], bool] = _never,
     endangered: Callable[[], bool] = _never,
+    watch: Callable[[int, str], None] = lambda step, phase: None,
 ) -> bool:
     """Train until `config.steps`, from wherever `state` stands.
 
@@ -60,6 +61,7 @@ def train(
         stop: Whether this process wants the training to end early, with a checkpoint.
         endangered: Whether a process may soon be gone, so that a checkpoint is due now; asked of all
             processes at the same steps, and all must get the same answer.
+        watch: Told the step and what begins: "data", "step", "evaluation" or "checkpoint".
 
     Returns:
         Whether the training is finished; False after a stop.
@@ -78,10 +80,12 @@ def train(
     logged, waiting, stalled, warned = state.step, 0.0, 0.0, False
     stream = batches(state.samples)
     while state.step < config.steps:
+        watch(state.step, "data")
         asked = time.monotonic()
         batch = next(stream)
         waiting += time.monotonic() - asked
         due = time.monotonic() - saved >= config.checkpoint_every_seconds
+        watch(state.step, "step")
         values = step(batch, random(state.step), {"save": due, "stop": stop()})
         due, stopping = values.pop("save") > 0, values.pop("stop") > 0
         state.step += 1
@@ -99,10 +103,12 @@ def train(
             if endangered() and not warned:
                 due = warned = True
         if last or (config.eval_every and state.step % config.eval_every == 0):
+            watch(state.step, "evaluation")
             began = time.monotonic()
             record(evaluate(state.step))
             since += time.monotonic() - began
         if last or due or stopping:
+            watch(state.step, "checkpoint")
             began = time.monotonic()
             save()
             young = time.time() - RETELL_SECONDS

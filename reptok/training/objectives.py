@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
+from reptok.data.transforms import to_float
 from reptok.training.config import TimeSampling
 from reptok.training.step import StepRandom
 
@@ -66,8 +67,12 @@ class TokenizerObjective(nn.Module):
             t: Times (B,), for a validation: one draw with them; drawn when None.
         """
         draws = range(self.draws if t is None else 1)
-        images = batch.images
-        moments = batch.moments.to(random.device, non_blocking=True)
+        images, moments, frozen_token = (
+            None if found is None else found.to(random.device, non_blocking=True)
+            for found in (batch.images, batch.moments, batch.frozen_token)
+        )
+        assert moments is not None and frozen_token is not None
+        moments = moments.float()
         latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
         autoencoder = self.tokenizer.autoencoder
         sample = autoencoder.config.sample
@@ -78,11 +83,11 @@ class TokenizerObjective(nn.Module):
         noise = torch.cat([random.normal(*latent_shape) for _ in draws])
         times = torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t
         losses = self.tokenizer.losses_by_draw(
-            None if images is None else images.to(random.device, non_blocking=True),
+            None if images is None else to_float(images),
             latents=torch.cat(latents),
             noise=noise,
             t=times,
-            frozen_token=batch.frozen_token.to(random.device, non_blocking=True),
+            frozen_token=frozen_token.float(),
         )
         velocity, preservation = losses.velocity.mean(0).mean(), losses.preservation.mean()
         return {
@@ -107,7 +112,7 @@ class GeneratorObjective(nn.Module):
 
     def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch mean "loss" and "segments"; with a given t (B,) no condition is dropped."""
-        tokens = batch.tokens.to(random.device, non_blocking=True)
+        tokens = batch.tokens.to(random.device, non_blocking=True).float()
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
         times = random.times(self.time_sampling) if t is None else t

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from reptok.training.config import Strategy
+from reptok.training.config import PATIENT_SECONDS, Strategy
 from reptok.training.ema import EMA
 
 
@@ -56,6 +57,14 @@ class Alone:
         """Return the number that rank 0 has."""
         return number
 
+    def in_step(self, timeout_seconds: float) -> None:
+        """From here on processes that meet in a step give up after so long; a start may take longer."""
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Surround work that takes some processes longer than others; they go on together."""
+        yield
+
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
         """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
@@ -73,6 +82,9 @@ class Replicated(Alone):
     def __init__(self, objective: nn.Module, device: torch.device):
         super().__init__(objective)
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
+        self._step_timeout = PATIENT_SECONDS
+        for tensor in (*objective.parameters(), *objective.buffers()):
+            dist.broadcast(tensor.detach(), 0)  # random numbers may have been drawn differently
         self.module = self._divide()
 
     def _divide(self) -> nn.Module:
@@ -92,6 +104,17 @@ class Replicated(Alone):
         dist.broadcast(told, 0)
         return int(told)
 
+    def in_step(self, timeout_seconds: float) -> None:
+        self._step_timeout = timeout_seconds
+        self.agreed(0)  # the slowest has come this far
+        dist.set_timeout(timedelta(seconds=timeout_seconds))
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        dist.set_timeout(timedelta(seconds=PATIENT_SECONDS))
+        yield
+        self.in_step(self._step_timeout)
+
 
 class Sharded(Replicated):
     """Every process holds some rows of each weight, and of its gradient, moments and average.
@@ -108,7 +131,8 @@ class Sharded(Replicated):
         self._mesh = init_device_mesh(self.device.type, (self.world_size,))
         frozen = {parameter for parameter in self.objective.parameters() if not parameter.requires_grad}
         for block in trained_blocks(self.objective):
-            fully_shard(block, mesh=self._mesh, ignored_params=frozen)
+            if not getattr(block, "called_in_parts", False):  # what gathers weights is a block's own call
+                fully_shard(block, mesh=self._mesh, ignored_params=frozen)
         return fully_shard(self.objective, mesh=self._mesh, ignored_params=frozen)
 
     @property

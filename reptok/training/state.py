@@ -23,6 +23,8 @@ class TrainState:
 
     Attributes:
         weights: Name to trainable parameter (those of `model` that require gradients).
+        buffers: Name to persistent buffer of what trains, such as the decoder's random frequencies: no
+            gradient changes it, but the weights are worth nothing beside another one.
         ema: Their running mean.
         optimizer: AdamW over them.
         step: Updates done, skipped ones included.
@@ -41,6 +43,7 @@ class TrainState:
         self.weights = {
             name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
+        self.buffers = trained_buffers(model)
         self.optimizer = AdamW(self.weights, optim)
         self.ema = EMA(self.weights, ema_decay)
         self.step = 0
@@ -55,9 +58,15 @@ class TrainState:
     def tensors(self) -> dict[str, Tensor]:
         """Return this process's part of all tensors by name; not copies.
 
-        The names are `weights/...`, `ema/...` and `optimizer/{exp_avg, exp_avg_sq, steps}/...`.
+        The names are `weights/...`, `buffers/...`, `ema/...` and
+        `optimizer/{exp_avg, exp_avg_sq, steps}/...`.
         """
-        parts = {"weights": self.weights, "ema": self.ema.weights, "optimizer": self.optimizer.tensors()}
+        parts = {
+            "weights": self.weights,
+            "buffers": self.buffers,
+            "ema": self.ema.weights,
+            "optimizer": self.optimizer.tensors(),
+        }
         return {
             f"{part}/{name}": local(tensor).detach()
             for part, tensors in parts.items()
@@ -99,3 +108,23 @@ class TrainState:
         self.sums, self.latest = dict(counters["sums"]), dict(counters["latest"])
         self.history, self.pending = list(counters["history"]), list(counters["pending"])
         self.recent = [(int(step), dict(values), float(at)) for step, values, at in counters["recent"]]
+
+
+def trained_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the persistent buffers of what trains, by name.
+
+    A buffer counts as the nearest module around it that has parameters: those of frozen networks come with
+    their weights, from wherever the configuration says.
+    """
+    modules = dict(model.named_modules())
+    persistent = model.state_dict(keep_vars=True).keys()
+    found = {}
+    for name, buffer in model.named_buffers():
+        owner = name
+        while owner:
+            owner = owner.rpartition(".")[0]
+            if parameters := list(modules[owner].parameters()):
+                if name in persistent and any(parameter.requires_grad for parameter in parameters):
+                    found[name] = buffer
+                break
+    return found

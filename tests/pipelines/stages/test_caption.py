@@ -216,5 +216,5 @@ def test_table_without_alt_texts_is_refused(make_artifact, run_stage):
 
 def test_weights_that_are_not_there_are_named_before_anything_runs(make_artifact, run_stage):
     config = CaptionerConfig(mix=1.0, model=VisionLanguageConfig(path="./nowhere"))
-    with pytest.raises(FileNotFoundError, match=r"no folder '\./nowhere' for the weights of 'captioner'"):
+    with pytest.raises(FileNotFoundError, match=r"captioner\.model\.path: there is no folder '\./nowhere'"):
         run_stage(captioned(config), {"images": make_artifact("images", images)})

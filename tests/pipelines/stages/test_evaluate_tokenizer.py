@@ -60,10 +60,9 @@ def test_every_plate_is_a_picture(report):
         assert Image.open(io.BytesIO(artifact.read_bytes(plate.file))).width > 100
 
 
-def test_a_reference_that_is_not_there_is_said_and_loses_nothing(small_world, run_stage):
-    artifact, stats = evaluate(small_world, run_stage, reference_tokenizer="no/such/folder")
-    assert "eval/psnr_reference" not in stats
-    assert any("no/such/folder" in note for note in Evaluation.read(artifact).notes)
+def test_a_reference_that_is_not_there_is_an_error(small_world, run_stage):
+    with pytest.raises(FileNotFoundError, match="reference_tokenizer: there is no 'no/such/folder'"):
+        evaluate(small_world, run_stage, reference_tokenizer="no/such/folder")
 
 
 def test_the_batch_size_changes_nothing(small_world, run_stage):

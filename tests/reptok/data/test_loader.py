@@ -1,4 +1,9 @@
+import dataclasses
+import os
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +14,6 @@ from reptok.data.blocks import iterate_blocks
 from reptok.data.images import decode_image
 from reptok.data.loader import Batches, GeneratorData, TokenizerData, split_sizes
 from reptok.data.shards import read_samples
-from reptok.data.transforms import to_float
 
 SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
 
@@ -36,9 +40,9 @@ def test_a_tokenizer_batch_is_what_was_stored(folders, cache_bytes):
     for _ in range(2):
         batch = data.read(samples, flipped)
         for row, (sample, flip) in enumerate(zip(samples, flipped, strict=True)):
-            image = to_float(decode_image(files[sample].jpg))
-            assert torch.equal(batch.images[row], image.flip(-1) if flip else image)
-            moments = stored(latents, "moments")[sample, int(flip)].astype(np.float32)
+            image = decode_image(files[sample].jpg)
+            assert np.array_equal(batch.images[row].numpy(), image[:, ::-1] if flip else image)
+            moments = stored(latents, "moments")[sample, int(flip)]
             assert np.array_equal(batch.moments[row].numpy(), moments)
             assert np.array_equal(
                 batch.frozen_token[row].numpy(), stored(latents, "frozen_token")[sample, int(flip)]
@@ -116,6 +120,38 @@ def test_many_readers_keep_the_order(folders):
     for single, parallel in islice(zip(one, four, strict=True), 12):
         assert np.array_equal(single.samples, parallel.samples)
         assert torch.equal(single.images, parallel.images)
+
+
+def test_readers_start_no_threads_of_their_own(tmp_path, small_dataset):
+    """Eight readers on eight threads each were 64: a process has its own threads and one for each reader."""
+    program = f"""
+import json, os, sys
+import torch
+sys.path.insert(0, {str(Path(small_dataset.__file__).parent)!r})
+from pathlib import Path
+import small_dataset
+from reptok.data.loader import Batches, TokenizerData
+from reptok.autoencoder import LatentSpec
+folder = Path({str(tmp_path)!r})
+dataset = small_dataset.write_dataset(folder / "dataset")
+latents = small_dataset.write_latents(folder / "latents", LatentSpec(**{dataclasses.asdict(SPEC)!r}),
+    token_dim=64, latent_size=64)
+torch.set_num_threads(4)
+(torch.ones(1 << 20) * 2).sum()  # the process's own team
+def threads(): return len(os.listdir("/proc/self/task"))
+stream = Batches(TokenizerData(dataset, latents), 256, seed=0, readers=4).stream(0)
+before = threads()
+for _ in range(6): next(stream)
+print(threads() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "4"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) <= 4
 
 
 def test_latents_of_another_dataset_are_refused(folders, tmp_path, small_dataset):

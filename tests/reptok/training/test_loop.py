@@ -10,10 +10,11 @@ from torch import nn
 from reptok.configs import TextEncoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.loader import Batches
+from reptok.data.transforms import to_float
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions
 from reptok.training.loop import means
-from reptok.training.state import TrainState
+from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
 
@@ -28,8 +29,8 @@ def data(tmp_path_factory, trainings, small_dataset, tiny_models):
 @pytest.fixture
 def begin(trainings, tiny_models, data):
     """`begin("class", config)` starts a training."""
-    return lambda kind, config=trainings.CONFIG, **parallel: trainings.Training(
-        kind, tiny_models, data, config, **parallel
+    return lambda kind, config=trainings.CONFIG, **how: trainings.Training(
+        kind, tiny_models, data, config, **how
     )
 
 
@@ -52,6 +53,32 @@ def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, begin, trainings
         second.checkpoints(tmp_path / str(half)).load_newest()
         assert (second.state.step, second.state.samples) == (half, half * BATCH)
         assert same(second.run(STEPS).state, whole.state)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "class"])
+def test_a_resume_does_not_depend_on_the_random_numbers_of_its_own_start(kind, begin, tmp_path):
+    """Other library versions draw more or fewer numbers before: weights *and* buffers come from the file."""
+    whole = begin(kind).run(STEPS)
+    first = begin(kind).run(3)
+    checkpoints = first.checkpoints(tmp_path)
+    checkpoints.save()
+    checkpoints.wait()
+    second = begin(kind, seed=7)
+    buffers = dict(second.objective.named_buffers())
+    drawn = {name: buffer.clone() for name, buffer in buffers.items()}
+    second.checkpoints(tmp_path).load_newest()
+    if kind == "tokenizer":
+        name = "tokenizer.decoder.time.features.weight"
+        assert not torch.equal(buffers[name], drawn[name])
+    assert same(second.run(STEPS).state, whole.state)
+
+
+def test_buffers_of_frozen_networks_are_not_saved():
+    model = nn.ModuleDict({"trains": nn.BatchNorm1d(2), "frozen": nn.BatchNorm1d(2).requires_grad_(False)})
+    model["trains"].register_buffer("scratch", torch.zeros(1), persistent=False)
+    assert set(trained_buffers(model)) == {
+        "trains.running_mean", "trains.running_var", "trains.num_batches_tracked",
+    }  # fmt: skip
 
 
 def test_the_rhythm_of_log_evaluation_and_checkpoint(begin, trainings):
@@ -111,11 +138,12 @@ def test_cached_is_online(begin):
     training = begin("tokenizer")
     objective, tokenizer = training.objective, training.objective.tokenizer
     nn.init.normal_(tokenizer.decoder.patch_out.weight, std=0.1)
-    images = training.batches.read(0).images
+    pixels = training.batches.read(0).images
+    images = to_float(pixels)
     moments = tokenizer.autoencoder.encode_moments(images)
     frozen = tokenizer.encoder.frozen(images)
     draws = StepRandom(0, 0, BATCH, slice(0, BATCH))
-    cached = objective(TokenizerBatch(images, moments, frozen, np.arange(BATCH)), draws)
+    cached = objective(TokenizerBatch(pixels, moments, frozen, np.arange(BATCH)), draws)
     cached["loss"].backward()
     gradients = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
     objective.zero_grad()

@@ -1,5 +1,7 @@
 """Two processes and one, replicas and shards: the same training up to rounding."""
 
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +79,34 @@ def test_a_sharded_checkpoint_has_one_file_for_each_process(ran):
     ]  # fmt: skip
     sizes = [path.stat().st_size for path in sorted(place.glob("rank-*"))]
     assert sizes[1] > 0.7 * sizes[0]
+
+
+WAYS = list(itertools.product(
+    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), (False, True), (1, 2)
+))  # fmt: skip
+FEW = [
+    ("everything", "fsdp", False, False, 2),
+    ("everything", "fsdp", True, True, 1),
+    ("everything", "ddp", True, False, 2),
+    ("nothing", "fsdp", False, True, 1),
+]
+
+
+@pytest.mark.parametrize("ways", [FEW, pytest.param(WAYS, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_every_way_to_train_is_the_plain_one(ways, trainings, tiny_models, small_dataset, tmp_path):
+    """Trainable x strategy x compile x recompute x accumulate, in two processes, whose weights differ at
+    first: all end like one process that does none of it."""
+    data = trainings.write_data(tmp_path / "data", small_dataset, tiny_models)
+    command = [sys.executable, str(SCRIPT), str(tiny_models), str(data), str(tmp_path), "tokenizer"]
+    done = subprocess.run([*command, json.dumps(ways)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    plain = {
+        trainable: weights_and_average(
+            trainings.Training("tokenizer", tiny_models, data, trainable=trainable).run(3)
+        )
+        for trainable in {way[0] for way in ways}
+    }
+    assert len(plain["everything"]) > len(plain["nothing"])
+    for way in ways:
+        found = load_file(tmp_path / f"{'-'.join(map(str, way))}.safetensors")
+        assert close(found, plain[way[0]]), way

@@ -1,0 +1,32 @@
+import pytest
+
+from reptok.training.config import TrainConfig
+
+
+def config(**values) -> TrainConfig:
+    return TrainConfig(**{"steps": 10, "batch_size": 8, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strategy": "fsdp", "workers": 1}, "fsdp shards the model among workers, and there is 1"),
+        ({"strategy": "fsdp", "workers": 0}, "set train.workers to 2 or more"),
+        ({"workers": 2, "gpus_per_worker": 0.5}, "one GPU of its own"),
+        ({"workers": 2, "gpus_per_worker": 2}, "one GPU of its own"),
+        ({"workers": 4, "min_workers": 2}, "checkpoint_every_seconds to 300 or less, not 600"),
+        ({"workers": 4, "accumulate": 3}, "cannot be divided among 4 workers in 3 parts"),
+        ({"workers": 1, "min_workers": 2}, "must lie between 0 and train.workers 1"),
+        ({"accumulate": 0}, "train.accumulate must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_would(values, message):
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+
+
+def test_what_makes_sense_is_taken():
+    config(strategy="fsdp", workers=2, gpus_per_worker=1)
+    config(workers=1, gpus_per_worker=0.5)
+    config(workers=4, min_workers=2, checkpoint_every_seconds=300)
+    config(workers=4, accumulate=2)
