@@ -15,6 +15,7 @@ AGENT = "RepTokBot"
 """The name under which robots.txt and X-Robots-Tag may address this robot."""
 
 Few = Annotated[int, Interval(ge=0, le=20)]
+Port = Annotated[int, Interval(ge=1, le=65_535)]
 Many = Annotated[int, Interval(ge=1, le=4096)]
 Limit = Annotated[float, Interval(gt=0, le=86_400)]
 Seconds = Annotated[float, Interval(ge=0, le=86_400)]
@@ -55,16 +56,12 @@ class FetchConfig:
     respect_robots: bool = True
     respect_tags: bool = True
     allow_hosts: tuple[str, ...] = ()
-    allow_ports: tuple[int, ...] = WEB_PORTS
+    allow_ports: tuple[Port, ...] = WEB_PORTS
     concurrency: Many = insignificant(64)
     per_host: Many = insignificant(8)
     host_rate: Number = insignificant(10.0)
     host_failures: Count = 10
     host_pause_seconds: Seconds = 60.0
-
-    def __post_init__(self) -> None:
-        if odd := [port for port in self.allow_ports if not 1 <= port <= 65_535]:
-            raise ValueError(f"download.fetch.allow_ports must be between 1 and 65535, not {odd[0]}")
 
     @property
     def user_agent(self) -> str:
