@@ -21,11 +21,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pipelines.crawl.expiring import Expiring
+from pipelines.crawl.manners import WEB_PORTS
 from pipelines.crawl.reasons import Failure
 from pipelines.urls.canonical import canonical_host
 
 RESOLVER_THREADS = 32
-WEB_PORTS = (80, 443)
 MAX_URL = 8190
 """Characters; servers refuse longer ones."""
 

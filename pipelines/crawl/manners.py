@@ -7,12 +7,13 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from pipelines.crawl.guard import WEB_PORTS
 from pipelines.dag.fingerprint import insignificant
 from reptok.bounds import Count, Number
 
 AGENT = "RepTokBot"
 """The name under which robots.txt and X-Robots-Tag may address this robot."""
+
+WEB_PORTS = (80, 443)
 
 Few = Annotated[int, Interval(ge=0, le=20)]
 Port = Annotated[int, Interval(ge=1, le=65_535)]
