@@ -34,7 +34,7 @@ from pipelines.dag.tracking import TrackingConfig, tracking_uri  # noqa: E402
 from pipelines.purging.find import MODEL, WEIGHTS, Stored, find  # noqa: E402
 from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
-from pipelines.urls.rules import OptOut  # noqa: E402
+from pipelines.urls.opt_out import OptOut  # noqa: E402
 
 TRASH = "_purged"
 
