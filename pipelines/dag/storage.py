@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,7 +113,8 @@ class LocalFolder(Folder):
                 os.replace(temporary, target)
                 _sync_directory(target.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong says more
+                temporary.unlink(missing_ok=True)
             raise
 
     def size(self, name: str) -> int | None:

@@ -18,6 +18,7 @@ _CAUSES = {
     errno.EACCES: "this user may not write there; choose another place with root=...",
     errno.ENAMETOOLONG: "the path is too long; choose a shorter one with root=...",
     errno.ENOTDIR: "a file lies where a folder should be; move it away, or choose another with root=...",
+    errno.EEXIST: "a file lies where a folder should be; move it away, or choose another with root=...",
     errno.EISDIR: "a folder lies where a file should be; move it away, or choose another with root=...",
     errno.EPERM: "this user may not write there; choose another place with root=...",
 }
