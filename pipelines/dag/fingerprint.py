@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+from pipelines.dag import reference
+
 FINGERPRINT_LENGTH = 16
 
 
@@ -23,10 +25,15 @@ def insignificant(default: Any = dataclasses.MISSING, *, factory: Callable[[], A
 
 
 def plain(value: Any, *, significant_only: bool = False) -> Any:
-    """A config as JSON values; dataclasses become dicts, and `significant_only` drops the other fields."""
+    """A config as JSON values; dataclasses become dicts; `significant_only` drops the other fields.
+
+    A reference (see `reference.py`) becomes what its weights are, and its path where that counts.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(getattr(value, field.name), significant_only=significant_only)
+            field.name: reference.identity(value, field, significant_only)
+            if "reference" in field.metadata
+            else plain(getattr(value, field.name), significant_only=significant_only)
             for field in dataclasses.fields(value)
             if not significant_only or field.metadata.get("significant", True)
         }
