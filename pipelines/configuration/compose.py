@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import re
 import sys
 import types
 import typing
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
+
+from pipelines.dag.redaction import redacted
 
 T = TypeVar("T")
 MISSING = "???"
@@ -32,7 +35,10 @@ CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
 class ConfigError(ValueError):
-    """A wrong configuration; the message names the key and what would be right."""
+    """A wrong configuration; the message names the key and what would be right, and no credentials."""
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
 
 
 def load_config(
@@ -46,16 +52,18 @@ def load_config(
         schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
             experiment. A static method `derive` is given the values and returns them with what follows from
             them.
-        overrides: `group=choice` and `dotted.key=value`, in Hydra's grammar.
+        overrides: `group=choice` and `dotted.key=value`. A text is taken as it stands; lists, numbers and
+            quoted texts follow Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
 
     Raises:
         ConfigError: an unknown key, group or choice, a value of a wrong type, or a missing value.
     """
     conf = Path(conf_dir).resolve()
-    values, choices = _compose([_prepared(override, conf) for override in overrides], conf)
+    values, choices = _compose([_prepared(schema, override, conf) for override in overrides], conf)
     if "experiment" in _types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
+    _refuse_credentials(values, "")
     _refuse_unknown(schema, values, "", list(valid_keys(schema)))
     derive = getattr(schema, "derive", None)
     if derive is not None:
@@ -74,7 +82,7 @@ def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
                 yield from valid_keys(option, f"{key}.")
 
 
-def _prepared(override: str, conf: Path) -> str:
+def _prepared(schema: Any, override: str, conf: Path) -> str:
     """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
     key, separator, value = override.partition("=")
     if not separator:
@@ -83,13 +91,42 @@ def _prepared(override: str, conf: Path) -> str:
         return override
     group = conf / key.split("@")[0]
     if not group.is_dir():
-        return f"++{override}"
+        return f"++{key}={quoted(value) if _is_text(schema, key) else value}"
     choices = sorted(path.stem for path in group.glob("*.yaml"))
     if value not in choices:
         near = get_close_matches(value, choices, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"there is no {key} {value!r}; {hint}There are: {', '.join(choices)}")
     return override
+
+
+def quoted(value: str) -> str:
+    """A text that Hydra's grammar reads as exactly this text; null and what is quoted already stay.
+
+    Only `${...}` keeps its meaning.
+    """
+    if value == "null" or (len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]):
+        return value
+    # Backslashes are doubled where a quote follows: elsewhere the grammar takes them as they are.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+
+
+def _is_text(schema: Any, key: str) -> bool:
+    """Whether the schema has a text, and nothing that needs Hydra's grammar, under a dotted key."""
+    options: tuple[Any, ...] = (schema,)
+    for name in key.split("."):
+        options = tuple(
+            inner
+            for option in options
+            for inner in (
+                _options(_types(option).get(name, Any))
+                if dataclasses.is_dataclass(option)
+                else _options(typing.get_args(option)[1])
+                if typing.get_origin(option) is dict
+                else ()
+            )
+        )
+    return str in options and all(option in (str, type(None)) for option in options)
 
 
 def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -158,6 +195,23 @@ def _refined(own: Any, final: Any, prefix: str) -> set[str]:
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("object_type", "Set the env")))
+
+
+def _refuse_credentials(values: Any, key: str) -> None:
+    """Whatever the configuration holds is shown: in manifests, runs, reports and the list of processes."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            _refuse_credentials(str(name), f"a key of {key}" if key else "a key")
+            _refuse_credentials(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, (list, tuple)):
+        for index, value in enumerate(values):
+            _refuse_credentials(value, f"{key}[{index}]")
+    elif isinstance(values, str) and redacted(values) != values:
+        raise ConfigError(
+            f"{key} holds credentials ({values}), and a configuration is shown in many places; give them by "
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_URI, PGPASSFILE), "
+            "or fetch the file first and name its copy"
+        )
 
 
 def _refuse_unknown(schema: Any, values: Any, prefix: str, valid: list[str]) -> None:
