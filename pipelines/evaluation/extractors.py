@@ -5,7 +5,7 @@ Free of torch until an evaluation runs: its settings are part of the configurati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from reptok.metrics.features import EncoderFeatures, FeatureExtractor
 
 
+WEIGHTS_FILE = {"reference": "file"}
+
+
 @dataclass(frozen=True, kw_only=True)
-class JudgesConfig:
+class ExtractorsConfig:
     """By what to judge.
 
     Attributes:
@@ -35,7 +38,7 @@ class JudgesConfig:
 
     bank_images: Count = 2000
     neighbours: Count = 10
-    inception_weights: str = ""
+    inception_weights: str = field(default="", metadata=WEIGHTS_FILE)
     batch_size: Count = insignificant(50)
     device: str = insignificant("cpu")
 
@@ -51,8 +54,8 @@ class JudgesConfig:
 
 
 @dataclass(frozen=True)
-class Judges:
-    """What an evaluation judges by.
+class Extractors:
+    """What an evaluation looks with and at.
 
     Attributes:
         view: the validation images.
@@ -68,13 +71,13 @@ class Judges:
 
     @classmethod
     def gather(
-        cls, dataset: Artifact, encoder: SSLEncoder, images: int, config: JudgesConfig, out: Workspace
-    ) -> Judges:
+        cls, dataset: Artifact, encoder: SSLEncoder, images: int, config: ExtractorsConfig, out: Workspace
+    ) -> Extractors:
         """Open the dataset and let the frozen encoder look at its training images.
 
         Args:
             dataset: the `dataset` artifact.
-            encoder: the frozen encoder that judges.
+            encoder: the frozen encoder that looks at the images.
             images: validation images, evenly spread over the split.
             config: by what else to judge.
             out: whose log is told the progress.
