@@ -19,13 +19,13 @@ id=$(sbatch --parsable --output=$FOLDER/job.log infra/slurm/ray.sbatch experimen
     root=$FOLDER/runs)
 for number in $(seq 1000); do
     state=$(scontrol show job $id | grep -o 'JobState=[A-Z]*')
-    if [ "$1" = preempted ] && [ ! -e $FOLDER/sent ] && grep -q "select_urls: done" $FOLDER/job.log 2> /dev/null; then
+    if [ "$1" = preempted ] && [ ! -e $FOLDER/sent ] && grep -qs "select_urls: done" $FOLDER/job.log; then
         touch $FOLDER/sent
         for secret in $FOLDER/shared/*/token; do stat -c %a $secret; cp $secret $FOLDER/token; done
         scancel --batch --signal=USR1 $id
     fi
     [ -e $FOLDER/token ] && for pid in $(ps -eo pid=); do
-        tr '\\0' '\\n' < /proc/$pid/cmdline 2> /dev/null | grep -F -f $FOLDER/token && echo "token in a command line"
+        grep -qsaF -f $FOLDER/token /proc/$pid/cmdline && echo "token in a command line"
     done
     # A job that is requeued waits two minutes; the administrator need not.
     [ $state = JobState=PENDING ] && scontrol update JobId=$id StartTime=now > /dev/null 2>&1
