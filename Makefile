@@ -51,8 +51,8 @@ lint: $(VENV)/.ready  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-ui: $(VENV)/.ready  ## MLflow's pages over the runs of this folder, on http://127.0.0.1:5000
-	@$(VENV)/bin/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///runs/mlflow.db --default-artifact-root runs/mlartifacts $(ARGS)
+ui: $(VENV)/.ready  ## MLflow's pages over the runs of a store, on http://127.0.0.1:5000 (ARGS="root=runs port=5000")
+	@$(PY) pipelines/ui.py $(ARGS)
 
 submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (address and token prepared)
 	@$(PY) infra/ray/submit.py $(ARGS)
