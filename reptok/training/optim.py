@@ -29,8 +29,10 @@ def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    begins = total_steps - config.decay_steps if config.schedule == "wsd" else config.warmup_steps
+    done = min(1.0, max(0.0, (step - begins) / max(1, total_steps - begins)))
+    left = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
+    return config.final_lr + (1 - config.final_lr) * left
 
 
 @dataclass

@@ -57,10 +57,12 @@ class StepRandom:
         full = (self.batch_size, *shape)
         return torch.randn(full, generator=self._generator, device=self.device)[self._mine]
 
-    def times(self, sampling: TimeSampling) -> Tensor:
-        """Draw training times in (0, 1), (B,)."""
-        sample = {"logit_normal": sample_logit_normal, "uniform": sample_uniform}[sampling]
-        return sample(self.batch_size, generator=self._generator, device=self.device)[self._mine]
+    def times(self, sampling: TimeSampling, loc: float = 0.0, scale: float = 1.0) -> Tensor:
+        """Draw training times in (0, 1), (B,); `loc` and `scale` are those of logit-normal ones."""
+        where: dict[str, Any] = {"generator": self._generator, "device": self.device}
+        if sampling == "uniform":
+            return sample_uniform(self.batch_size, **where)[self._mine]
+        return sample_logit_normal(self.batch_size, loc=loc, scale=scale, **where)[self._mine]
 
     def coins(self, probability: float) -> Tensor:
         """Toss a coin for each sample, bool (B,), True with `probability`."""

@@ -14,6 +14,7 @@ from reptok.data.transforms import to_float
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions
 from reptok.training.loop import means, straggler
+from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
@@ -232,6 +233,20 @@ def test_segment_losses_are_the_losses_at_the_midpoints(begin):
     third = objective(batch, StepRandom(9, 0, BATCH, slice(0, BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
     assert values["val/loss_segment_2"] == pytest.approx(third.item(), rel=1e-6)
     assert values["val/loss"] == pytest.approx(sum(values[f"val/loss_segment_{k}"] for k in range(8)) / 8)
+
+
+def test_logit_normal_times_have_the_location_and_scale_that_are_asked_for(trainings, tiny_models, data):
+    """Their logits are normal: mean and deviation of many draws, and through the objective the same ones."""
+    draws = StepRandom(3, 0, 20_000, slice(0, 20_000))
+    logits = torch.logit(draws.times("logit_normal", -0.7, 0.4).double())
+    assert float(logits.mean()) == pytest.approx(-0.7, abs=0.01)
+    assert float(logits.std()) == pytest.approx(0.4, abs=0.01)
+    tokenizer = trainings.tokenizer(tiny_models)
+    objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", time_loc=-4.0, time_scale=0.1)
+    batch = Batches(trainings.data_of("tokenizer", data), BATCH, 0).read(0)
+    sums, counts = objective(batch, StepRandom(3, 0, BATCH, slice(0, BATCH)))["segments"]
+    assert counts.tolist() == [BATCH, *[0] * 7], "next to noise"
+    assert sums[0] > 0
 
 
 def test_the_process_that_waits_for_its_data_is_named():

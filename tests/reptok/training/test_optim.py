@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.training.config import OptimConfig
+from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.optim import AdamW, clip_scale, gradient_norm, group_of, lr_factor
 
 
@@ -19,6 +19,26 @@ def test_cosine_follows_its_closed_form():
     assert lr_factor(60, 110, config) == pytest.approx(0.55)
     assert lr_factor(85, 110, config) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.75)))
     assert lr_factor(110, 110, config) == pytest.approx(0.1)
+
+
+def test_linear_and_warm_up_stable_decay_end_where_they_shall():
+    linear = OptimConfig(warmup_steps=10, schedule="linear", final_lr=0.2)
+    assert [lr_factor(step, 110, linear) for step in (10, 60, 110)] == pytest.approx([1.0, 0.6, 0.2])
+    stable = OptimConfig(warmup_steps=10, schedule="wsd", decay_steps=20)
+    assert [lr_factor(step, 110, stable) for step in (4, 10, 90, 100, 105, 110)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.5, 0.25, 0.0]
+    )
+    longer = [lr_factor(step, 1010, stable) for step in (50, 90, 989)]
+    assert longer == [1.0] * 3, "up to the decay a longer training is the same"
+
+
+def test_a_decay_that_does_not_fit_is_refused():
+    optim = OptimConfig(warmup_steps=10, schedule="wsd", decay_steps=20)
+    TrainConfig(steps=30, batch_size=1, optim=optim)
+    with pytest.raises(ValueError, match="20 after warmup_steps 10 do not fit into"):
+        TrainConfig(steps=29, batch_size=1, optim=optim)
+    with pytest.raises(ValueError, match=r"schedule wsd needs .*decay_steps"):
+        OptimConfig(schedule="wsd")
 
 
 def adamw_by_hand(weight, gradients, lr, decay, beta1, beta2, eps):

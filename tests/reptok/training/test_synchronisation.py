@@ -62,7 +62,7 @@ class Shapes(StepRandom):
     def normal(self, *shape):
         return torch.empty(self.size, *shape, device="meta")
 
-    def times(self, sampling):
+    def times(self, sampling, loc=0.0, scale=1.0):
         return torch.empty(self.size, device="meta")
 
     def coins(self, probability):
