@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
+from pipelines.dag.redaction import redacted  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
         config = load_config(Config, [a for a in arguments if not a.startswith("rows=")])
         print_report(judge(config, int(rows[-1]) if rows else None))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -27,7 +27,7 @@ from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
-from pipelines.stages.import_images import ImportImages
+from pipelines.stages.import_images import ImportImages, ImportImagesConfig
 from pipelines.stages.publish import Publish
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
@@ -35,7 +35,7 @@ from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfi
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
 from pipelines.stages.weights import digest
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
-from reptok.configs import LatentTokenizerConfig
+from reptok.configs import GeneratorConfig, LatentTokenizerConfig
 
 FOUNDATIONS = ("vae", "encoder", "text_encoder", "captioner")
 
@@ -58,21 +58,28 @@ def class_conditional(config: Config) -> list[Stage]:
     """A folder of labelled pictures takes the place of the web, and labels that of captions."""
     settings, photographs = config.data.import_images, config.data.web
     if settings and settings.folder:
-        pictures = open_source(settings.folder, settings.layout)
-        classes = pictures.num_classes
-        made: list[Stage] = [ImportImages(replace(settings, listing=pictures.digest()))]
+        if not settings.listing:  # else the classes were counted when the configuration was composed
+            settings = replace(settings, listing=_listing(config.generator, settings))
+        made: list[Stage] = [ImportImages(settings)]
     elif settings and photographs:
-        classes = len(SUBJECTS)
         made = [PhotographFolder(photographs), ImportImages(settings, ("pictures",))]
     else:
-        raise ValueError("the workflow class_conditional needs data.import_images.folder=<folder of classes>")
-    unlike = classes is not None and config.generator.num_classes != classes
-    if config.generator.condition == "class" and unlike:
         raise ValueError(
-            f"generator.num_classes is {config.generator.num_classes}, the pictures have {classes} classes; "
-            + (f"set generator.num_classes={classes}" if classes else "put them into one folder per class")
+            f"workflow=class_conditional (experiment={config.experiment}) reads a folder of pictures, and "
+            "the data name none: data=folder data.import_images.folder=<folder of classes>"
         )
     return [*made, *model(config)]
+
+
+def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
+    """Digest of what a folder of pictures holds, and whether its classes are those that were typed."""
+    pictures = open_source(settings.folder, settings.layout)
+    if generator.condition == "class" and pictures.num_classes not in (None, generator.num_classes):
+        raise ValueError(
+            f"generator.num_classes={generator.num_classes} contradicts data.import_images.folder="
+            f"{settings.folder}, which has {pictures.num_classes} classes; leave generator.num_classes out"
+        )
+    return pictures.digest()
 
 
 def zoo(config: Config) -> list[Stage]:
@@ -96,6 +103,12 @@ def from_the_web(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
     data, looks = config.data, config.captioner.model
     writer = tuple(kind for kind in ("captioner",) if kind in made and looks)
     weights = "" if writer else digest(looks, "captioner.model.path")
+    if not (data.web or data.select_urls.sources):
+        raise ValueError(
+            f"workflow={config.workflow} (experiment={config.experiment}) reads a list of URLs, and the data "
+            "name none (data.select_urls.sources): choose data=coyo or data=demo, or "
+            "workflow=class_conditional"
+        )
     web: list[Stage] = [PhotographWeb(data.web)] if data.web else []
     return [
         *web,

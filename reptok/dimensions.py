@@ -105,6 +105,16 @@ def text_dimensions(folder: Path) -> TextDimensions:
     return TextDimensions(width, longest if _counts(longest) else None)
 
 
+def tokenizer_image_size(folder: Path) -> int:
+    """Side in pixels of the images that a published tokenizer makes; raises as above."""
+    try:
+        parts = _config(folder)["config"]
+        latent = latent_dimensions(folder / parts["autoencoder"]["path"])
+        return int(parts["decoder"]["latent_size"]) * latent.downsample
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not a tokenizer's: {error} is missing") from error
+
+
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from examples.photographs.coyo import CoyoConfig
 from examples.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
 from pipelines.captions.caption import CaptionerConfig
 from pipelines.configuration.costs import EstimateConfig
+from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
@@ -133,3 +134,8 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     estimate: EstimateConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    @staticmethod
+    def derive(values: dict[str, Any]) -> dict[str, Any]:
+        """See `pipelines/configuration/derived.py`."""
+        return derive(values)

@@ -260,7 +260,13 @@ def open_folder(url: str) -> Folder:
 
 def checked_name(name: str) -> str:
     """A relative name that stays inside its folder, or ValueError."""
-    if not name or name.startswith("/") or "\\" in name or any(p in ("", ".", "..") for p in name.split("/")):
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or any(p in ("", ".", "..") for p in name.split("/"))
+    ):
         raise ValueError(f"{name!r} is not a relative file name with forward slashes")
     return name
 

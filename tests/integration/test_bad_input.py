@@ -56,6 +56,7 @@ def test_a_missing_folder_of_images_is_named(program, tmp_path):
 
 def test_a_hub_id_without_network_says_what_to_do(program, smoke, tmp_path):
     root = shutil.copytree(smoke, tmp_path / "runs")
-    arguments = ("experiment=smoke", f"root={root}", "until=encode_latents", "vae.path=nobody/nothing")
-    error = _error(program("run_all.py", *arguments))
+    arguments = ("experiment=smoke", f"root={root}", "until=encode_latents")
+    own = ("vae.path=nobody/nothing", "decoder.latent_channels=4", "decoder.latent_size=8")
+    error = _error(program("run_all.py", *arguments, *own))
     assert "nobody/nothing" in error and "folder" in error

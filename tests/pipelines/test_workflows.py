@@ -27,7 +27,7 @@ RECIPES = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp_path):
-    own = [f"data.import_images.folder={folder}", "generator.num_classes=2"] * ("imagenet" in experiment)
+    own = [f"data.import_images.folder={folder}"] * ("imagenet" in experiment)
     config = load_config(Config, [f"experiment={experiment}", f"root={tmp_path / 'root'}", *own])
     planned = plan(build(config), config.root)
     assert {stage.action for stage in planned} == {"run"}
@@ -48,7 +48,7 @@ def test_text_to_image_comes_from_urls():
 
 def test_classes_come_from_the_photographs_or_from_a_folder(folder):
     assert names("experiment=demo_classes")[:2] == ["photograph_folder", "import_images"]
-    own = (f"data.import_images.folder={folder}", "generator.num_classes=2")
+    own = (f"data.import_images.folder={folder}",)
     assert names("experiment=demo_classes", *own)[0] == "import_images"
     assert names("experiment=imagenet256", *own)[0] == "import_images"
 
@@ -58,15 +58,6 @@ def test_latents_take_the_place_of_tokens():
         "photograph_folder", "wrap_autoencoder", "import_images", "encode_tokens", "train_generator",
         "evaluate_generator", "publish",
     ]  # fmt: skip
-
-
-def test_the_number_of_classes_must_be_that_of_the_folder(folder):
-    with pytest.raises(ValueError, match=r"set generator\.num_classes=2"):
-        names("experiment=imagenet256", f"data.import_images.folder={folder}")
-    (folder / "flat").mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "flat" / "1.png")
-    with pytest.raises(ValueError, match="one folder per class"):
-        names("experiment=imagenet256", f"data.import_images.folder={folder / 'flat'}")
 
 
 def test_the_zoo_trains_its_foundations_or_takes_them():
