@@ -6,6 +6,7 @@ PY     := $(VENV)/bin/python
 UV     := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 ARGS   ?=
+COMMA  := ,
 # Python 3.11 or 3.12: img2dataset does not import on 3.13.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
@@ -15,7 +16,8 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dry-run plan test test-all lint ui submit bench lock
+.PHONY: help demo dry-run plan test test-all lint ui submit bench lock \
+        credentials results backup restore docker-bases docker-bases-remove lock-images
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,5 +60,28 @@ submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (addr
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
 	@$(PY) -P -m benchmarks $(ARGS)
 
+credentials:  ## print the logins of the compose cluster, to a terminal only
+	@docker compose run --rm --no-deps init credentials
+
+results:  ## copy the compose cluster's newest model and report to runs/model
+	@docker/results.sh
+
+backup:  ## save the compose cluster's MLflow (TO=folder)
+	@docker/backup.sh save "$(TO)"
+
+restore:  ## give the compose cluster a saved MLflow (FROM=folder)
+	@docker/backup.sh restore "$(FROM)"
+
+docker-bases:  ## stand-ins for official images where no image registry answers (PROFILES=s3,monitoring)
+	@docker/bases/make.sh make $(subst $(COMMA), ,$(PROFILES))
+
+docker-bases-remove:  ## remove them
+	@docker/bases/make.sh remove
+
+lock-images:  ## write the digests of all foreign images to docker/images.lock, where a registry answers
+	@docker/lock-images.sh
+
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines pyproject.toml -c requirements.lock -o docker/requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c requirements.lock docker/mlflow/requirements.in -o docker/mlflow/requirements.lock

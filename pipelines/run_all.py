@@ -41,6 +41,7 @@ def run(config: Config) -> int:
         force=config.force,
         cluster=config.cluster,
         tracking=config.tracking,
+        name=config.experiment,
     )
     workflows.summarise(config, results)
     failed = [result.name for result in results if result.action == "failed"]

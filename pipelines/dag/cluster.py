@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from pipelines.dag import processes
+from pipelines.dag.metrics import board
 from pipelines.dag.session_folder import SessionFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -97,6 +98,7 @@ def ensure() -> None:
             _keeper.submit(_init).result()
             _quieten()
             _ours = True
+        board.publish()
 
 
 def shutdown() -> None:
@@ -106,6 +108,7 @@ def shutdown() -> None:
         if _ours:
             import ray
 
+            board.flush()
             ray.shutdown()
             _ours = False
         if _session:

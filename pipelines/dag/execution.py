@@ -48,7 +48,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
             published = _publish(planned, out, stats, seconds)
             manifest = published.folder.read_bytes(MANIFEST).decode()
-            tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED")
+            tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED", published.url)
             out.remove_scratch()
         action = "resume" if planned.action == "resume" else "run"
         return StageResult(name=stage.name, action=action, seconds=seconds, stats=stats, artifact=published)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.dag.metrics import board
 from pipelines.dag.redaction import redacted
 
 QUEUE_LIMIT = 10_000
@@ -75,6 +76,7 @@ class MlflowWriter:
         try:
             self._queue.put_nowait(job)
         except queue.Full:
+            board.tracking_dropped("queue_full")
             self._warn("the queue to the tracking server is full")
 
     @property
@@ -104,6 +106,7 @@ class MlflowWriter:
                     except Exception as error:
                         self._away_since = self._away_since or time.monotonic()
                         if wait is None or self.away:
+                            board.tracking_dropped("server_away", len(taken))
                             self._warn(f"{type(error).__name__}: {_first_line(error)}")
                             break
                         time.sleep(wait)

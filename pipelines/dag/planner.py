@@ -95,6 +95,12 @@ def artifact_of(stage: Stage, inputs: Mapping[str, Artifact], root: str) -> Arti
     return Artifact(stage.output, identity, open_folder(root).url_of(f"{stage.output}/{identity}"))
 
 
+def workflow_digest(stages: Sequence[Stage]) -> str:
+    """What identifies a configuration: the digest of all its stages, whichever of them an invocation runs."""
+    parts = {stage.name: (stage.version, stage.config, stage.inputs) for stage in stages}
+    return fingerprint("workflow", 0, parts, {})
+
+
 def outdated_inputs(artifact: Artifact, inputs: Mapping[str, Artifact]) -> list[str]:
     """Inputs that were made again since, with other bytes than the artifact was made from."""
     recorded = artifact.manifest["input_digests"]

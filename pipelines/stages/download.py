@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from examples.photographs.web import FaultServer
+from examples.photographs.web import accounting
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import may_heal
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.success import SuccessRate
 from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.fingerprint import insignificant, plain
-from pipelines.dag.shards import Shard, WorkerResources, map_shards
+from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.dag.storage import open_folder
 from pipelines.stages.tables import occupied, table_shards
-
-if TYPE_CHECKING:
-    from pipelines.crawl.download import DownloadJob
 
 LOGGED_ROWS = 1_000_000
 
@@ -36,7 +32,7 @@ class DownloadConfig:
         resize: what an image must be, and what is made of it.
         reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
             that last, are taken over; only what may be better now, or is new, is asked for.
-        serve_web: serve the `web` artifact on loopback meanwhile: the demo's URLs lead nowhere else.
+        serve_web: each worker serves the `web` artifact to itself: the demo's URLs lead nowhere else.
         workers: how many processes download, and what each occupies.
     """
 
@@ -61,7 +57,12 @@ class Download(Stage):
     """
 
     name, output, version = "download", "images", 2
-    modules = ("pipelines.crawl.guarded", "pipelines.crawl.img2dataset_engine", "pipelines.crawl.reuse")
+    modules = (
+        "examples.photographs.served_download",
+        "pipelines.crawl.guarded",
+        "pipelines.crawl.img2dataset_engine",
+        "pipelines.crawl.reuse",
+    )
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
@@ -80,19 +81,15 @@ class Download(Stage):
         if earlier:
             shards = _with_earlier(shards, inputs["urls"], earlier)
         rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
-        with ExitStack() as stack:
-            server = None
-            if self.config.serve_web:
-                server = stack.enter_context(FaultServer.of(inputs["web"]))
-            job = self._job(inputs["urls"], server.overrides if server else {}, earlier)
-            stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
-            if server:
-                _compare(server, stats, out)
+        job = self._job(inputs["urls"], inputs.get("web"), earlier)
+        stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
+        if config.serve_web:
+            _compare(stats, out)
         _log_times(shards, out)
         self._say(stats, out)
         return stats
 
-    def _job(self, urls: Artifact, overrides: Mapping[str, str], earlier: Artifact | None) -> DownloadJob:
+    def _job(self, urls: Artifact, web: Artifact | None, earlier: Artifact | None) -> ShardJob:
         config = self.config
         common: dict[str, Any] = {
             "urls": urls, "fetch": config.fetch, "resize": config.resize, "earlier": earlier
@@ -100,7 +97,12 @@ class Download(Stage):
         if config.engine == "guarded":
             from pipelines.crawl.guarded import GuardedDownload
 
-            return GuardedDownload(overrides=overrides, **common)
+            download = GuardedDownload(**common)
+            if web is None:
+                return download
+            from examples.photographs.served_download import ServedDownload
+
+            return ServedDownload(download=download, web=web)
         from pipelines.crawl.img2dataset_engine import UNGUARDED, Img2datasetDownload
 
         print(f"  {self.name}: warning: {UNGUARDED}", flush=True)
@@ -198,12 +200,12 @@ def _percentile(values: Any, percent: float) -> float:
     return float(np.percentile(values, percent)) if len(values) else 0.0
 
 
-def _compare(server: FaultServer, stats: Mapping[str, float], out: Workspace) -> None:
-    """Put the server's own count beside the stage's; they agree unless the stage was interrupted."""
-    rows = server.accounting(stats)
+def _compare(stats: Mapping[str, float], out: Workspace) -> None:
+    """Put the web's own count beside the stage's."""
+    rows = accounting(stats)
     lines = [f"{'outcome':<34}{'server':>8}{'stage':>8}"]
     lines += [f"{outcome:<34}{here:>8}{there:>8}" for outcome, here, there in rows]
     differ = [outcome for outcome, here, there in rows if here != there]
-    agreement = f"they differ in: {', '.join(differ)} (as after a resume)" if differ else "they agree"
+    agreement = f"they differ in: {', '.join(differ)}" if differ else "they agree"
     out.log.text("web_accounting.txt", "\n".join([*lines, agreement, ""]))
     print(f"  the web's own count of answers and ours: {agreement}", flush=True)
