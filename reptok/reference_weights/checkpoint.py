@@ -161,7 +161,7 @@ def _pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     except ValueError as error:
         raise ValueError(f"{member.filename} is damaged: {error}") from error
     for opcode, argument, _ in instructions:
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError(f"{member.filename} numbers more objects than it can hold")
         if isinstance(argument, int) and argument.bit_length() > 8 * MAX_INTEGER:
             raise ValueError(f"{member.filename} has a number of {argument.bit_length()} bits")
