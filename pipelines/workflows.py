@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from examples.photographs.photograph_folder import PhotographFolder
 from examples.photographs.photograph_web import PhotographWeb
@@ -18,7 +17,6 @@ from examples.zoo.train_captioner import TrainCaptioner
 from examples.zoo.train_class_generator import TrainClassGenerator
 from examples.zoo.train_text_encoder import TrainTextEncoder
 from pipelines.configuration.schema import Config
-from pipelines.dag.reference import folder_digest, required
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.sources.layouts import open_source
 from pipelines.stages.caption import Caption, CaptionConfig
@@ -33,11 +31,8 @@ from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
-from pipelines.stages.weights import digest
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
 from reptok.configs import GeneratorConfig, LatentTokenizerConfig
-
-FOUNDATIONS = ("vae", "encoder", "text_encoder", "captioner")
 
 
 def build(config: Config) -> list[Stage]:
@@ -51,7 +46,7 @@ def build(config: Config) -> list[Stage]:
 
 def t2i(config: Config) -> list[Stage]:
     """Text to image: URLs, images, captions, both trainings, evaluation, one published model."""
-    return [*from_the_web(config), *model(config)]
+    return [*from_the_web(config), *model_of(config)]
 
 
 def class_conditional(config: Config) -> list[Stage]:
@@ -68,7 +63,7 @@ def class_conditional(config: Config) -> list[Stage]:
             f"workflow=class_conditional (experiment={config.experiment}) reads a folder of pictures, and "
             "the data name none: data=folder data.import_images.folder=<folder of classes>"
         )
-    return [*made, *model(config)]
+    return [*made, *model_of(config)]
 
 
 def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
@@ -84,25 +79,32 @@ def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
 
 def zoo(config: Config) -> list[Stage]:
     """Train the embedded default's foundations, and the demo's models longer, on more crops."""
-    foundations: list[Stage] = [
-        TrainAutoencoder(config.zoo.autoencoder),
-        PretrainEncoder(config.zoo.encoder),
-        TrainTextEncoder(config.zoo.text_encoder),
-        TrainCaptioner(config.zoo.captioner),
-    ]
-    made = FOUNDATIONS if config.zoo.foundations else ()
+    foundations: list[Stage] = []
+    if config.zoo.foundations:
+        foundations = [
+            TrainAutoencoder(config.zoo.autoencoder),
+            PretrainEncoder(config.zoo.encoder),
+            TrainTextEncoder(config.zoo.text_encoder),
+            TrainCaptioner(config.zoo.captioner),
+        ]
+        model, text = config.captioner.model, config.text_encoder
+        config = replace(
+            config,
+            vae=replace(config.vae, path="artifact:vae"),
+            encoder=replace(config.encoder, path="artifact:encoder"),
+            text_encoder=text and replace(text, path="artifact:text_encoder"),
+            captioner=replace(config.captioner, model=model and replace(model, path="artifact:captioner")),
+        )
     labelled = replace(
         config.generator, condition="class", num_classes=len(SUBJECTS), text_dim=0, num_learnable_tokens=0
     )
     by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
-    return [*(foundations if made else ()), *from_the_web(config, made), *model(config, made), by_class]
+    return [*foundations, *from_the_web(config), *model_of(config), by_class]
 
 
-def from_the_web(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
+def from_the_web(config: Config) -> list[Stage]:
     """From a list of URLs to a dataset with captions; the demo brings its own web."""
-    data, looks = config.data, config.captioner.model
-    writer = tuple(kind for kind in ("captioner",) if kind in made and looks)
-    weights = "" if writer else digest(looks, "captioner.model.path")
+    data = config.data
     if not (data.web or data.select_urls.sources):
         raise ValueError(
             f"workflow={config.workflow} (experiment={config.experiment}) reads a list of URLs, and the data "
@@ -114,58 +116,48 @@ def from_the_web(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
         *web,
         SelectUrls(data.select_urls),
         Download(data.download),
-        Caption(CaptionConfig(captioner=config.captioner, weights_digest=weights), writer),
+        Caption(CaptionConfig(captioner=config.captioner)),
         ShardDataset(data.shard),
     ]
 
 
-def model(config: Config, made: tuple[str, ...] = ()) -> list[Stage]:
-    """From a dataset to a published model; `made` are the frozen networks that other stages make."""
-    frozen = tuple(kind for kind in ("vae", "encoder") if kind in made)
-    language = tuple(kind for kind in ("text_encoder",) if kind in made)
-    text_encoder = config.text_encoder if config.generator.condition == "text" else None
-    text_digest = "" if language else digest(text_encoder, "text_encoder.path")
-    vae_digest = "" if frozen else digest(config.vae, "vae.path")
-    weights = vae_digest + ("" if frozen else digest(config.encoder, "encoder.path"))
-    text: dict[str, Any] = {"text_encoder": text_encoder, "weights_digest": text_digest}
-    generator = TrainGeneratorConfig(generator=config.generator, train=config.train.generator, **text)
-    evaluation = replace(config.evaluate.generator, **text)
+def model_of(config: Config) -> list[Stage]:
+    """From a dataset to a published model."""
+    text = config.text_encoder if config.generator.condition == "text" else None
+    generator = TrainGeneratorConfig(
+        generator=config.generator, train=config.train.generator, text_encoder=text
+    )
+    evaluation = replace(config.evaluate.generator, text_encoder=text)
+    published = replace(config.evaluate.publish, text_encoder=text)
     tokens: list[Stage] = [
         EncodeTokens(EncodeTokensConfig(compute=config.encode.compute, workers=config.encode.workers)),
-        TrainGenerator(generator, language),
+        TrainGenerator(generator),
     ]
     if config.tokenizer == "latent":
         patches = LatentTokenizerConfig(
             autoencoder=config.vae, image_size=config.data.image_size, patch_size=config.decoder.patch_size
         )
         return [
-            WrapAutoencoder(WrapAutoencoderConfig(tokenizer=patches, weights_digest=vae_digest)),
+            WrapAutoencoder(WrapAutoencoderConfig(tokenizer=patches)),
             *tokens,
-            EvaluateGenerator(replace(evaluation, judge=config.encoder), language),
-            Publish(replace(config.evaluate.publish, **text), language, ("generator_report",)),
+            EvaluateGenerator(replace(evaluation, judge=config.encoder)),
+            Publish(published, ("generator_report",)),
         ]
     latents = EncodeLatentsConfig(
-        vae=config.vae, encoder=config.encoder, weights_digest=weights,
-        compute=config.encode.compute, workers=config.encode.workers,
-    )  # fmt: skip
+        vae=config.vae, encoder=config.encoder, compute=config.encode.compute, workers=config.encode.workers
+    )
     tokenizer = TrainTokenizerConfig(
-        encoder=config.encoder, decoder=config.decoder, vae=config.vae, weights_digest=weights,
-        train=config.train.tokenizer, preservation_weight=config.train.preservation_weight,
+        encoder=config.encoder, decoder=config.decoder, vae=config.vae, train=config.train.tokenizer,
+        preservation_weight=config.train.preservation_weight,
         draws=config.train.draws, decoder_first_steps=config.train.decoder_first_steps,
     )  # fmt: skip
-    for group in ("tokenizer", "generator"):
-        for name in ("inception_weights", "lpips_weights", "clip_weights"):
-            if file := getattr(getattr(config.evaluate, group), name, ""):
-                required(file, f"evaluate.{group}.{name}")
-    shown = config.evaluate.tokenizer.reference_tokenizer
-    reference = folder_digest(required(shown, "evaluate.tokenizer.reference_tokenizer")) if shown else ""
     return [
-        EncodeLatents(latents, frozen),
-        TrainTokenizer(tokenizer, frozen),
+        EncodeLatents(latents),
+        TrainTokenizer(tokenizer),
         *tokens,
-        EvaluateTokenizer(replace(config.evaluate.tokenizer, reference_digest=reference)),
-        EvaluateGenerator(evaluation, language),
-        Publish(replace(config.evaluate.publish, **text), language),
+        EvaluateTokenizer(config.evaluate.tokenizer),
+        EvaluateGenerator(evaluation),
+        Publish(published),
     ]
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from reptok.bounds import Count, Number, Pixels, Positive, Share, Signed, Whole
 from reptok.values import check_ranges
 
+NETWORK = {"reference": "network"}
+"""Marks a field that says where weights are: pipelines go by the weights, not by the place."""
+
 TOKENS = ("cls", "reg")
 TRAINABLE = ("cls", "nothing", "everything")
 GENERATOR_KINDS = ("mixer", "transformer")
@@ -34,7 +37,7 @@ class EncoderConfig:
     """
 
     name: str = "dinov2_vitb14_reg"
-    path: str | None = None
+    path: str | None = field(default=None, metadata=NETWORK)
     image_size: Pixels = 224
     token: str = "cls"
     num_tokens: Count = 1
@@ -108,7 +111,7 @@ class AutoencoderConfig:
         sample: Whether training draws from the posterior; otherwise it takes the mean.
     """
 
-    path: str = "stabilityai/sd-vae-ft-mse"
+    path: str = field(default="stabilityai/sd-vae-ft-mse", metadata=NETWORK)
     scale: Positive | None = None
     shift: Signed | None = None
     sample: bool = True
@@ -226,7 +229,7 @@ class TextEncoderConfig:
     """
 
     kind: str = "clip"
-    path: str = "openai/clip-vit-large-patch14"
+    path: str = field(default="openai/clip-vit-large-patch14", metadata=NETWORK)
     max_length: Count = 77
 
     def __post_init__(self) -> None:
@@ -253,7 +256,7 @@ class VisionLanguageConfig:
     """
 
     backend: str = "transformers"
-    path: str = "OpenGVLab/InternVL3-1B-hf"
+    path: str = field(default="OpenGVLab/InternVL3-1B-hf", metadata={**NETWORK, "named": True})
     revision: str | None = None
     image_size: Pixels | None = None
     max_tiles: Count = 1

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+from pipelines.dag import reference
 from pipelines.dag.redaction import redacted
 
 FINGERPRINT_LENGTH = 16
@@ -25,13 +26,16 @@ def insignificant(default: Any = dataclasses.MISSING, *, factory: Callable[[], A
 
 
 def plain(value: Any, *, significant_only: bool = False) -> Any:
-    """A config as JSON values; dataclasses become dicts, and `significant_only` drops the other fields.
+    """A config as JSON values; dataclasses become dicts; `significant_only` drops the other fields.
 
-    Credentials are left out: they are nobody's to read, and change no bytes.
+    A reference (see `reference.py`) becomes what its weights are, and its path where that counts. Credentials
+    are left out: they are nobody's to read, and change no bytes.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(getattr(value, field.name), significant_only=significant_only)
+            field.name: plain(reference.identity(value, field, significant_only))
+            if "reference" in field.metadata
+            else plain(getattr(value, field.name), significant_only=significant_only)
             for field in dataclasses.fields(value)
             if not significant_only or field.metadata.get("significant", True)
         }

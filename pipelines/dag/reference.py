@@ -1,22 +1,37 @@
-"""What the configuration names and others have made: a folder, or a model of the hub.
+"""What the configuration names and others have made: a folder, a file, a model of the hub, or an artifact.
 
 Decided here and once, before anything starts, so that no worker takes a folder that it cannot see for a
-model of the hub.
+model of the hub. A dataclass marks such a field in its metadata:
+
+    {"reference": "network"}    a folder, a hub id (owner/name), or artifact:KIND, what a stage makes
+    {"reference": "file"}       a file of weights
+    {..., "named": True}        its name, as typed, is written into the artifact
+
+Of a folder or file, the contents are significant and the place is not.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+if TYPE_CHECKING:
+    from pipelines.dag.artifact import Artifact
+
+C = TypeVar("C")
 HOME = Path(__file__).resolve().parents[2]
 """The repository, or where the package is installed: where relative paths are looked for in second place."""
 
-HUB = "hf://"
+HUB, ARTIFACT = "hf://", "artifact:"
+HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+"""What a model is made of; nothing that could execute."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = (".json", ".jinja", ".safetensors", ".txt", ".model")
 
@@ -26,22 +41,21 @@ class Reference:
     """Where a network is.
 
     Attributes:
-        folder: Its folder, absolute; None for a model of the hub.
-        hub: Its id on the hub; "" for a folder.
+        folder: Its folder, absolute, if it is one.
+        hub: Its id on the hub, if it is there.
+        artifact: The kind of artifact that holds it, if a stage makes it.
     """
 
     folder: Path | None = None
     hub: str = ""
+    artifact: str = ""
 
     @property
-    def path(self) -> str:
-        """The folder or the id, as libraries take it."""
-        return str(self.folder) if self.folder else self.hub
-
-    @property
-    def digest(self) -> str:
-        """Digest of the folder's files; "" for a model of the hub, whose id says what it is."""
-        return folder_digest(self.folder) if self.folder else ""
+    def identity(self) -> dict[str, str]:
+        """What says which weights these are; an artifact's fingerprint does it as a stage's input."""
+        if self.folder:
+            return {"digest": folder_digest(self.folder)}
+        return {"artifact": self.artifact} if self.artifact else {"hub": self.hub}
 
 
 def find(path: str) -> Path | None:
@@ -78,7 +92,7 @@ def refer(path: str, key: str) -> Reference:
 
     What exists is a folder, relative to the working folder or else to the repository. What does not, but
     begins with the name of a folder that does (`zoo/captoiner`), was meant as one. The rest is a model of the
-    hub if it has the form of its ids; `hf://owner/name` always is.
+    hub if it has the form of its ids; `hf://owner/name` always is. `artifact:kind` is what a stage makes.
 
     Args:
         path: As the configuration has it.
@@ -89,6 +103,8 @@ def refer(path: str, key: str) -> Reference:
     """
     if path.startswith(HUB) and _HUB_ID.fullmatch(path.removeprefix(HUB)):
         return Reference(hub=path.removeprefix(HUB))
+    if path.startswith(ARTIFACT):
+        return Reference(artifact=path.removeprefix(ARTIFACT))
     folder = find(path)
     if folder is not None and folder.is_dir():
         return Reference(folder)
@@ -105,9 +121,95 @@ def refer(path: str, key: str) -> Reference:
     raise FileNotFoundError(f"{key}: there is no folder {path!r} {_looked(path)}; {hint}")
 
 
+def references(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted key, value and kind ("network" or "file") of every reference that a configuration makes."""
+    if not dataclasses.is_dataclass(config):
+        return
+    for field in dataclasses.fields(config):
+        value, kind = getattr(config, field.name), field.metadata.get("reference", "")
+        if kind and value and not _by_open_clip(config):
+            yield f"{prefix}{field.name}", value, kind
+        yield from references(value, f"{prefix}{field.name}.")
+
+
+def artifacts_of(config: Any, name: str) -> tuple[str, ...]:
+    """Kinds of the artifacts that a configuration refers to; every other reference is looked for.
+
+    Args:
+        config: A stage's configuration.
+        name: The stage's, for messages.
+
+    Raises:
+        FileNotFoundError: A folder or file is not there.
+    """
+    found = []
+    for key, value, kind in references(config):
+        if kind == "file":
+            required(value, f"{name}.{key}")
+        else:
+            found.append(refer(value, f"{name}.{key}").artifact)
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def identity(config: Any, field: dataclasses.Field[Any], significant_only: bool) -> Any:
+    """The plain value of a reference: what its weights are, and where they were said to be."""
+    value = getattr(config, field.name)
+    if not value or _by_open_clip(config):
+        return value
+    if field.metadata["reference"] == "file":
+        known = {"digest": folder_digest(required(value, field.name))}
+    else:
+        known = refer(value, field.name).identity
+    shown = field.metadata.get("named") or not significant_only
+    return {**known, "path": value} if shown else known
+
+
+def located(config: C, inputs: Mapping[str, Artifact], key: str = "path") -> C:
+    """A network's configuration with the place of its weights: an absolute folder, or a hub id.
+
+    Args:
+        config: Has a field `path` that refers to a network.
+        inputs: The artifacts of a stage by kind.
+        key: For messages.
+    """
+    settings: Any = config
+    if not settings.path or _by_open_clip(settings):
+        return config
+    found = refer(settings.path, key)
+    place = inputs[found.artifact].local_path() if found.artifact else found.folder
+    moved: C = dataclasses.replace(settings, path=str(place) if place else found.hub)
+    return moved
+
+
+def fetch(config: Any, key: str) -> None:
+    """Ask the hub for a model that is named by its id: once, before any worker starts.
+
+    Raises:
+        OSError: It cannot be reached, and the model was not fetched before.
+    """
+    if not config.path or _by_open_clip(config) or not (hub := refer(config.path, key).hub):
+        return
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(hub, revision=getattr(config, "revision", None), allow_patterns=HUB_FILES)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"{key}={hub} means a model of the hub, which cannot be fetched ({reason}); "
+            f"fetch it where there is a network, or set {key} to its folder"
+        ) from error
+
+
+def _by_open_clip(config: Any) -> bool:
+    """Whether the path is open_clip's MODEL/WEIGHTS, which only that library understands."""
+    return getattr(config, "kind", "") == "open_clip"
+
+
 def folder_digest(folder: Path) -> str:
-    """16 hex digits over the names and bytes of a folder's configuration and weights, subfolders included."""
+    """16 hex digits over a file's bytes, or the names and bytes of a folder's configuration and weights."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix in _WEIGHTS and file.is_file()]
+    files = [folder] if folder.is_file() else files
     return _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import artifacts_of
 from pipelines.dag.workspace import Workspace
 
 __all__ = ["Artifact", "Resources", "Stage", "StageResult", "Workspace"]
@@ -26,7 +27,7 @@ class Stage(ABC):
 
     Class attributes (an instance may set its own `inputs` and `resources` in `__init__`):
         name: verb_noun ("encode_tokens").
-        inputs: kinds of the artifacts it reads.
+        inputs: kinds of the artifacts it reads, beside those that its configuration refers to.
         output: kind of the artifact it makes.
         version: raised when the meaning of the output changes.
         resources: what it occupies.
@@ -43,6 +44,8 @@ class Stage(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        name = getattr(self, "name", type(self).__name__)  # some name themselves afterwards
+        self.inputs = (*self.inputs, *artifacts_of(config, name))
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ Free of torch until an evaluation runs: its settings are part of the configurati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pipelines.evaluation.feature_bank import FeatureBank
     from reptok.encoder.ssl import SSLEncoder
     from reptok.metrics.features import EncoderFeatures, FeatureExtractor
+
+
+WEIGHTS_FILE = {"reference": "file"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class ExtractorsConfig:
 
     bank_images: Count = 2000
     neighbours: Count = 10
-    inception_weights: str = ""
+    inception_weights: str = field(default="", metadata=WEIGHTS_FILE)
     batch_size: Count = insignificant(50)
     device: str = insignificant("cpu")
 

@@ -36,7 +36,7 @@ from pipelines.sources.source import (
 IMAGE, LABEL = "image", "label"
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
-MAX_NAMES = 100_000
+MAX_NAMES, FEW_ROWS = 100_000, 2**22
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
 """What reading a damaged or hostile file raises."""
 
@@ -187,7 +187,7 @@ def _opened(folder: Path, name: str) -> Iterator[_File]:
 
 
 def _check(table: pq.ParquetFile, size: int) -> None:
-    if table.metadata.num_rows > size:
+    if table.metadata.num_rows > max(size, FEW_ROWS):
         raise ValueError(f"{table.metadata.num_rows} rows in {size} bytes: there is no picture in so little")
     schema = table.schema_arrow
     if schema.names.count(IMAGE) != 1:

@@ -15,13 +15,13 @@ from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import drop_reason
 from pipelines.stages.tables import occupied, table_shards
-from pipelines.stages.weights import fetch, resolve
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
@@ -31,10 +31,9 @@ ROWS_PER_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """Captioner, and the digest of its weights where they are a local folder."""
+    """Who writes captions, and which an image gets."""
 
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
-    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,28 +159,24 @@ class CaptionJob(ShardJob):
 
 
 class Caption(Stage):
-    """Give every downloaded image a caption; failed rows are counted by their reason.
-
-    Reads also the artifact of kind "captioner", where `models` names it.
-    """
+    """Give every downloaded image a caption; failed rows are counted by their reason."""
 
     name, output, version = "caption", "captions", 2
+    inputs: tuple[str, ...] = ("images",)
 
-    def __init__(self, config: CaptionConfig, models: tuple[str, ...] = ()):
+    def __init__(self, config: CaptionConfig):
         super().__init__(config)
-        self.inputs = ("images", *models)
         self.resources = occupied(config.captioner.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         images, config = inputs["images"], self.config.captioner
         name = None
         if config.model is not None:
-            made = "captioner" in self.inputs
-            name = f"captioner/{inputs['captioner'].fingerprint}" if made else config.model.path
-            models = {"captioner.model": inputs["captioner"]} if made else {}
-            model = resolve(models, "captioner.model", config.model)
-            fetch(model, "captioner.model.path")
-            config = replace(config, model=model)
+            key = "captioner.model.path"
+            made = refer(config.model.path, key).artifact
+            name = f"{made}/{inputs[made].fingerprint}" if made else config.model.path
+            fetch(config.model, key)
+            config = replace(config, model=located(config.model, inputs, key))
         shards = table_shards(images)
         if config.limit_samples is not None:
             shards = list(limited(images, shards, config.limit_samples))

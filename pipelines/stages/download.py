@@ -56,7 +56,7 @@ class Download(Stage):
     images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
     """
 
-    name, output, version = "download", "images", 2
+    name, output, version = "download", "images", 3
     modules = (
         "examples.photographs.served_download",
         "pipelines.crawl.guarded",

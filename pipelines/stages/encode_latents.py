@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import artifacts_of, fetch, located
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
 from pipelines.stages.tables import occupied
-from pipelines.stages.weights import fetch, resolve
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
 
@@ -29,18 +29,21 @@ class EncodeLatentsConfig:
     """The frozen networks and how they compute.
 
     Attributes:
-        vae: The VAE; an artifact "vae" takes the place of its path.
-        encoder: The frozen encoder; an artifact "encoder" takes the place of its path.
-        weights_digest: Digest of local weights: other weights under the same path are another artifact.
+        vae: The VAE.
+        encoder: The frozen encoder.
         compute: Device, precision and batch size.
         workers: Actors and what each occupies.
     """
 
     vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    weights_digest: str = ""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     workers: WorkerResources = insignificant(factory=WorkerResources)
+
+    def __post_init__(self) -> None:
+        # Moments are stored, not samples of them, and the encoder as it was before any adaptation.
+        object.__setattr__(self, "vae", replace(self.vae, sample=True))
+        object.__setattr__(self, "encoder", replace(self.encoder, trainable="nothing"))
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class LatentsJob(ShardJob):
         """Load the networks where this worker runs."""
         from pipelines.encoding.latents import EncodeLatents as EncodeLatentsOp
 
-        vae = resolve(self.models, "vae", self.config.vae)
-        encoder = resolve(self.models, "encoder", self.config.encoder)
+        vae = located(self.config.vae, self.models)
+        encoder = located(self.config.encoder, self.models)
         object.__setattr__(self, "op", EncodeLatentsOp(vae, encoder, self.config.compute))
         self.op.setup()
 
@@ -83,21 +86,16 @@ class EncodeLatents(Stage):
     """Cache what tokenizer training would otherwise compute again in every epoch."""
 
     name, output, version = "encode_latents", "latents", 2
+    inputs: tuple[str, ...] = ("dataset",)
     modules = ("reptok.autoencoder", "reptok.encoder.ssl")
 
-    def __init__(self, config: EncodeLatentsConfig, models: tuple[str, ...] = ()):
-        """Read also the artifacts named in `models` ("vae", "encoder"); they replace the configured paths."""
+    def __init__(self, config: EncodeLatentsConfig):
         super().__init__(config)
-        self.inputs = ("dataset", *models)
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        models = {kind: inputs[kind] for kind in self.inputs if kind != "dataset"}
-        config = replace(
-            self.config,
-            vae=resolve(models, "vae", self.config.vae),
-            encoder=resolve(models, "encoder", self.config.encoder),
-        )
+        config = self.config
+        models = {kind: inputs[kind] for kind in artifacts_of(config, self.name)}
         fetch(config.vae, "vae.path")
         fetch(config.encoder, "encoder.path")
         if config.encoder.path is None:  # known by name alone: its own library fetches it

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.reference import required
+from pipelines.dag.reference import located, required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.extractors import Extractors, ExtractorsConfig
+from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
 from pipelines.evaluation.results import Evaluation, save_figure
-from pipelines.stages.weights import resolve
 from reptok.bounds import Count, Number, Share
 from reptok.configs import EncoderConfig, TextEncoderConfig
 
@@ -41,7 +40,6 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
         shown_prompts: rows of the picture of samples.
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
-        weights_digest: digest of its weights where they are a local folder.
         judge: the encoder that looks at the samples; None for the tokenizer's own.
         clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
         clip_architecture: open_clip's name of that model.
@@ -56,9 +54,8 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
     shown_prompts: Count = 10
     shown_samples: Count = 4
     text_encoder: TextEncoderConfig | None = None
-    weights_digest: str = ""
     judge: EncoderConfig | None = None
-    clip_weights: str = ""
+    clip_weights: str = field(default="", metadata=WEIGHTS_FILE)
     clip_architecture: str = "ViT-B-16"
 
     def __post_init__(self) -> None:
@@ -72,6 +69,7 @@ class EvaluateGenerator(Stage):
     """Sample what validation images show, recognise it, measure it, and look for copies."""
 
     name = "evaluate_generator"
+    inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
@@ -82,11 +80,6 @@ class EvaluateGenerator(Stage):
     )
     config: EvaluateGeneratorConfig
 
-    def __init__(self, config: EvaluateGeneratorConfig, models: tuple[str, ...] = ()):
-        """Read also the artifact of kind "text_encoder", where `models` names it."""
-        super().__init__(config)
-        self.inputs = ("dataset", "tokenizer", "generator", *models)
-
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import generator_figures as figures
         from pipelines.evaluation.generator_scores import measure, recognise, scores
@@ -95,7 +88,7 @@ class EvaluateGenerator(Stage):
 
         config = self.config
         sampler = self._sampler(inputs)
-        encoder = self._judge(sampler.pipe.tokenizer)
+        encoder = self._judge(sampler.pipe.tokenizer, inputs)
         gathered = Extractors.gather(inputs["dataset"], encoder, config.samples, config, out)
         view, bank = gathered.view, gathered.bank
         found = run_samples(
@@ -155,9 +148,7 @@ class EvaluateGenerator(Stage):
         if generator.config.condition == "text":
             if config.text_encoder is None:
                 raise ValueError("the generator reads text: set evaluate_generator.text_encoder to its own")
-            models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
-            settings = resolve(models, "text_encoder", config.text_encoder)
-            text_encoder = TextEncoder(settings)
+            text_encoder = TextEncoder(located(config.text_encoder, inputs))
         tokenizer = load_tokenizer(inputs["tokenizer"].local_path())
         return Sampler(
             pipe=RepTokPipeline(tokenizer, generator, text_encoder).to(config.device).eval(),
@@ -167,7 +158,7 @@ class EvaluateGenerator(Stage):
             solver=config.solver,
         )
 
-    def _judge(self, tokenizer: ImageTokenizer) -> SSLEncoder:
+    def _judge(self, tokenizer: ImageTokenizer, inputs: Mapping[str, Artifact]) -> SSLEncoder:
         """The configured encoder, or the tokenizer's own frozen one."""
         from reptok.encoder.ssl import build_encoder
         from reptok.tokenizer import RepTok
@@ -176,7 +167,7 @@ class EvaluateGenerator(Stage):
             if isinstance(tokenizer, RepTok):
                 return tokenizer.encoder
             raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
-        return build_encoder(resolve({}, "encoder", self.config.judge)).to(self.config.device).eval()
+        return build_encoder(located(self.config.judge, inputs)).to(self.config.device).eval()
 
     def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, float]:
         config = self.config

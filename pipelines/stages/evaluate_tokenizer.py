@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
@@ -12,7 +12,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.extractors import Extractors, ExtractorsConfig
+from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
 from pipelines.evaluation.results import Evaluation, save_figure
 from reptok.bounds import Count
 
@@ -32,7 +32,6 @@ class EvaluateTokenizerConfig(ExtractorsConfig):
         shown_subjects: columns of the reconstruction grid.
         shown_pairs: rows of the interpolation picture.
         reference_tokenizer: folder of another tokenizer to show beside this one; none if empty.
-        reference_digest: digest of that folder: other weights, another report.
         lpips_weights: file of torchvision's AlexNet weights; without it there is no LPIPS.
     """
 
@@ -42,9 +41,8 @@ class EvaluateTokenizerConfig(ExtractorsConfig):
     interpolation_frames: Annotated[int, Ge(2)] = 9
     shown_subjects: Count = 20
     shown_pairs: Count = 6
-    reference_tokenizer: str = ""
-    reference_digest: str = ""
-    lpips_weights: str = ""
+    reference_tokenizer: str = field(default="", metadata={"reference": "network", "named": True})
+    lpips_weights: str = field(default="", metadata=WEIGHTS_FILE)
 
 
 class EvaluateTokenizer(Stage):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import located
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation
-from pipelines.stages.weights import resolve
 from reptok.configs import TextEncoderConfig
 
 if TYPE_CHECKING:
@@ -29,13 +29,11 @@ class PublishConfig:
         name: name in the model registry.
         title: heading of the report and of the model card.
         text_encoder: the frozen language model the generator was trained with; None without text.
-        weights_digest: digest of its weights where they are a local folder.
     """
 
     name: str = "reptok"
     title: str = "RepTok: one token per image"
     text_encoder: TextEncoderConfig | None = None
-    weights_digest: str = ""
 
 
 class Publish(Stage):
@@ -46,13 +44,11 @@ class Publish(Stage):
     modules = ("pipelines.reports.report", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 
-    def __init__(
-        self, config: PublishConfig, models: tuple[str, ...] = (), reports: tuple[str, ...] = REPORTS
-    ):
-        """Read the artifacts of kinds `reports`, and "text_encoder" where `models` names it."""
-        super().__init__(config)
+    def __init__(self, config: PublishConfig, reports: tuple[str, ...] = REPORTS):
+        """Read the artifacts of kinds `reports`."""
         self.reports = reports
-        self.inputs = ("dataset", "tokenizer", "generator", *reports, *models)
+        self.inputs = ("dataset", "tokenizer", "generator", *reports)
+        super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.reports.lineage import lineage
@@ -93,8 +89,7 @@ class Publish(Stage):
                 raise ValueError(
                     "the generator reads text: set publish.text_encoder to what it was trained with"
                 )
-            models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
-            text_encoder = TextEncoder(resolve(models, "text_encoder", self.config.text_encoder))
+            text_encoder = TextEncoder(located(self.config.text_encoder, inputs))
         names = inputs["dataset"].read_json("index.json").get("class_names")
         return RepTokPipeline(
             tokenizer=load_tokenizer(inputs["tokenizer"].local_path()),

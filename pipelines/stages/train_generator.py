@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
-from pipelines.stages.weights import fetch, resolve
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -20,14 +20,11 @@ class TrainGeneratorConfig:
         generator: Sizes, and what it is conditioned on.
         train: Length, optimiser, rhythm.
         text_encoder: Frozen language model, for generator.condition "text".
-        weights_digest: Digest of the language model where it is a local folder: other weights, another
-            artifact.
     """
 
     generator: GeneratorConfig
     train: TrainConfig
     text_encoder: TextEncoderConfig | None = None
-    weights_digest: str = ""
 
 
 class TrainGenerator(Stage):
@@ -38,23 +35,19 @@ class TrainGenerator(Stage):
     modules = ("pipelines.training.generator",)
     config: TrainGeneratorConfig
 
-    def __init__(self, config: TrainGeneratorConfig, models: tuple[str, ...] = ()):
-        """Read also an artifact "text_encoder" where `models` names it; it replaces the configured path.
-
-        The tokenizer, whose tokens are trained on, only draws the pictures on the way.
-        """
+    def __init__(self, config: TrainGeneratorConfig):
+        """The tokenizer, whose tokens are trained on, only draws the pictures on the way."""
         super().__init__(config)
-        self.inputs = (*type(self).inputs, *models)
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.training.generator import train_generator
 
         config = self.config
-        models = {kind: inputs[kind] for kind in self.inputs if kind == "text_encoder"}
-        text_encoder = config.text_encoder and resolve(models, "text_encoder", config.text_encoder)
+        text_encoder = config.text_encoder
         if text_encoder:
             fetch(text_encoder, "text_encoder.path")
+            text_encoder = located(text_encoder, inputs)
         settings = {
             "generator": config.generator,
             "text_encoder": text_encoder,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.training import train_and_publish, training_resources
-from pipelines.stages.weights import fetch, resolve
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -26,8 +26,6 @@ class TrainTokenizerConfig:
             encoder costs as much as the decoder, several give more learning for the same work.
         decoder_first_steps: Steps at the start in which the decoder learns alone, from the cached frozen
             tokens, and no image is encoded (0 in the paper).
-        weights_digest: Digest of the frozen weights, where they are a local folder: other weights, another
-            artifact.
     """
 
     train: TrainConfig
@@ -37,7 +35,6 @@ class TrainTokenizerConfig:
     preservation_weight: float = 0.1
     draws: int = 1
     decoder_first_steps: int = 0
-    weights_digest: str = ""
 
     def __post_init__(self) -> None:
         if self.decoder_first_steps and self.encoder.trainable == "everything":
@@ -55,20 +52,17 @@ class TrainTokenizer(Stage):
     modules = ("pipelines.training.tokenizer",)
     config: TrainTokenizerConfig
 
-    def __init__(self, config: TrainTokenizerConfig, models: tuple[str, ...] = ()):
-        """Read also artifacts of kinds `models` ("vae", "encoder"), which replace the configured paths."""
+    def __init__(self, config: TrainTokenizerConfig):
         super().__init__(config)
-        self.inputs = ("dataset", "latents", *models)
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.training.tokenizer import train_tokenizer
 
         config = self.config
-        models = {kind: inputs[kind] for kind in self.inputs if kind in ("vae", "encoder")}
-        encoder, vae = resolve(models, "encoder", config.encoder), resolve(models, "vae", config.vae)
-        fetch(encoder, "encoder.path")
-        fetch(vae, "vae.path")
+        fetch(config.encoder, "encoder.path")
+        fetch(config.vae, "vae.path")
+        encoder, vae = located(config.encoder, inputs), located(config.vae, inputs)
         settings = {
             "tokenizer": RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
             "preservation_weight": config.preservation_weight,

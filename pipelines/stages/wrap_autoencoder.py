@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pipelines.dag.reference import located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.weights import resolve
 from reptok.configs import LatentTokenizerConfig
 
 
@@ -16,11 +16,9 @@ class WrapAutoencoderConfig:
 
     Attributes:
         tokenizer: VAE, image size and patch size.
-        weights_digest: Digest of the VAE where it is a local folder: other weights, another artifact.
     """
 
     tokenizer: LatentTokenizerConfig = field(default_factory=LatentTokenizerConfig)
-    weights_digest: str = ""
 
 
 class WrapAutoencoder(Stage):
@@ -35,7 +33,7 @@ class WrapAutoencoder(Stage):
         from reptok.pretrained import save_tokenizer
 
         config = self.config.tokenizer
-        tokenizer = LatentTokenizer(replace(config, autoencoder=resolve({}, "vae", config.autoencoder)))
+        tokenizer = LatentTokenizer(replace(config, autoencoder=located(config.autoencoder, inputs)))
         folder = out.scratch / "tokenizer"
         save_tokenizer(tokenizer, folder)
         out.publish_folder(folder)

@@ -77,4 +77,3 @@ def test_captions_come_from_a_model_on_gpus_or_from_the_zoos():
     assert large.config.captioner.model.path == "OpenGVLab/InternVL3-1B-hf"
     assert large.resources.gpus == 8 and large.config.captioner.compute.device == "cuda"
     assert small.config.captioner.model.path == "zoo/captioner" and small.resources.gpus == 0
-    assert small.config.weights_digest and not large.config.weights_digest

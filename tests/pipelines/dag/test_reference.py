@@ -1,9 +1,32 @@
 """A path is a folder or a model of the hub, and which of the two does not depend on what a worker can see."""
 
+import time
+from dataclasses import dataclass, field
+
 import pytest
 
 from pipelines.dag import reference
-from pipelines.dag.reference import find, folder_digest, refer, required
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import plain
+from pipelines.dag.reference import artifacts_of, fetch, find, folder_digest, located, refer, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    path: str = field(default="", metadata={"reference": "network"})
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    path: str = field(metadata={"reference": "network", "named": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    network: Network = field(default_factory=Network)
+    second: Network | None = None
+    weights: str = field(default="", metadata={"reference": "file"})
 
 
 @pytest.fixture
@@ -27,8 +50,55 @@ def test_a_folder_of_the_repository_is_found_from_elsewhere(places):
 
 def test_hub_ids_are_what_names_no_folder(places):
     assert refer("OpenGVLab/InternVL3-1B-hf", "key").hub == "OpenGVLab/InternVL3-1B-hf"
-    assert refer("hf://zoo/captioner", "key").path == "zoo/captioner"
-    assert refer("hf://zoo/captioner", "key").digest == ""
+    assert refer("hf://zoo/captioner", "key").identity == {"hub": "zoo/captioner"}
+    assert located(Network(path="hf://zoo/captioner"), {}).path == "zoo/captioner"
+    assert located(Network(path="zoo/captioner"), {}).path == str(places[1] / "zoo" / "captioner")
+
+
+def test_names_that_another_library_understands_stay_as_they_are(places):
+    config = Network(path="ViT-L-14/openai", kind="open_clip")
+    assert located(config, {}) == config and located(Network(), {}) == Network()
+    assert plain(config, significant_only=True) == {"path": "ViT-L-14/openai", "kind": "open_clip"}
+    fetch(config, "path")
+
+
+def test_inputs_follow_from_references(places):
+    config = Parts(network=Network(path="artifact:vae"), second=Network(path="artifact:vae"))
+    assert artifacts_of(config, "stage") == ("vae",)
+    assert artifacts_of(Parts(), "stage") == ()
+    artifact = Artifact("vae", "fingerprint", str(places[0]))
+    assert located(config.network, {"vae": artifact}).path == str(artifact.local_path())
+    assert plain(config, significant_only=True)["network"]["path"] == {"artifact": "vae"}
+    with pytest.raises(FileNotFoundError, match=r"stage\.network\.path: there is no folder"):
+        artifacts_of(Parts(network=Network(path="./nowhere")), "stage")
+    with pytest.raises(FileNotFoundError, match=r"stage\.weights: there is no"):
+        artifacts_of(Parts(weights="a.pth"), "stage")
+
+
+def test_contents_are_significant_and_the_place_is_recorded(places):
+    (places[1] / "zoo" / "encoder" / "config.json").write_text("{}")
+    digest = folder_digest(places[1] / "zoo" / "encoder")
+    config = Parts(network=Network(path="zoo/encoder"))
+    assert plain(config)["network"]["path"] == {"digest": digest, "path": "zoo/encoder"}
+    assert plain(config, significant_only=True)["network"]["path"] == {"digest": digest}
+    named = plain(Named(path="zoo/encoder"), significant_only=True)
+    assert named == {"path": {"digest": digest, "path": "zoo/encoder"}}
+
+
+def test_the_hub_is_asked_once_and_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"vae\.path=nobody/nothing means a model of the hub.*set vae\.path"):
+        fetch(Network(path="nobody/nothing"), "vae.path")
+    assert time.monotonic() - began < 5
+
+
+def test_the_hub_is_not_asked_for_a_folder(monkeypatch, places):
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked")
+    )
+    fetch(Network(path="zoo/captioner"), "path")
+    fetch(Network(path="artifact:captioner"), "path")
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ def table(artifact, *names):
     return rows
 
 
-def captioned(config, weights_digest=""):
-    return Caption(CaptionConfig(captioner=config, weights_digest=weights_digest))
+def captioned(config):
+    return Caption(CaptionConfig(captioner=config))
 
 
 def test_every_success_has_a_caption_and_every_failure_is_counted(make_artifact, run_stage):

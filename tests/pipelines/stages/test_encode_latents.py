@@ -89,11 +89,11 @@ def test_models_may_come_from_artifacts(dataset, config, tiny_models, make_artif
         for kind, folder in (("vae", "autoencoder"), ("encoder", "encoder"))
     }
     elsewhere = EncodeLatentsConfig(
-        vae=AutoencoderConfig(path="./nowhere"),
-        encoder=EncoderConfig(name="folder", path="./nowhere", image_size=32),
+        vae=AutoencoderConfig(path="artifact:vae"),
+        encoder=EncoderConfig(name="folder", path="artifact:encoder", image_size=32),
         compute=config.compute,
     )
-    stage = EncodeLatents(elsewhere, models=("vae", "encoder"))
+    stage = EncodeLatents(elsewhere)
     assert stage.inputs == ("dataset", "vae", "encoder")
     from_artifacts, _ = run_stage(stage, {"dataset": dataset, **models}, "a")
     from_paths, _ = run_stage(EncodeLatents(config), {"dataset": dataset}, "b")

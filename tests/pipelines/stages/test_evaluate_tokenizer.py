@@ -61,7 +61,7 @@ def test_every_plate_is_a_picture(report):
 
 
 def test_a_reference_that_is_not_there_is_an_error(small_world, run_stage):
-    with pytest.raises(FileNotFoundError, match="reference_tokenizer: there is no 'no/such/folder'"):
+    with pytest.raises(FileNotFoundError, match="reference_tokenizer: there is no folder 'no/such/folder'"):
         evaluate(small_world, run_stage, reference_tokenizer="no/such/folder")
 
 

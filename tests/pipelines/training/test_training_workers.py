@@ -208,6 +208,7 @@ def test_an_interrupted_program_lets_the_training_save_itself_and_the_same_comma
 
 def test_models_that_the_workflow_supplies_are_inputs():
     config = TrainTokenizerConfig(train=TRAIN)
+    made = replace(config, vae=AutoencoderConfig(path="artifact:vae"))
     assert TrainTokenizer(config).inputs == ("dataset", "latents")
-    assert TrainTokenizer(config, ("vae", "encoder")).inputs == ("dataset", "latents", "vae", "encoder")
+    assert TrainTokenizer(made).inputs == ("dataset", "latents", "vae")
     assert TrainTokenizer(config).resources.cpus == 1
