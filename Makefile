@@ -16,7 +16,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dry-run plan test test-all lint ui submit bench lock \
+.PHONY: help demo dry-run plan test test-all lint ui submit audit bench lock \
         credentials results backup restore docker-bases docker-bases-remove lock-images
 
 help:  ## list the targets
@@ -56,6 +56,9 @@ ui: $(VENV)/.ready  ## MLflow's pages over the runs of a store, on http://127.0.
 
 submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (address and token prepared)
 	@$(PY) infra/ray/submit.py $(ARGS)
+
+audit: $(VENV)/.ready  ## known vulnerabilities, bill of materials, secrets where none may be (ARGS="root=FOLDER")
+	@$(PY) infra/audit.py $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
 	@$(PY) -P -m benchmarks $(ARGS)
