@@ -44,8 +44,10 @@ def load_config(
 
     Args:
         schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
-            experiment. A static method `derive` is given the values and returns them with what follows from
-            them.
+            experiment. It may have static methods: `derive` is given the values and the extras and returns
+            the values with what follows from them; `extra_schemas` names dotted keys that others add, with
+            their dataclasses, whose instances the field `extras` gets by key; `extra_folders` are searched
+            for YAML beside `conf_dir`.
         overrides: `group=choice` and `dotted.key=value`, in Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
 
@@ -53,14 +55,17 @@ def load_config(
         ConfigError: an unknown key, group or choice, a value of a wrong type, or a missing value.
     """
     conf = Path(conf_dir).resolve()
-    values, choices = _compose([_prepared(override, conf) for override in overrides], conf)
+    extras: Mapping[str, type] = getattr(schema, "extra_schemas", dict)()
+    folders = [conf, *getattr(schema, "extra_folders", list)()]
+    values, choices = _compose([_prepared(override, folders) for override in overrides], folders)
     if "experiment" in _types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
-    _refuse_unknown(schema, values, "", list(valid_keys(schema)))
+    built = _taken_out(values, extras)
+    _refuse_unknown(schema, values, "", [*valid_keys(schema), *extras])
     derive = getattr(schema, "derive", None)
     if derive is not None:
-        values = derive(values)
-    result: T = construct(schema, values, "")
+        values = derive(values, built)
+    result: T = construct(schema, {**values, "extras": built} if extras else values, "")
     return result
 
 
@@ -74,17 +79,31 @@ def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
                 yield from valid_keys(option, f"{key}.")
 
 
-def _prepared(override: str, conf: Path) -> str:
+def _taken_out(values: dict[str, Any], extras: Mapping[str, type]) -> dict[str, Any]:
+    """Instances of the extra keys that the values have, by key; the values lose them."""
+    built = {}
+    for key, schema in extras.items():
+        *above, last = key.split(".")
+        group = dotted(values, ".".join(above)) if above else values
+        if isinstance(group, dict) and last in group:
+            own = group.pop(last)
+            if own is not None:
+                _refuse_unknown(schema, own, f"{key}.", list(valid_keys(schema, f"{key}.")))
+                built[key] = construct(schema, own, key)
+    return built
+
+
+def _prepared(override: str, folders: Sequence[Path]) -> str:
     """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
     key, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"{override!r} is not of the form key=value")
     if key[:1] in "+~":
         return override
-    group = conf / key.split("@")[0]
-    if not group.is_dir():
+    groups = [folder / key.split("@")[0] for folder in folders]
+    if not any(group.is_dir() for group in groups):
         return f"++{override}"
-    choices = sorted(path.stem for path in group.glob("*.yaml"))
+    choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
     if value not in choices:
         near = get_close_matches(value, choices, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -92,7 +111,7 @@ def _prepared(override: str, conf: Path) -> str:
     return override
 
 
-def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compose(overrides: list[str], folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The composed values, without Hydra's own, and the chosen option of each group."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -100,11 +119,12 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-            composed = compose("config", overrides, return_hydra_config=True)
+        with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+            search = ["hydra.searchpath=[{}]".format(",".join(f"file://{folder}" for folder in folders[1:]))]
+            composed = compose("config", search + overrides, return_hydra_config=True)
             chosen = {
-                key: OmegaConf.to_container(compose(f"{key}/{choice}"))
-                for key, choice in _chosen_groups(overrides, conf)
+                key: OmegaConf.to_container(compose(f"{key}/{choice}", search))
+                for key, choice in _chosen_groups(overrides, folders)
             }
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -115,11 +135,11 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
 
 
-def _chosen_groups(overrides: Sequence[str], conf: Path) -> Iterator[tuple[str, str]]:
+def _chosen_groups(overrides: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """Group and choice of those overrides that choose one, apart from the experiment."""
     for override in overrides:
         key, _, choice = override.partition("=")
-        if (conf / key).is_dir() and key != "experiment":
+        if key != "experiment" and any((folder / key).is_dir() for folder in folders):
             yield key, choice
 
 
