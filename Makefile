@@ -6,6 +6,7 @@ PY     := $(VENV)/bin/python
 UV     := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 ARGS   ?=
+COMMA  := ,
 # Python 3.11 or 3.12: img2dataset does not import on 3.13.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
@@ -15,7 +16,8 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dry-run plan test test-all lint ui submit bench lock
+.PHONY: help demo dry-run plan test test-all lint ui submit bench lock \
+        credentials results backup restore docker-bases docker-bases-remove lock-images
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,8 +25,8 @@ help:  ## list the targets
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing into $(VENV) ..."
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(PY) -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@test -x $(PY) || $(PYTHON) -P -m venv $(VENV)
+	@test -x $(UV) || $(PY) -P -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --allow-empty-requirements requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
 	@touch $@
@@ -39,10 +41,10 @@ plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)
 
 test: $(VENV)/.ready  ## the tests (ARGS="-k name" selects)
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
-	@OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff and mypy
 	@$(VENV)/bin/ruff check .
@@ -56,7 +58,30 @@ submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (addr
 	@$(PY) infra/ray/submit.py $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
-	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -P -m benchmarks $(ARGS)
+
+credentials:  ## print the logins of the compose cluster, to a terminal only
+	@docker compose run --rm --no-deps init credentials
+
+results:  ## copy the compose cluster's newest model and report to runs/model
+	@docker/results.sh
+
+backup:  ## save the compose cluster's MLflow (TO=folder)
+	@docker/backup.sh save "$(TO)"
+
+restore:  ## give the compose cluster a saved MLflow (FROM=folder)
+	@docker/backup.sh restore "$(FROM)"
+
+docker-bases:  ## stand-ins for official images where no image registry answers (PROFILES=s3,monitoring)
+	@docker/bases/make.sh make $(subst $(COMMA), ,$(PROFILES))
+
+docker-bases-remove:  ## remove them
+	@docker/bases/make.sh remove
+
+lock-images:  ## write the digests of all foreign images to docker/images.lock, where a registry answers
+	@docker/lock-images.sh
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra dev pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines pyproject.toml -c requirements.lock -o docker/requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c requirements.lock docker/mlflow/requirements.in -o docker/mlflow/requirements.lock

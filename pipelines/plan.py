@@ -2,7 +2,7 @@
 
 Starts nothing.
 
-python pipelines/plan.py [format=table|mermaid|json] [experiment=demo] [until=STAGE] [key=value ...]
+python pipelines/plan.py [format=table|mermaid|json] [experiment=NAME] [until=STAGE] [key=value ...]
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
 from pipelines.configuration.costs import Estimate, amount, estimate, totals  # noqa: E402
 from pipelines.dag.planner import PlannedStage, plan  # noqa: E402
+from pipelines.dag.redaction import redacted  # noqa: E402
 
 COLOURS = {"run": "yellow", "resume": "cyan", "skip": "green"}
 FILLS = {"run": "#ffe08a", "resume": "#9fe3ff", "skip": "#b7e4c7"}
@@ -100,7 +102,7 @@ def main(arguments: list[str]) -> int:
         planned = plan(stages, config.root, until=config.until, only=config.only, force=config.force)
         estimates = estimate(planned, config.estimate) if config.estimate else None
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     if style == "table":
         print_table(planned, estimates)

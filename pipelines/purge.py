@@ -1,6 +1,6 @@
 """Delete what was downloaded from those who opted out, and what was made of it.
 
-    python pipelines/purge.py root=runs/demo opt_out=opt_out.txt [delete=true]
+    python pipelines/purge.py root=runs opt_out=opt_out.txt [delete=true]
 
 The list has a URL or a host per line. Without `delete=true` it says what it would do. It deletes whole
 artifacts: those with a row of such a URL, and whatever was made from them, unfinished and superseded ones
@@ -18,13 +18,15 @@ from pathlib import Path
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from pipelines.dag.artifact import MANIFEST, Artifact  # noqa: E402
 from pipelines.dag.execution import SUPERSEDED  # noqa: E402
+from pipelines.dag.redaction import redacted  # noqa: E402
 from pipelines.dag.storage import Folder, open_folder  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.rules import OptOut  # noqa: E402
@@ -116,7 +118,7 @@ def main(arguments: list[str]) -> int:
             if given.get("delete") == "true" and not kept:
                 place.folder.remove()
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     done = given.get("delete") == "true"
     print(f"{len(found)} folders" + ("" if done or not found else "; nothing was deleted yet: delete=true"))

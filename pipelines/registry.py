@@ -4,33 +4,24 @@
     [project.entry-points."reptok.workflows"]   name = "package.module:WORKFLOW"
 
 A plug-in has a key of the configuration with a dataclass of its own for it, and may bring a folder of YAML,
-which joins `conf/` on Hydra's search path. Its stages take part where an artifact that they make is referred to.
+which joins `conf/` on Hydra's search path. Its stages take part where an
+artifact that they make is referred to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import ShardJob
 from pipelines.dag.stage import Stage
 
 SOURCES, WORKFLOWS = "reptok.sources", "reptok.workflows"
-
-
-class Server(Protocol):
-    """Answers on this machine for the hosts of a source's URLs."""
-
-    overrides: Mapping[str, str]
-
-    def accounting(self, stats: Mapping[str, float]) -> Sequence[tuple[str, Any, Any]]:
-        """Outcome, how often it answered so, and how often the download says that it was so."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +29,14 @@ class Source:
     """Pictures, with URLs or in a folder.
 
     Attributes:
-        key: Where its configuration stands, such as "data.photographs"; one that is not null chooses it.
+        key: Where its configuration stands, such as "data.mine"; one that is not null chooses it.
         config: The dataclass of its configuration.
         stages: What it can make; stages whose artifacts are referred to take part.
         classes: How many classes its pictures have.
-        tables: For `serve`'s kind of artifact, what a stage would write: its list of URLs, made in memory.
-        served: The kind of artifact that `serve` answers from.
-        serve: Answers for the URLs of that artifact while they are downloaded; None where the web does.
+        tables: Its list of URLs, made in memory: names of files and tables.
+        served: The kind of artifact that holds its web, where its URLs lead nowhere else.
+        serve: A download (`crawl.guarded.GuardedDownload`) whose workers serve that artifact to themselves.
+        accounting: From a download's stats: outcome, how often the web answered so, and rows that ended so.
         conf: Folder of YAML.
     """
 
@@ -54,7 +46,8 @@ class Source:
     classes: Callable[[Any], int]
     tables: Callable[[Any], Iterable[tuple[str, Any]]]
     served: str = ""
-    serve: Callable[[Artifact], AbstractContextManager[Server]] | None = None
+    serve: Callable[[Any, Artifact], ShardJob] | None = None
+    accounting: Callable[[Mapping[str, float]], Sequence[tuple[str, int, int]]] | None = None
     conf: Path | None = None
 
 

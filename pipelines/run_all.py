@@ -1,6 +1,6 @@
 """Run a workflow: compose the config, build the stages, run what is not published yet.
 
-    python pipelines/run_all.py [experiment=demo] [until=STAGE] [only=STAGE] [force=STAGE] [key=value ...]
+    python pipelines/run_all.py [experiment=NAME] [until=STAGE] [only=STAGE] [force=STAGE] [key=value ...]
     python pipelines/run_all.py verify=true      compare every published file with its manifest
 
 Exit status: 0 all published, 1 a stage failed (or `verify` found a fault), 2 wrong use, 130 interrupted.
@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
 if __name__ == "__main__":
-    sys.path[0] = REPOSITORY  # not this script's folder, whose modules would hide others of the same name
+    # Last: what lies in a folder of ours must not hide a module of the same name.
+    sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
+from pipelines.dag.redaction import redacted  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
@@ -38,6 +41,7 @@ def run(config: Config) -> int:
         force=config.force,
         cluster=config.cluster,
         tracking=config.tracking,
+        name=config.experiment,
     )
     workflows.summarise(config, results)
     failed = [result.name for result in results if result.action == "failed"]
@@ -59,7 +63,7 @@ def main(arguments: list[str]) -> int:
             return verify.main([config.root])
         return run(config)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -78,6 +82,9 @@ def command(entry: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
         code = status[0]
+    except Exception:
+        print(redacted(traceback.format_exc()), file=sys.stderr)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # stages that were interrupted still have threads, which must not outlive this line

@@ -45,7 +45,16 @@ def build(config: Config) -> list[Stage]:
     else:
         known = ", ".join([*own, *installed])
         raise ValueError(f"workflow is one of {known}, not {config.workflow!r}")
-    return registry.with_makers(stages, config.extras)
+    stages = registry.with_makers(stages, config.extras)
+    made = {stage.output for stage in stages}
+    for stage in stages:
+        for kind in stage.inputs:
+            if kind not in made:
+                raise ValueError(
+                    f"{stage.name} refers to artifact:{kind}, which no stage of workflow={config.workflow} "
+                    "and of the chosen data makes; choose the data that have it, or name a file or folder"
+                )
+    return stages
 
 
 def t2i(config: Config) -> list[Stage]:
@@ -79,12 +88,12 @@ def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
 
 
 def from_the_web(config: Config) -> list[Stage]:
-    """From a list of URLs to a dataset with captions; the demo brings its own web."""
+    """From a list of URLs to a dataset with captions."""
     data = config.data
     if not data.select_urls.sources:
         raise ValueError(
             f"workflow={config.workflow} (experiment={config.experiment}) reads a list of URLs, and the data "
-            "name none (data.select_urls.sources): choose data=coyo or data=demo, or "
+            "name none (data.select_urls.sources): choose data=coyo, or "
             "workflow=class_conditional"
         )
     return [

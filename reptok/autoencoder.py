@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from reptok.configs import AutoencoderConfig
-from reptok.weights import save_weights
+from reptok.folder import check_folder, check_sizes, loading, local_folder, weight_shapes
+from reptok.weights import read_json, save_weights
 
+CLASS = "AutoencoderKL"
 LOGVAR_RANGE = (-30.0, 20.0)
 SD_VAE = {  # stabilityai/sd-vae-ft-mse
     "in_channels": 3,
@@ -85,11 +91,20 @@ class Autoencoder(nn.Module):
 
         Raises:
             OSError: Neither a local folder nor a reachable hub id.
+            ValueError: It is a VAE of another class, or its files do not fit together.
         """
         super().__init__()
         frozen: Any = vae if vae is not None else _load(config.path)
         self.scale: float = frozen.config.scaling_factor if config.scale is None else config.scale
         self.shift: float = (frozen.config.shift_factor or 0.0) if config.shift is None else config.shift
+        numbers = all(
+            type(value) in (int, float) and math.isfinite(value) for value in (self.scale, self.shift)
+        )
+        if not numbers or self.scale <= 0:
+            raise ValueError(
+                f"the VAE's scaling_factor {self.scale!r} and shift_factor {self.shift!r} must be numbers, "
+                "the first above 0; set autoencoder.scale and autoencoder.shift"
+            )
         self.config = replace(config, scale=self.scale, shift=self.shift)
         self.vae = frozen.float().eval().requires_grad_(False)
         self.channels: int = frozen.config.latent_channels
@@ -162,12 +177,47 @@ def build_vae(config: dict[str, Any] | None = None) -> nn.Module:
 def _load(path: str) -> nn.Module:
     from diffusers import AutoencoderKL
 
-    try:
-        vae: nn.Module = AutoencoderKL.from_pretrained(
-            path, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+    folder = local_folder(path)
+    check_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no VAE: config.json is missing")
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != CLASS:
+        raise ValueError(
+            f"{folder} holds a {config.get('_class_name')!r}, and its latents are not those of an {CLASS}; "
+            "choose a VAE of that class"
         )
-    except Exception as error:
-        raise OSError(
-            f"no VAE at {path!r}: neither a diffusers folder nor a hub model that can be reached ({error})"
-        ) from error
-    return vae
+    known = set(inspect.signature(AutoencoderKL.__init__).parameters)
+    unknown = [key for key in config if key not in known and not key.startswith("_")]
+    if unknown:
+        raise ValueError(f"{folder}/config.json says what an {CLASS} has not: {', '.join(unknown[:5])}")
+    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+        raise ValueError(f"{folder} scales each channel of its latents on its own, which is not supported")
+    with loading(folder), _quiet():
+        with torch.device("meta"):
+            skeleton: Any = AutoencoderKL.from_config(config)
+        check_sizes(skeleton.state_dict(), weight_shapes(sorted(folder.glob("*.safetensors"))), folder)
+        vae, found = AutoencoderKL.from_pretrained(
+            str(folder), torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False,
+            local_files_only=True, output_loading_info=True,
+        )  # fmt: skip
+    problems = [f"missing {key}" for key in found["missing_keys"]]
+    problems += [f"not expected {key}" for key in found["unexpected_keys"]]
+    problems += [f"of another shape {key}" for key in map(str, found["mismatched_keys"])]
+    if problems:
+        raise ValueError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems[:8])}")
+    network: nn.Module = vae
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's warnings on what is checked here, and without its bars."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

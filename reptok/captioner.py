@@ -17,10 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, InternVLForConditionalGeneration, LogitsProcessor
+from transformers import AutoProcessor, GenerationConfig, InternVLForConditionalGeneration, LogitsProcessor
 
+from reptok.chat_template import render
 from reptok.configs import VisionLanguageConfig
 from reptok.data.tiles import resize_tile, stack_tiles
+from reptok.folder import check_folder, commit_of, loading, local_folder
+from reptok.transformers_folder import LOCAL, check_vocabulary, load_network, quiet
+
+ARCHITECTURE = "InternVLForConditionalGeneration"
+MAX_TILE = 4096
 
 
 @dataclass(frozen=True)
@@ -78,22 +84,26 @@ class InternVLCaptioner:
         """Load processor and weights, frozen.
 
         Raises:
-            OSError: Neither a folder with an InternVL nor a hub id within reach.
+            OSError: Neither a folder nor a hub id within reach.
+            ValueError: The folder holds no InternVL, or one that does not fit together.
         """
         self.config = config
-        self.processor = load_processor(config)
-        try:
-            model = InternVLForConditionalGeneration.from_pretrained(
-                config.path, revision=config.revision or "main", dtype=dtype, use_safetensors=True
-            )
-        except Exception as error:
-            raise OSError(unreachable(config, error)) from error
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.tile_size = config.image_size or int(model.config.vision_config.image_size[0])
-        self.revision = weights_revision(config, getattr(model.config, "_commit_hash", None))
-        pixels = self.processor.image_processor
-        self._mean = torch.tensor(pixels.image_mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(pixels.image_std, device=device).view(3, 1, 1)
+        folder = captioner_folder(config)
+        self.processor = load_processor(folder)
+        model: Any = load_network(
+            InternVLForConditionalGeneration, folder, dtype, architectures=(ARCHITECTURE,)
+        )
+        check_vocabulary(self.processor.tokenizer, model, folder)
+        with loading(folder):
+            self.tile_size = config.image_size or int(model.config.vision_config.image_size[0])
+            pixels = self.processor.image_processor
+            self._mean = torch.tensor(pixels.image_mean, device=device).view(3, 1, 1)
+            self._std = torch.tensor(pixels.image_std, device=device).view(3, 1, 1)
+            self._tokens_per_tile = _tokens_per_tile(model.config, self.tile_size)
+            model.generation_config = _plain_generation(model, self.processor.tokenizer)
+        self.model = model.to(device)
+        self.revision = weights_revision(config, folder)
+        self._asked = {prompt: ask(self.processor, prompt) for prompt in config.prompts}
 
     def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> list[list[GeneratedCaption]]:
         """Caption images, uint8 (H, W, 3) of any size; `seeds` are the images' own.
@@ -132,15 +142,10 @@ class InternVLCaptioner:
     def questions(self, prompts: Sequence[str], tiles: Sequence[int]) -> dict[str, Tensor]:
         """Token ids and mask (B, L) of prompts about images of so many tiles, padded on the left."""
         processor = self.processor
-        side = self.tile_size // self.model.config.vision_config.patch_size[0]
-        seen = int((side * self.model.config.downsample_ratio) ** 2)
         texts = []
         for prompt, count in zip(prompts, tiles, strict=True):
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
-            asked = processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-            image = processor.start_image_token + processor.image_token * seen * count
+            asked = self._asked.get(prompt) or ask(processor, prompt)
+            image = processor.start_image_token + processor.image_token * self._tokens_per_tile * count
             texts.append(asked.replace(processor.image_token, image + processor.end_image_token, 1))
         tokens = processor.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
         names = ("input_ids", "attention_mask")
@@ -203,38 +208,82 @@ def caption_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
 
 
-def load_processor(config: VisionLanguageConfig) -> Any:
+def captioner_folder(config: VisionLanguageConfig) -> Path:
+    """The captioner's folder, fetched from the hub where a hub id is named.
+
+    Raises:
+        OSError: Neither a folder nor a hub id within reach.
+    """
+    try:
+        return local_folder(config.path, config.revision)
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise OSError(
+            f"no InternVL at {config.path!r}: neither a folder nor a model to fetch ({cause}); "
+            "or set captioner.model.path to such a folder"
+        ) from error
+
+
+def load_processor(folder: Path) -> Any:
     """Load InternVL's processor: tokenizer, chat template, pixel statistics.
 
     Raises:
-        OSError: Neither a folder with an InternVL nor a hub id within reach.
+        ValueError: The folder holds another processor, or could lead out of itself.
     """
-    try:
-        processor = AutoProcessor.from_pretrained(config.path, revision=config.revision or "main")
-    except Exception as error:
-        raise OSError(unreachable(config, error)) from error
-    if not hasattr(processor, "start_image_token"):
-        raise OSError(
-            f"{config.path!r} holds no InternVL in transformers' format (its processor is a "
+    check_folder(folder)
+    with loading(folder), quiet():
+        processor = AutoProcessor.from_pretrained(folder, **LOCAL)
+    if type(processor).__name__ != "InternVLProcessor":
+        raise ValueError(
+            f"{folder} holds no InternVL in transformers' format (its processor is a "
             f"{type(processor).__name__}); the hub's names of such models end in -hf"
         )
     return processor
 
 
-def unreachable(config: VisionLanguageConfig, error: Exception) -> str:
-    """Say that a model could not be loaded, and what to do."""
-    cause = " ".join(str(error).split())
-    return (
-        f"no InternVL at {config.path!r}: neither a folder nor a hub model that can be fetched ({cause}). "
-        "Without network, fetch it elsewhere with `hf download` and set captioner.model.path to the folder"
-    )
+def ask(processor: Any, prompt: str) -> str:
+    """A prompt about one image as the model's chat template words it, with one token for the image.
+
+    Raises:
+        ValueError: There is no such template, it fails or does not end, or it leaves the image out.
+    """
+    tokenizer = processor.tokenizer
+    template = processor.chat_template or tokenizer.chat_template
+    if not isinstance(template, str):
+        raise ValueError("the captioner has no chat template (chat_template.jinja)")
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    tokens = {
+        name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+    }
+    asked = render(template, [{"role": "user", "content": content}], **tokens)
+    if asked.count(processor.image_token) != 1:
+        raise ValueError(
+            f"the captioner's chat template has {asked.count(processor.image_token)} places for the image "
+            f"({processor.image_token}), not one"
+        )
+    return asked
 
 
-def weights_revision(config: VisionLanguageConfig, commit: str | None) -> str:
+def _tokens_per_tile(config: Any, tile: int) -> int:
+    """Tokens that the network makes of a tile."""
+    patch, ratio = int(config.vision_config.patch_size[0]), float(config.downsample_ratio)
+    if not (1 <= patch <= tile <= MAX_TILE and 0 < ratio <= 1):
+        raise ValueError(f"tiles of {tile} px in patches of {patch}, scaled by {ratio}, cannot be read")
+    return int((tile // patch * ratio) ** 2)
+
+
+def _plain_generation(model: Any, tokenizer: Any) -> GenerationConfig:
+    """How a caption ends; everything else that a folder may say of decoding is ours to say."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    ends = ends if isinstance(ends, list) else [ends]
+    ends = [end for end in ends if type(end) is int] or [tokenizer.eos_token_id]
+    return GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+
+
+def weights_revision(config: VisionLanguageConfig, folder: Path) -> str:
     """The commit, or for a folder the digest of its weights."""
-    folder = Path(config.path)
-    if not folder.is_dir():
-        return commit or config.revision or "unknown"
+    if not Path(config.path).is_dir():
+        return commit_of(folder) or config.revision or "unknown"
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reptok.captioner import GeneratedCaption, caption_seed, load_processor, unreachable, weights_revision
+from reptok.captioner import (
+    GeneratedCaption,
+    ask,
+    caption_seed,
+    captioner_folder,
+    load_processor,
+    weights_revision,
+)
 from reptok.configs import VisionLanguageConfig
 
 
@@ -35,23 +42,23 @@ class VllmCaptioner:
                 "pip install 'reptok[vllm]', or set captioner.model.backend=transformers"
             ) from error
         self.config = config
-        self.processor = load_processor(config)
+        folder = captioner_folder(config)
+        self.processor = load_processor(folder)
+        self._asked = {prompt: ask(self.processor, prompt) for prompt in config.prompts}
         pixels = self.processor.image_processor
         self.tile_size = config.image_size or int(pixels.size["height"])
-        self.revision = weights_revision(config, config.revision)
+        self.revision = weights_revision(config, folder)
         tiles: dict[str, Any] = {"crop_to_patches": config.max_tiles > 1, "max_patches": config.max_tiles}
         if config.image_size:
             tiles["size"] = {"height": config.image_size, "width": config.image_size}
-        try:
-            self._engine = vllm.LLM(
-                model=config.path,
-                revision=config.revision,
-                dtype=str(dtype).removeprefix("torch."),
-                limit_mm_per_prompt={"image": 1},
-                mm_processor_kwargs=tiles,
-            )
-        except OSError as error:
-            raise OSError(unreachable(config, error)) from error
+        self._engine = vllm.LLM(
+            model=str(folder),
+            dtype=str(dtype).removeprefix("torch."),
+            limit_mm_per_prompt={"image": 1},
+            mm_processor_kwargs=tiles,
+            trust_remote_code=False,
+            generation_config="vllm",
+        )
         self._sampling: Any = vllm.SamplingParams
 
     def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> list[list[GeneratedCaption]]:
@@ -61,12 +68,9 @@ class VllmCaptioner:
         for image, seed in zip(images, seeds, strict=True):
             for number in range(config.captions_per_image):
                 prompt = config.prompts[number % len(config.prompts)]
-                content = [{"type": "image"}, {"type": "text", "text": prompt}]
-                asked = self.processor.apply_chat_template(
-                    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-                )
                 own = caption_seed(seed, number)
-                requests.append({"prompt": asked, "multi_modal_data": {"image": Image.fromarray(image)}})
+                picture = {"image": Image.fromarray(image)}
+                requests.append({"prompt": self._asked[prompt], "multi_modal_data": picture})
                 parameters.append(
                     self._sampling(
                         temperature=config.temperature,

@@ -14,8 +14,8 @@ from reptok.bench import commands
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reptok.image_tokenizer import ImageTokenizer
     from reptok.pipeline import RepTokPipeline
-    from reptok.tokenizer import RepTok
 
 app = typer.Typer(
     help="RepTok: one continuous token per image.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -26,7 +26,10 @@ Model = Annotated[str, typer.Argument(help="Model folder, or a hub id.")]
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", exists=True, dir_okay=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if needed.")]
 Steps = Annotated[int, typer.Option(help="Steps of the decoder.", min=1)]
-Solver = Annotated[str, typer.Option(help="euler, heun, or adaptive: dopri5, dopri8, bosh3, adaptive_heun.")]
+Solver = Annotated[
+    str,
+    typer.Option(help="euler, heun, sde, or adaptive: dopri5, dopri8, bosh3, adaptive_heun."),
+]
 Seed = Annotated[int, typer.Option(help="Picture i uses seed + i.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
@@ -230,7 +233,7 @@ def _load(model: str, device: str) -> RepTokPipeline:
     return load_pretrained(model).to(device)
 
 
-def _batches(tokenizer: RepTok, pictures: list[Path], batch_size: int) -> Iterator[Tensor]:
+def _batches(tokenizer: ImageTokenizer, pictures: list[Path], batch_size: int) -> Iterator[Tensor]:
     """Pictures as (B, 3, S, S) in [-1, 1], centre-cropped to the tokenizer's size, with a progress bar."""
     import torch
 

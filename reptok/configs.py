@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from reptok.bounds import Count, Number, Pixels, Positive, Share, Signed, Whole
+from reptok.values import check_ranges
 
 NETWORK = {"reference": "network"}
 """Marks a field that says where weights are: pipelines go by the weights, not by the place."""
@@ -18,6 +17,9 @@ CONDITIONS = ("none", "class", "text")
 PATHS = ("linear", "trigonometric")
 TEXT_ENCODER_KINDS = ("clip", "open_clip", "transformers")
 CAPTIONER_BACKENDS = ("transformers", "vllm")
+
+WIDTH, DEPTH, SIDE, TOKEN_NUMBER = (1, 2**16), (1, 1024), (1, 2**14), (1, 4096)
+"""Bounds of what a configuration may ask for: beyond them nothing can be meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,7 @@ class EncoderConfig:
             raise ValueError(f"encoder.token must be one of {TOKENS}, got {self.token!r}")
         if self.trainable not in TRAINABLE:
             raise ValueError(f"encoder.trainable must be one of {TRAINABLE}, got {self.trainable!r}")
-        if self.num_tokens < 1:
-            raise ValueError(f"encoder.num_tokens must be at least 1, got {self.num_tokens}")
+        check_ranges("encoder", self, num_tokens=TOKEN_NUMBER, image_size=SIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,11 @@ class DecoderConfig:
     num_tokens: Count = 1
 
     def __post_init__(self) -> None:
+        check_ranges(
+            "decoder", self, width=WIDTH, depth=DEPTH, heads=WIDTH, patch_size=SIDE, latent_channels=WIDTH,
+            latent_size=SIDE, mapping_width=(0, WIDTH[1]), mapping_depth=(0, DEPTH[1]),
+            mapping_ff=(0, 4 * WIDTH[1]), ff=(0, 4 * WIDTH[1]), token_dim=WIDTH, num_tokens=TOKEN_NUMBER,
+        )  # fmt: skip
         if self.width % (8 * self.heads):
             raise ValueError(f"decoder width {self.width} must be a multiple of 8 * heads = {8 * self.heads}")
         if self.token_dim > self.width:
@@ -110,6 +116,9 @@ class AutoencoderConfig:
     shift: Signed | None = None
     sample: bool = True
 
+    def __post_init__(self) -> None:
+        check_ranges("vae", self, scale=(1e-6, 1e6), shift=(-1e6, 1e6))
+
 
 @dataclass(frozen=True, kw_only=True)
 class RepTokConfig:
@@ -118,15 +127,6 @@ class RepTokConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RepTokConfig:
-        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
-        return cls(
-            encoder=EncoderConfig(**values["encoder"]),
-            decoder=DecoderConfig(**values["decoder"]),
-            autoencoder=AutoencoderConfig(**values["autoencoder"]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +143,8 @@ class LatentTokenizerConfig:
     image_size: Pixels = 256
     patch_size: Count = 2
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LatentTokenizerConfig:
-        """Rebuild from ``dataclasses.asdict``, as JSON holds it."""
-        return cls(**{**values, "autoencoder": AutoencoderConfig(**values["autoencoder"])})
+    def __post_init__(self) -> None:
+        check_ranges("tokenizer", self, image_size=SIDE, patch_size=SIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +191,12 @@ class GeneratorConfig:
             raise ValueError(f"generator.kind must be one of {GENERATOR_KINDS}, got {self.kind!r}")
         if self.condition not in CONDITIONS:
             raise ValueError(f"generator.condition must be one of {CONDITIONS}, got {self.condition!r}")
+        check_ranges(
+            "generator", self, token_dim=WIDTH, num_tokens=TOKEN_NUMBER, num_classes=(0, 2**20),
+            condition_dropout=(0, 1), num_extra_tokens=(0, 4096), num_learnable_tokens=(0, 4096),
+            text_dim=(0, WIDTH[1]), dim=WIDTH, depth=DEPTH, tokens_mlp_dim=(0, 4 * WIDTH[1]),
+            channels_mlp_dim=(0, 4 * WIDTH[1]), heads=WIDTH,
+        )  # fmt: skip
         if self.condition == "class" and self.num_classes < 1:
             raise ValueError("a class-conditional generator needs generator.num_classes of at least 1")
         if self.condition == "text" and self.text_dim < 1:
@@ -231,6 +235,7 @@ class TextEncoderConfig:
     def __post_init__(self) -> None:
         if self.kind not in TEXT_ENCODER_KINDS:
             raise ValueError(f"text_encoder.kind must be one of {TEXT_ENCODER_KINDS}, got {self.kind!r}")
+        check_ranges("text_encoder", self, max_length=(1, 2**16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,8 +271,10 @@ class VisionLanguageConfig:
             raise ValueError(f"captioner backend must be one of {CAPTIONER_BACKENDS}, got {self.backend!r}")
         if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
             raise ValueError("a captioner needs prompts, and none of them may be empty")
-        if min(self.captions_per_image, self.max_new_tokens, self.max_tiles) < 1:
-            raise ValueError("captions_per_image, max_new_tokens and max_tiles must be at least 1")
+        check_ranges(
+            "captioner.model", self, captions_per_image=(1, 1000), max_new_tokens=(1, 2**14),
+            max_tiles=(1, 64), image_size=(1, 4096),
+        )  # fmt: skip
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(
                 f"need temperature >= 0 and 0 < top_p <= 1, got {self.temperature} and {self.top_p}"

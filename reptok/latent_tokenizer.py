@@ -6,7 +6,7 @@ and pipeline serve both: one learned token per image there, (h/p)(w/p) patches o
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reptok.autoencoder import Autoencoder
 from reptok.configs import LatentTokenizerConfig
 from reptok.decoder.patching import patchify, unpatchify
+from reptok.flow.solver import Solver
 
 
 class LatentTokenizer(nn.Module):
@@ -61,14 +62,30 @@ class LatentTokenizer(nn.Module):
         """Images (B, 3, S, S) in [-1, 1] to patches (B, K, D) of the posterior's scaled mean."""
         return patchify(self.autoencoder.encode(images), self.config.patch_size)
 
-    def detokenize(self, token: Tensor, **sampling: Any) -> Tensor:
+    def detokenize(
+        self,
+        token: Tensor,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+        seed: int | Sequence[int] = 0,
+    ) -> Tensor:
         """Patches (B, K, D) to images (B, 3, S, S) around [-1, 1], unclamped.
 
-        The VAE's decoder draws nothing: the keywords that steer RepTok's flow decoder change nothing here.
+        The VAE's decoder draws nothing: the arguments that steer RepTok's flow decoder change nothing here.
         """
         latents = unpatchify(token, self.config.patch_size, (self.side, self.side))
         return self.autoencoder.decode(latents)
 
-    def reconstruct(self, images: Tensor, **sampling: Any) -> Tensor:
+    def reconstruct(
+        self,
+        images: Tensor,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+        seed: int | Sequence[int] = 0,
+    ) -> Tensor:
         """Images to their latent and back: what the VAE alone keeps."""
         return self.detokenize(self.tokenize(images))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from reptok.data.transforms import to_uint8
 from reptok.flow.noise import expand_seed
+from reptok.flow.solver import Solver
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.latent_tokenizer import LatentTokenizer
@@ -101,9 +102,9 @@ class RepTokPipeline(nn.Module):
         num_images: int = 1,
         cfg_scale: float = 1.5,
         guidance_interval: tuple[float, float] | None = (0.3, 0.9),
-        num_steps: int = 50,
-        decoder_steps: int = 50,
-        solver: str = "euler",
+        num_steps: int | Sequence[float] = 50,
+        decoder_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
         seed: int | Sequence[int] = 0,
         batch_size: int = 32,
     ) -> list[Image.Image]:
@@ -115,9 +116,9 @@ class RepTokPipeline(nn.Module):
             num_images: Pictures per prompt or label, in a row.
             cfg_scale: Guidance of the token generator; 1 is off.
             guidance_interval: Times at which it acts.
-            num_steps: Steps of the generator.
-            decoder_steps: Steps of the decoder.
-            solver: Of both; one of ``reptok.flow.solver.SOLVERS``: "euler", "heun", "dopri5", ...
+            num_steps: Steps of the generator, or its times.
+            decoder_steps: Steps of the decoder, or its times.
+            solver: Of both; a name of ``reptok.flow.solver.SOLVERS`` ("euler", "sde", ...), or a solver.
             seed: Picture i uses seed + i (or the i-th of a sequence), whatever the batch it is made in.
             batch_size: Pictures made at a time.
         """
@@ -130,20 +131,44 @@ class RepTokPipeline(nn.Module):
         pictures: list[Image.Image] = []
         for start in range(0, total, batch_size):
             rows = slice(start, start + batch_size)
-            tokens = generator.sample(
-                condition.index(rows),
-                num_steps=num_steps,
-                cfg_scale=cfg_scale,
-                guidance_interval=guidance_interval,
-                solver=solver,
-                seeds=seeds[rows],
-                num_samples=len(seeds[rows]),
-            )
-            images = self.tokenizer.detokenize(
-                tokens, num_steps=decoder_steps, solver=solver, seed=seeds[rows]
-            )
+            images = self.sample(
+                condition.index(rows), seeds[rows], cfg_scale=cfg_scale, guidance_interval=guidance_interval,
+                num_steps=num_steps, decoder_steps=decoder_steps, solver=solver,
+            )  # fmt: skip
             pictures += to_pictures(images)
         return pictures
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        *,
+        cfg_scale: float = 1.5,
+        guidance_interval: tuple[float, float] | None = (0.3, 0.9),
+        num_steps: int | Sequence[float] = 50,
+        decoder_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+    ) -> Tensor:
+        """One batch of images (B, 3, H, W), clamped to [-1, 1], on the model's device.
+
+        Whatever makes samples comes through here: what is published is what is shown and scored.
+
+        Args:
+            condition: One per image, of :meth:`condition`; the empty one for an unconditional model.
+            seeds: One per image; the noise of its token and of its latent depends on nothing else.
+            cfg_scale: As in :meth:`__call__`, like the rest.
+            guidance_interval: As above.
+            num_steps: As above.
+            decoder_steps: As above.
+            solver: As above.
+        """
+        tokens = self._need_generator().sample(
+            condition, seeds=seeds, num_samples=len(seeds), num_steps=num_steps, cfg_scale=cfg_scale,
+            guidance_interval=guidance_interval, solver=solver,
+        )  # fmt: skip
+        images = self.tokenizer.detokenize(tokens, num_steps=decoder_steps, solver=solver, seed=seeds)
+        return images.clamp(-1, 1)
 
     def _need_generator(self) -> TokenGenerator:
         if self.generator is None:

@@ -3,38 +3,42 @@
 model/  README.md  model.json (what is here, class names)
   tokenizer/     config.json  model.safetensors  latent_spec.json  encoder/  autoencoder/
   generator/     config.json  model.safetensors                      (if it generates)
-  text_encoder/  a language model's own folder, or config.json with a hub id   (if it reads text)
+  text_encoder/  a language model's own folder                       (if it reads text)
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from reptok.autoencoder import Autoencoder, LatentSpec
 from reptok.configs import (
-    AutoencoderConfig,
     GeneratorConfig,
     LatentTokenizerConfig,
     RepTokConfig,
     TextEncoderConfig,
 )
+from reptok.decoder.transformer import Decoder
 from reptok.encoder.vit import save_vit
+from reptok.folder import check_folder, loading, local_folder, weight_shapes
 from reptok.generator.generator import TokenGenerator
 from reptok.latent_tokenizer import LatentTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
-from reptok.weights import load_exact, load_weights, read_json, save_weights, write_json
+from reptok.values import from_values
+from reptok.weights import check_keys, load_exact, load_weights, read_json, save_weights, write_json
 
 FORMAT = 1
 TOKENIZER, LATENT_TOKENIZER, GENERATOR = "tokenizer", "latent_tokenizer", "generator"
 TEXT_CONFIG = "reptok_text_encoder.json"
-FOREIGN_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py")
+TEXT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".md")
 
 
 def save_tokenizer(tokenizer: RepTok | LatentTokenizer, folder: str | Path) -> None:
@@ -64,21 +68,24 @@ def load_tokenizer(folder: str | Path) -> RepTok | LatentTokenizer:
     """
     folder = Path(folder)
     kind, values = _config(folder, TOKENIZER, LATENT_TOKENIZER)
-    autoencoder = Autoencoder(
-        AutoencoderConfig(**{**values["autoencoder"], "path": str(folder / values["autoencoder"]["path"])})
+    source = folder / "config.json"
+    config: RepTokConfig | LatentTokenizerConfig
+    if kind == TOKENIZER:
+        config = from_values(RepTokConfig, values, source)
+    else:
+        config = from_values(LatentTokenizerConfig, values, source)
+    _check_place("autoencoder", config.autoencoder.path, folder)
+    spec = from_values(
+        LatentSpec, read_json(_existing(folder / "latent_spec.json")), folder / "latent_spec.json"
     )
-    LatentSpec(**read_json(_existing(folder / "latent_spec.json"))).check(autoencoder.spec)
-    if kind == LATENT_TOKENIZER:
-        latent = LatentTokenizerConfig.from_dict(values)
-        return LatentTokenizer(
-            replace(latent, autoencoder=autoencoder.config), autoencoder=autoencoder
-        ).eval()
-    config = RepTokConfig.from_dict(values)
-    config = replace(
-        config,
-        encoder=replace(config.encoder, path=str(folder / str(config.encoder.path))),
-        autoencoder=autoencoder.config,
-    )
+    autoencoder = Autoencoder(replace(config.autoencoder, path=str(folder / "autoencoder")))
+    spec.check(autoencoder.spec)
+    config = replace(config, autoencoder=autoencoder.config)
+    if isinstance(config, LatentTokenizerConfig):
+        return LatentTokenizer(config, autoencoder=autoencoder).eval()
+    _check_place("encoder", config.encoder.path, folder)
+    config = replace(config, encoder=replace(config.encoder, path=str(folder / "encoder")))
+    _check_weights(folder, "decoder.", lambda: Decoder(config.decoder))
     tokenizer = RepTok(config, autoencoder=autoencoder)
     tokenizer.load_trainable_state_dict(load_weights(folder / "model.safetensors"))
     return tokenizer.eval()
@@ -96,7 +103,9 @@ def save_generator(generator: TokenGenerator, folder: str | Path) -> None:
 def load_generator(folder: str | Path) -> TokenGenerator:
     """Load what :func:`save_generator` wrote, in evaluation mode; raises as :func:`load_tokenizer`."""
     folder = Path(folder)
-    generator = TokenGenerator(GeneratorConfig(**_config(folder, GENERATOR)[1]))
+    config = from_values(GeneratorConfig, _config(folder, GENERATOR)[1], folder / "config.json")
+    _check_weights(folder, "", lambda: TokenGenerator(config))
+    generator = TokenGenerator(config)
     load_exact(
         generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors")
     )
@@ -116,7 +125,7 @@ def save_pretrained(pipe: RepTokPipeline, folder: str | Path, *, card: str | Non
     if pipe.generator is not None:
         save_generator(pipe.generator, folder / "generator")
     if pipe.text_encoder is not None:
-        _save_text_encoder(pipe.text_encoder.config, folder / "text_encoder")
+        _save_text_encoder(pipe.text_encoder, folder / "text_encoder")
     parts = [p for p in ("generator", "text_encoder") if getattr(pipe, p) is not None]
     (folder / "README.md").write_text(card if card is not None else default_card(pipe), encoding="utf-8")
     write_json(
@@ -133,18 +142,22 @@ def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
 
     Raises:
         OSError: There is no such folder, and the hub has no such model or cannot be reached.
-        ValueError: The files do not fit together.
+        ValueError: The files do not fit together, or lead out of the folder.
     """
-    folder = _local_folder(path_or_hub_id)
+    folder = local_folder(path_or_hub_id)
+    check_folder(folder)
     if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
         return RepTokPipeline(load_tokenizer(folder)).eval()
     model = read_json(_existing(folder / "model.json"))
-    parts = model["parts"]
+    parts: Any = model.get("parts")
+    names = model.get("class_names")
+    if not _texts(parts) or not (names is None or _texts(names)):
+        raise ValueError(f"{folder / 'model.json'}: parts and class_names must be lists of texts")
     return RepTokPipeline(
         tokenizer=load_tokenizer(folder / "tokenizer"),
         generator=load_generator(folder / "generator") if "generator" in parts else None,
         text_encoder=_load_text_encoder(folder / "text_encoder") if "text_encoder" in parts else None,
-        class_names=model["class_names"],
+        class_names=names,
     ).eval()
 
 
@@ -180,23 +193,52 @@ def _tokens(number: int) -> str:
     return "one continuous token" if number == 1 else f"{number} continuous tokens"
 
 
-def _save_text_encoder(config: TextEncoderConfig, folder: Path) -> None:
-    """Copy a local language model's folder; a hub model is named, not copied."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = Path(config.path)
-    if source.is_dir():
+def _save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Copy a language model's folder, its hub's included, so that the model needs no other."""
+    config = encoder.config
+    if config.kind == "open_clip":
+        encoder.save(folder)
+    else:
+        source = local_folder(config.path)
+        folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(source.iterdir()):
             target = folder / file.name
-            wanted = file.is_file() and file.suffix not in FOREIGN_SUFFIXES and file.name != TEXT_CONFIG
+            wanted = file.is_file() and file.suffix in TEXT_SUFFIXES and file.name != TEXT_CONFIG
             if wanted and not (target.exists() and target.samefile(file)):
                 shutil.copyfile(file, target)
-        config = replace(config, path=".")
-    write_json(folder / TEXT_CONFIG, asdict(config))
+    write_json(folder / TEXT_CONFIG, asdict(replace(config, path=".")))
 
 
 def _load_text_encoder(folder: Path) -> TextEncoder:
-    config = TextEncoderConfig(**read_json(_existing(folder / TEXT_CONFIG)))
-    return TextEncoder(replace(config, path=str(folder)) if config.path == "." else config)
+    source = _existing(folder / TEXT_CONFIG)
+    config = from_values(TextEncoderConfig, read_json(source), source)
+    if config.path != ".":
+        raise ValueError(
+            f"{source} names the text encoder {config.path!r} elsewhere, which is not followed; copy its "
+            f'folder beside the file and set "path": "."'
+        )
+    return TextEncoder(replace(config, path=str(folder)))
+
+
+def _check_place(part: str, path: str | None, folder: Path) -> None:
+    """A part lies in the folder of its name, whatever the configuration says; no path is followed."""
+    if path != part:
+        raise ValueError(f"{folder / 'config.json'}: the {part} lies in {part}/, not in {path!r}")
+
+
+def _check_weights(folder: Path, prefix: str, build: Callable[[], nn.Module]) -> None:
+    """Compare the weights' shapes with the configuration's before anything of those sizes is allocated."""
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"weights are missing: {weights}")
+    shapes = {k.removeprefix(prefix): v for k, v in weight_shapes([weights]).items() if k.startswith(prefix)}
+    with loading(folder), torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in build().state_dict().items()}
+    check_keys(expected, shapes, source=str(weights))
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _config(folder: Path, *kinds: str) -> tuple[str, dict[str, Any]]:
@@ -207,25 +249,10 @@ def _config(folder: Path, *kinds: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{folder} holds a {kind}, not a {' or '.join(kinds)}")
     if values.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {values.get('format')}; this version reads format {FORMAT}")
-    return kind, values["config"]
+    return kind, values.get("config", {})
 
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} is no RepTok folder: {file.name} is missing")
     return file
-
-
-def _local_folder(path_or_hub_id: str | Path) -> Path:
-    folder = Path(path_or_hub_id)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]
-        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=patterns))
-    except Exception as error:
-        raise OSError(
-            f"no model at {str(path_or_hub_id)!r}: neither a folder nor a hub model within reach ({error})"
-        ) from error

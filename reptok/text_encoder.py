@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reptok.configs import TextEncoderConfig
+from reptok.folder import local_folder
+
+CLIP_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
+CLIP_LEFT_OVER = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+HEADS = ("lm_head.",)
+"""Of a language model only its states are read."""
 
 
 class TextEncoder(nn.Module):
@@ -19,13 +26,14 @@ class TextEncoder(nn.Module):
 
         Raises:
             OSError: Neither a local folder nor a reachable hub id.
+            ValueError: The folder is none of this kind, or does not fit together.
         """
         super().__init__()
         self.config = config
         load = _load_open_clip if config.kind == "open_clip" else _load_transformers
         try:
             model, self.text_tokenizer, self.dim = load(config)
-        except Exception as error:
+        except OSError as error:
             raise OSError(
                 f"no text encoder of kind {config.kind!r} at {config.path!r}: neither a folder nor a model "
                 f"that can be fetched ({error})"
@@ -56,12 +64,23 @@ class TextEncoder(nn.Module):
             [c if c.strip() else self._empty_caption for c in captions],
             padding=True,
             truncation=True,
-            max_length=self.config.max_length,
+            max_length=min(self.config.max_length, self._positions),
             return_tensors="pt",
         ).to(self.device)
         mask = tokens["attention_mask"]
         states = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
         return states.float(), mask.bool()
+
+    def save(self, folder: Path) -> None:
+        """Write an open_clip tower as a folder; the other kinds have one."""
+        from reptok.open_clip_models import save_text_tower
+
+        save_text_tower(self.model, folder)
+
+    @property
+    def _positions(self) -> int:
+        """Tokens for which the model has positions."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or self.config.max_length)
 
     @property
     def _empty_caption(self) -> str:
@@ -82,21 +101,34 @@ class TextEncoder(nn.Module):
 
 
 def _load_transformers(config: TextEncoderConfig) -> tuple[nn.Module, Any, int]:
-    from transformers import AutoModel, AutoTokenizer, CLIPTextModel
+    from transformers import AutoModel, CLIPTextModel
 
-    tokenizer = AutoTokenizer.from_pretrained(config.path)
+    from reptok.transformers_folder import check_vocabulary, load_network, load_tokenizer
+
+    folder = local_folder(config.path)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise ValueError(f"the tokenizer in {folder} has neither a token for padding nor one for the end")
     tokenizer.padding_side = "right"
-    loader = CLIPTextModel if config.kind == "clip" else AutoModel
-    model = loader.from_pretrained(config.path, dtype=torch.float32, use_safetensors=True)
+    clip = config.kind == "clip"
+    model: Any = load_network(
+        CLIPTextModel if clip else AutoModel,
+        folder,
+        torch.float32,
+        architectures=CLIP_CLASSES if clip else (),
+        left_over=CLIP_LEFT_OVER if clip else HEADS,
+    )
     language = getattr(model, "language_model", model)  # a vision-language model's text part
+    check_vocabulary(tokenizer, language, folder)
     return language, tokenizer, language.config.hidden_size
 
 
 def _load_open_clip(config: TextEncoderConfig) -> tuple[nn.Module, Any, int]:
-    import open_clip
+    from reptok import open_clip_models
 
-    name, _, weights = config.path.partition("/")
-    model = open_clip.create_model(name, pretrained=weights or None, force_custom_text=True)
-    return model.text, open_clip.get_tokenizer(name), model.text.token_embedding.embedding_dim
+    if Path(config.path).is_dir():
+        tower = open_clip_models.load_text_tower(Path(config.path))
+    else:
+        tower = open_clip_models.fetch_text_tower(config.path)
+    return tower, open_clip_models.tokenizer_of(tower), tower.token_embedding.embedding_dim

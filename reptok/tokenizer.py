@@ -7,7 +7,7 @@ B batch, K tokens per image (one in the paper), D token width, (C, h, w) the lat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,13 @@ from reptok.encoder.projection import TokenProjection
 from reptok.encoder.ssl import SSLEncoder, build_encoder
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed, noise_from_seeds
-from reptok.flow.path import LinearPath
-from reptok.flow.solver import solve
+from reptok.flow.path import LINEAR_PATH
+from reptok.flow.sample import sample
+from reptok.flow.solver import Solver
 from reptok.flow.time import sample_logit_normal
 from reptok.weights import check_keys
+
+LATENT_NOISE_STREAM = 0  # the number of its noise among those that share a seed
 
 
 class TokenizerLosses(NamedTuple):
@@ -100,33 +103,56 @@ class RepTok(nn.Module):
         token: Tensor,
         *,
         noise: Tensor | None = None,
-        num_steps: int = 50,
-        solver: str = "euler",
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
         seed: int | Sequence[int] = 0,
+        return_intermediates: bool = False,
     ) -> Tensor:
         """Sample scaled latents (B, C, h, w) for tokens (B, D) or (B, K, D).
 
         Args:
             token: Tokens, as :meth:`tokenize` or a generator gives them.
             noise: Starting noise (B, C, h, w) of any size the patches divide; without it ``seed`` decides.
-            num_steps: Steps of the solver; quality saturates at about 20.
-            solver: One of ``reptok.flow.solver.SOLVERS``: "euler", "heun", or adaptive ("dopri5", ...).
+            num_steps: Steps of the solver, or its times; quality saturates at about 20 steps.
+            solver: A name of ``reptok.flow.solver.SOLVERS`` ("euler", "heun", "sde", ...), or a solver.
             seed: One seed per sample, or s for s, s + 1, ...: a sample's noise does not depend on its batch.
+            return_intermediates: Return the whole walk, (S + 1, B, C, h, w), the noise first.
         """
         features = self.projection(self._as_sequence(token))
         if noise is None:
             seeds = expand_seed(seed, len(token))
-            noise = noise_from_seeds(seeds, self.decoder.latent_shape)
+            noise = noise_from_seeds(seeds, self.decoder.latent_shape, stream=LATENT_NOISE_STREAM)
         noise = noise.to(device=features.device, dtype=features.dtype)
-        return solve(solver, lambda x, t: self.decoder(x, t, features), noise, num_steps)
+        return sample(
+            lambda x, t: self.decoder(x, t, features), noise, num_steps=num_steps, solver=solver,
+            seeds=seed, stream=LATENT_NOISE_STREAM, return_intermediates=return_intermediates,
+        )  # fmt: skip
 
-    def detokenize(self, token: Tensor, **sampling: Any) -> Tensor:
-        """Tokens to images (B, 3, H, W) around [-1, 1], unclamped; keywords of :meth:`detokenize_latent`."""
-        return self.autoencoder.decode(self.detokenize_latent(token, **sampling))
+    def detokenize(
+        self,
+        token: Tensor,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+        seed: int | Sequence[int] = 0,
+    ) -> Tensor:
+        """Tokens to images (B, 3, H, W) around [-1, 1], unclamped; arguments of :meth:`detokenize_latent`."""
+        latents = self.detokenize_latent(token, noise=noise, num_steps=num_steps, solver=solver, seed=seed)
+        return self.autoencoder.decode(latents)
 
-    def reconstruct(self, images: Tensor, **sampling: Any) -> Tensor:
-        """Images to their token and back; keywords as in :meth:`detokenize_latent`."""
-        return self.detokenize(self.tokenize(images), **sampling)
+    def reconstruct(
+        self,
+        images: Tensor,
+        *,
+        noise: Tensor | None = None,
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+        seed: int | Sequence[int] = 0,
+    ) -> Tensor:
+        """Images to their token and back; arguments as in :meth:`detokenize_latent`."""
+        token = self.tokenize(images)
+        return self.detokenize(token, noise=noise, num_steps=num_steps, solver=solver, seed=seed)
 
     def losses(
         self,
@@ -180,7 +206,7 @@ class RepTok(nn.Module):
             target + 0.0 * self.encoder.embedding.sum()
         )  # data-parallel training wants it in the graph
         tokens = unadapted if images is None else self.encoder(images)
-        point = LinearPath().sample(noise, latents, t)
+        point = LINEAR_PATH.sample(noise, latents, t)
         draws = len(latents) // len(tokens)
         predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
         velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1)

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from reptok.folder import MAX_JSON_BYTES, check_header, loading, parse_json, read_bytes
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a final newline."""
@@ -22,15 +24,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not a JSON object.
+        ValueError: The file is not a JSON object, or has megabytes.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return value
+    return parse_json(read_bytes(path, MAX_JSON_BYTES), path)
 
 
 def half_if_exact(tensor: Tensor) -> Tensor:
@@ -48,10 +44,17 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file to the CPU, floating tensors as float32."""
+    """Read a safetensors file to the CPU, floating tensors as float32.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"weights are missing: {path}")
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    check_header(path)
+    with loading(path):
+        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
 
 
 def load_exact(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -65,18 +68,21 @@ def load_exact(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -
     module.load_state_dict(dict(state))
 
 
-def check_keys(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], *, source: str) -> None:
-    """Compare a state dict with the expected shapes.
+def check_keys(
+    expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor | tuple[int, ...]], *, source: str
+) -> None:
+    """Compare a state dict, or the shapes of one, with the expected shapes.
 
     Raises:
         ValueError: Names the missing, left-over and misshapen keys.
     """
     problems = [f"missing {k}" for k in expected if k not in state]
     problems += [f"not expected {k}" for k in state if k not in expected]
+    shapes = {k: tuple(getattr(v, "shape", v)) for k, v in state.items()}
     problems += [
-        f"shape of {k} is {tuple(state[k].shape)}, expected {shape}"
+        f"shape of {k} is {shapes[k]}, expected {shape}"
         for k, shape in expected.items()
-        if k in state and tuple(state[k].shape) != tuple(shape)
+        if k in shapes and shapes[k] != tuple(shape)
     ]
     if problems:
         shown = "; ".join(problems[:12]) + (f"; and {len(problems) - 12} more" if len(problems) > 12 else "")

@@ -10,7 +10,9 @@ from examples.photographs.coyo import CoyoConfig, make_corpus
 from examples.photographs.photograph_folder import PhotographFolder
 from examples.photographs.photograph_web import PhotographWeb
 from examples.photographs.subjects import SUBJECTS
-from examples.photographs.web import TABLE, FaultServer
+from examples.photographs.web import TABLE, accounting
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import ShardJob
 from pipelines.dag.stage import Stage
 from pipelines.registry import Source
 
@@ -25,6 +27,13 @@ def tables(config: CoyoConfig) -> Iterable[tuple[str, Any]]:
     yield TABLE, make_corpus(config).table
 
 
+def serve(download: Any, web: Artifact) -> ShardJob:
+    """The download, each of its workers with the web on its own loopback."""
+    from examples.photographs.served_download import ServedDownload
+
+    return ServedDownload(download=download, web=web)
+
+
 SOURCE = Source(
     key="data.photographs",
     config=CoyoConfig,
@@ -32,6 +41,7 @@ SOURCE = Source(
     classes=lambda config: len(SUBJECTS),
     tables=tables,
     served="web",
-    serve=FaultServer.of,
+    serve=serve,
+    accounting=accounting,
     conf=Path(__file__).parent / "conf",
 )

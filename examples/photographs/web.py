@@ -80,22 +80,10 @@ class FaultServer:
         with self._lock:
             return Counter(self._last.values())
 
-    def accounting(self, stats: Mapping[str, float]) -> list[tuple[str, int, int]]:
-        """Compare with a download's stats: (outcome, URLs counted here, rows counted there).
-
-        Left out are rows that end before an answer (their host does not exist, their address is refused). A
-        resumed download asked an earlier server for a part of its URLs: only an undisturbed run must agree.
-        """
-        here = self.tally()
-        there = {key.removeprefix("failed_"): int(n) for key, n in stats.items() if key.startswith("failed_")}
-        there["success"] = int(stats.get("images_ok", 0))
-        outcomes = [
-            name
-            for name in sorted({*here, *there})
-            if name in _JUDGED_BY_THE_ANSWER or name.startswith("http_")
-        ]
-        compared = [(name, here[name], there.get(name, 0)) for name in outcomes]
-        return compared + [(f"served although {name}", here[name], 0) for name in _NEVER_SERVED]
+    def forget(self) -> None:
+        """Begin the tally anew; what heals, heals again."""
+        with self._lock:
+            self._last.clear()
 
     def answer(self, place: str) -> Mapping[str, Any]:
         """Choose and count the answer to "host/path"."""
@@ -165,3 +153,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """The counts say it all."""
+
+
+def accounting(stats: Mapping[str, float]) -> list[tuple[str, int, int]]:
+    """Compare two counts in a download's stats: (outcome, URLs that the web answered so, rows that ended so).
+
+    The web's are `served_<outcome>`. Left out are rows that end before an answer (their host does not exist,
+    their address is refused).
+    """
+    here, there = _by_outcome(stats, "served_"), _by_outcome(stats, "failed_")
+    there["success"] = int(stats.get("images_ok", 0))
+    outcomes = [
+        name for name in sorted({*here, *there}) if name in _JUDGED_BY_THE_ANSWER or name.startswith("http_")
+    ]
+    compared = [(name, here.get(name, 0), there.get(name, 0)) for name in outcomes]
+    return compared + [(f"served although {name}", here.get(name, 0), 0) for name in _NEVER_SERVED]
+
+
+def _by_outcome(stats: Mapping[str, float], prefix: str) -> dict[str, int]:
+    return {key.removeprefix(prefix): int(n) for key, n in stats.items() if key.startswith(prefix)}

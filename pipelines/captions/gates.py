@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pipelines.captions.alt_text import ADDRESS
 from reptok.bounds import Count, Share, Whole
 
+MAX_READ = 20_000
+"""A longer caption is refused unread."""
 REASONS: dict[str, str] = {
     "too_short": "fewer words than the limit",
     "too_long": "more characters than the limit",
@@ -33,7 +35,7 @@ REASONS: dict[str, str] = {
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _MARKUP = re.compile(
     r"</?[a-zA-Z!][^<>]*>|<\|[^|]*\|>|&(?:[a-z]{2,8}|#\d+);|\*\*|__|```|^\s*(?:#{1,6}|[-*+]|\d+[.)])\s"
-    r"|!?\[[^\]]*\]\([^)]*\)|\\[a-z]+\{|\n",
+    r"|!?\[[^\[\]]*+\]\([^()]*+\)|\\[a-z]+\{|\n",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -92,6 +94,8 @@ class GatesConfig:
 
 def refusal_reason(caption: str, config: GatesConfig) -> str | None:
     """The first gate that a caption does not pass, or None."""
+    if len(caption) > MAX_READ:
+        return "too_long"
     words = [word.lower() for word in _WORD.findall(caption)]
     if _MARKUP.search(caption):
         return "markup"

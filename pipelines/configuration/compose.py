@@ -1,6 +1,6 @@
 """The configuration: Hydra composes YAML and command line, this file makes frozen dataclasses of it.
 
-    conf/config.yaml <- groups (experiment=demo, decoder=XL, ...) <- key=value from the command line
+    conf/config.yaml <- groups (experiment=NAME, decoder=XL, ...) <- key=value from the command line
 
 The dataclasses are the schema: a key that none of them has is an error that names the nearest valid one.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-import sys
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,10 @@ from typing import Annotated, Any, TypeVar, Union
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from pipelines.configuration.groups import chosen_groups, honour
+from pipelines.dag.redaction import redacted
+
 T = TypeVar("T")
-MISSING = "???"
 BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
     (Ge, "ge", operator.ge, "at least"),
     (Gt, "gt", operator.gt, "above"),
@@ -32,7 +34,10 @@ CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
 class ConfigError(ValueError):
-    """A wrong configuration; the message names the key and what would be right."""
+    """A wrong configuration; the message names the key and what would be right, and no credentials."""
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
 
 
 def load_config(
@@ -48,7 +53,8 @@ def load_config(
             the values with what follows from them; `extra_schemas` names dotted keys that others add, with
             their dataclasses, whose instances the field `extras` gets by key; `extra_folders` are searched
             for YAML beside `conf_dir`.
-        overrides: `group=choice` and `dotted.key=value`, in Hydra's grammar.
+        overrides: `group=choice` and `dotted.key=value`. A text is taken as it stands; lists, numbers and
+            quoted texts follow Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
 
     Raises:
@@ -57,9 +63,10 @@ def load_config(
     conf = Path(conf_dir).resolve()
     extras: Mapping[str, type] = getattr(schema, "extra_schemas", dict)()
     folders = [conf, *getattr(schema, "extra_folders", list)()]
-    values, choices = _compose([_prepared(override, folders) for override in overrides], folders)
+    values, choices = _compose([_prepared(schema, override, folders) for override in overrides], folders)
     if "experiment" in _types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
+    _refuse_credentials(values, "")
     built = _taken_out(values, extras)
     _refuse_unknown(schema, values, "", [*valid_keys(schema), *extras])
     derive = getattr(schema, "derive", None)
@@ -93,7 +100,7 @@ def _taken_out(values: dict[str, Any], extras: Mapping[str, type]) -> dict[str, 
     return built
 
 
-def _prepared(override: str, folders: Sequence[Path]) -> str:
+def _prepared(schema: Any, override: str, folders: Sequence[Path]) -> str:
     """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
     key, separator, value = override.partition("=")
     if not separator:
@@ -102,13 +109,42 @@ def _prepared(override: str, folders: Sequence[Path]) -> str:
         return override
     groups = [folder / key.split("@")[0] for folder in folders]
     if not any(group.is_dir() for group in groups):
-        return f"++{override}"
+        return f"++{key}={quoted(value) if _is_text(schema, key) else value}"
     choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
     if value not in choices:
         near = get_close_matches(value, choices, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"there is no {key} {value!r}; {hint}There are: {', '.join(choices)}")
     return override
+
+
+def quoted(value: str) -> str:
+    """A text that Hydra's grammar reads as exactly this text; null and what is quoted already stay.
+
+    Only `${...}` keeps its meaning.
+    """
+    if value == "null" or (len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]):
+        return value
+    # Backslashes are doubled where a quote follows: elsewhere the grammar takes them as they are.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+
+
+def _is_text(schema: Any, key: str) -> bool:
+    """Whether the schema has a text, and nothing that needs Hydra's grammar, under a dotted key."""
+    options: tuple[Any, ...] = (schema,)
+    for name in key.split("."):
+        options = tuple(
+            inner
+            for option in options
+            for inner in (
+                _options(_types(option).get(name, Any))
+                if dataclasses.is_dataclass(option)
+                else _options(typing.get_args(option)[1])
+                if typing.get_origin(option) is dict
+                else ()
+            )
+        )
+    return str in options and all(option in (str, type(None)) for option in options)
 
 
 def _compose(overrides: list[str], folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,61 +159,38 @@ def _compose(overrides: list[str], folders: Sequence[Path]) -> tuple[dict[str, A
             search = ["hydra.searchpath=[{}]".format(",".join(f"file://{folder}" for folder in folders[1:]))]
             composed = compose("config", search + overrides, return_hydra_config=True)
             chosen = {
-                key: OmegaConf.to_container(compose(f"{key}/{choice}", search))
-                for key, choice in _chosen_groups(overrides, folders)
+                key: OmegaConf.to_container(compose(None, [*search, f"+{key}={choice}"]))
+                for key, choice in chosen_groups(overrides, folders)
             }
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        _honour(user, chosen, overrides)
+        honour(user, chosen, overrides)
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
 
 
-def _chosen_groups(overrides: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """Group and choice of those overrides that choose one, apart from the experiment."""
-    for override in overrides:
-        key, _, choice = override.partition("=")
-        if key != "experiment" and any((folder / key).is_dir() for folder in folders):
-            yield key, choice
-
-
-def _honour(values: Any, chosen: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Give a group that the command line chose what an experiment took from it as a whole, and say the rest.
-
-    An experiment refines groups, and may set one to null. What the command line chooses is not lost for that:
-    a null, or a group in the place of a chosen null, gives way.
-    """
-    from omegaconf import OmegaConf
-
-    final = OmegaConf.to_container(values)
-    typed = {override.lstrip("+~").partition("=")[0] for override in overrides} - chosen.keys()
-    for group, own in chosen.items():
-        for name in own:
-            if name in typed:
-                continue
-            if (own[name] is None) != (final.get(name) is None):
-                given = [key for key in typed if key.startswith(f"{name}.")]
-                kept = {key: OmegaConf.select(values, key) for key in given}
-                OmegaConf.update(values, str(name), own[name], merge=False, force_add=True)
-                for key, value in kept.items():
-                    OmegaConf.update(values, key, value, force_add=True)
-            elif (changed := _refined(own[name], final[name], str(name))) and not changed <= typed:
-                keys = ", ".join(sorted(changed - typed))
-                print(f"note: the experiment refines {group}: {keys}", file=sys.stderr)
-
-
-def _refined(own: Any, final: Any, prefix: str) -> set[str]:
-    """Dotted keys of a group's own file whose final values are others."""
-    if not isinstance(own, Mapping) or not isinstance(final, Mapping):
-        return {prefix} if own not in (final, MISSING) else set()
-    return {key for name in own for key in _refined(own[name], final.get(name), f"{prefix}.{name}")}
-
-
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("object_type", "Set the env")))
+
+
+def _refuse_credentials(values: Any, key: str) -> None:
+    """Whatever the configuration holds is shown: in manifests, runs, reports and the list of processes."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            _refuse_credentials(str(name), f"a key of {key}" if key else "a key")
+            _refuse_credentials(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, (list, tuple)):
+        for index, value in enumerate(values):
+            _refuse_credentials(value, f"{key}[{index}]")
+    elif isinstance(values, str) and redacted(values) != values:
+        raise ConfigError(
+            f"{key} holds credentials ({values}), and a configuration is shown in many places; give them by "
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_URI, PGPASSFILE), "
+            "or fetch the file first and name its copy"
+        )
 
 
 def _refuse_unknown(schema: Any, values: Any, prefix: str, valid: list[str]) -> None:

@@ -153,7 +153,7 @@ def _text(values: dict[str, Any]) -> None:
     if values.get("text_encoder") is None:
         raise ConfigError(
             "generator.condition=text needs a language model, and text_encoder is null; choose one, such as "
-            "text_encoder=zoo, or a generator by class, such as generator=mixer_class_tiny"
+            "text_encoder=clip_l14, or a generator by class, such as generator=mixer_class_tiny"
         )
     config = construct(TextEncoderConfig, values["text_encoder"], "text_encoder")
     known = dimensions.of_text_encoder(config)

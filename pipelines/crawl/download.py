@@ -7,11 +7,12 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.crawl.reasons import CLASSES
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.reuse import earlier_outcomes
 from pipelines.dag.artifact import Artifact
@@ -38,6 +39,8 @@ class DownloadJob(ShardJob):
         earlier: an `images` artifact whose rows are taken over (the payload's "earlier" names its files)
             where they cannot be better; None to ask for every URL.
     """
+
+    reasons: ClassVar[frozenset[str]] = CLASSES
 
     urls: Artifact
     resize: ResizeConfig

@@ -33,6 +33,9 @@ REASONS: dict[str, str] = {
 }
 """Reason to meaning. Beside these there is `http_<status>` for any status but success and redirects."""
 
+CLASSES = frozenset(REASONS) | {f"http_{digit}xx" for digit in range(1, 6)}
+"""Reasons with HTTP's numbers taken together: so many words that each may have a metric of its own."""
+
 HEALING = frozenset(
     {
         "dns_failed", "connect_failed", "connection_reset", "tls_failed", "protocol_error", "timeout",

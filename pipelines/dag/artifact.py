@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.manifest import MANIFEST, ManifestError, read_manifest
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
 
-MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "Artifact", "ManifestError", "cache_root", "digest_of", "faults"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,25 @@ class Artifact:
 
         Keys: stage, version, kind, fingerprint, config, inputs {kind: fingerprint}, input_digests, stats,
         files {name: {size, sha256}}, digest, seconds, git_commit, run_id, created.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ManifestError: it is damaged.
         """
         try:
-            return cast(dict[str, Any], json.loads(self.folder.read_bytes(MANIFEST)))
+            return read_manifest(self.folder)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{self.url} holds no published {self.kind}: it has no {MANIFEST}"
             ) from None
+
+    @property
+    def published(self) -> bool:
+        """Whether it has a manifest, and one that can be read."""
+        try:
+            return self.folder.exists(MANIFEST) and bool(self.manifest)
+        except ManifestError:
+            return False
 
     def __getstate__(self) -> dict[str, Any]:
         return {"kind": self.kind, "fingerprint": self.fingerprint, "url": self.url}
@@ -114,20 +127,28 @@ def faults(artifact: Artifact) -> list[str]:
     """Compare a published artifact with its manifest, byte by byte; one line per fault, none if sound."""
     try:
         listed = artifact.manifest["files"]
-        if digest_of(listed) != artifact.digest:
-            return [f"{artifact.url_of(MANIFEST)}: the manifest was changed after it was written"]
-    except (ValueError, KeyError, TypeError):
-        return [f"{artifact.url_of(MANIFEST)}: not a readable manifest"]
+    except ManifestError as error:
+        return [str(error)]
+    if digest_of(listed) != artifact.digest:
+        return [f"{artifact.url_of(MANIFEST)}: the manifest was changed after it was written"]
     found = []
     for name, entry in sorted(listed.items()):
-        size = artifact.folder.size(name)
-        if size is None:
-            found.append(f"{artifact.url_of(name)}: missing")
-        elif size != entry["size"]:
-            found.append(f"{artifact.url_of(name)}: {size} bytes where the manifest says {entry['size']}")
-        elif artifact.folder.sha256(name) != entry["sha256"]:
-            found.append(f"{artifact.url_of(name)}: its SHA-256 is not the manifest's")
+        try:
+            fault = _fault(artifact.folder, name, entry)
+        except OSError as error:
+            fault = f"cannot be read ({error.strerror or error})"
+        if fault:
+            found.append(f"{artifact.url_of(name)}: {fault}")
     return found
+
+
+def _fault(folder: Folder, name: str, entry: dict[str, Any]) -> str | None:
+    size = folder.size(name)
+    if size is None:
+        return "missing"
+    if size != entry["size"]:
+        return f"{size} bytes where the manifest says {entry['size']}"
+    return None if folder.sha256(name) == entry["sha256"] else "its SHA-256 is not the manifest's"
 
 
 def digest_of(files: dict[str, Any]) -> str:

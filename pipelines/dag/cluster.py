@@ -7,7 +7,9 @@ import os
 import secrets
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +17,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from pipelines.dag import processes
+from pipelines.dag.metrics import board
+from pipelines.dag.session_folder import SessionFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
@@ -50,9 +54,20 @@ class ClusterConfig:
         return cpus, (float("inf") if self.joins and not self.num_gpus else self.num_gpus)
 
 
+CLOSED = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: this machine is all, listen on loopback alone
+    "RAY_AUTH_MODE": "token",  # and of its users, only who has this run's token
+    "RAY_enable_metrics_collection": "0",  # metrics ask for no token
+    "AUTOSCALER_METRIC_PORT": "-1",  # no such port: these two have no switch
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+"""Environment of a local Ray, which nobody but this run may talk to."""
+
 _config = ClusterConfig()
 _lock = threading.Lock()
 _ours = False
+_session: SessionFolder | None = None
+_token = secrets.token_hex(32)
 
 
 def configure(config: ClusterConfig) -> None:
@@ -83,17 +98,22 @@ def ensure() -> None:
             _keeper.submit(_init).result()
             _quieten()
             _ours = True
+        board.publish()
 
 
 def shutdown() -> None:
     """Leave the cluster that `ensure` joined or started; a local one ends with all its processes."""
-    global _ours
+    global _ours, _session
     with _lock:
         if _ours:
             import ray
 
+            board.flush()
             ray.shutdown()
             _ours = False
+        if _session:
+            _session.remove()
+            _session = None
 
 
 def _prepare_environment() -> None:
@@ -102,11 +122,8 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its core writes into the user's terminal
-    starts = _config.joins is None and "ray" not in sys.modules
-    if starts and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on every interface: only processes of this run may talk to it.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if _config.joins is None:
+        os.environ |= CLOSED | {"RAY_AUTH_TOKEN": _token}
 
 
 def _init() -> None:
@@ -119,20 +136,35 @@ def _init() -> None:
         environment = None if submitted else {"env_vars": {"PYTHONPATH": _python_path()}}
         ray.init(address=address, runtime_env=environment, **common)
         return
+    _start(common)
+
+
+def _start(common: dict[str, Any]) -> None:
+    """Start a Ray of this machine that nobody else can reach."""
+    global _session
+    import ray
+
     print("starting a local Ray", flush=True)
-    # Workers inherit this; by way of a runtime environment every one of them would start Python twice.
-    os.environ["PYTHONPATH"] = _python_path()
+    # Whoever imported Ray before us had it read another environment.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    ray._raylet.Config.initialize("")
+    _session = _session or SessionFolder()
     before = set(processes.children())
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=None if _config.num_cpus is None else int(_config.num_cpus),
-                num_gpus=int(_config.num_gpus),
-                object_store_memory=_config.object_store_bytes,
-                include_dashboard=False,
-                **common,
-            )
+            # Workers inherit it; by way of a runtime environment every one of them would start Python twice.
+            with _environment(PYTHONPATH=processes.import_path(), PYTHONSAFEPATH="1"):
+                ray.init(
+                    address="local",
+                    num_cpus=None if _config.num_cpus is None else int(_config.num_cpus),
+                    num_gpus=int(_config.num_gpus),
+                    object_store_memory=_config.object_store_bytes,
+                    include_dashboard=False,
+                    job_config=ray.job_config.JobConfig(_client_job=True),  # else they import from our cwd
+                    _temp_dir=str(_session.path),
+                    _plasma_directory=_shared_memory(_session.path),
+                    **common,
+                )
             return
         except Exception as error:  # Ray raises a bare Exception when a busy machine takes more than 30 s
             ray.shutdown()
@@ -140,6 +172,33 @@ def _init() -> None:
             if attempt == START_ATTEMPTS or "timed out" not in str(error):
                 raise
             print("the local Ray was not ready in time; starting it again", flush=True)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables of this process while a child is started."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _shared_memory(otherwise: Path) -> str | None:
+    """Where Ray keeps blocks: None, its own choice, if /dev/shm is writable and large enough."""
+    shared = "/dev/shm"
+    if os.access(shared, os.W_OK | os.X_OK):
+        found = os.statvfs(shared)
+        if found.f_bavail * found.f_frsize > _config.object_store_bytes:
+            return None
+    if sys.platform == "linux":
+        print(f"note: {shared} is too small or not writable; Ray's blocks lie in {otherwise}", flush=True)
+    return str(otherwise)
 
 
 def _python_path() -> str:

@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from pipelines.dag.artifact import MANIFEST, Artifact
-from pipelines.dag.fingerprint import plain
+from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.lock import locked
-from pipelines.dag.planner import PlannedStage, flat, is_published, outdated_inputs
+from pipelines.dag.planner import PlannedStage, flat, outdated_inputs
+from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import StageResult
 from pipelines.dag.storage import open_folder
@@ -19,6 +20,9 @@ from pipelines.dag.tracking import StageLog, Tracker
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 RUN_RECORD = f"{SCRATCH}/run.json"
+ORIGIN = f"{SCRATCH}/origin.json"
+"""What unfinished work is made from, {kind: digest}; of published work the manifest says it."""
+
 SUPERSEDED = "_superseded"
 
 
@@ -29,12 +33,14 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
     log = StageLog(stage.name)
     try:
         with locked(root, f"{artifact.kind}-{artifact.fingerprint}"):
-            if is_published(artifact):
-                if not planned.forced and not outdated_inputs(artifact, planned.inputs):
+            if artifact.folder.exists(MANIFEST):
+                current = artifact.published and not outdated_inputs(artifact, planned.inputs)
+                if current and not planned.forced:
                     return skipped(planned)
                 _supersede(artifact, root)
             out = Workspace(artifact.url, artifact.fingerprint)
             out.folder.remove_unfinished()
+            out.folder.write_bytes(ORIGIN, canonical_json(_digests(planned)))
             log = out.log = _open_log(planned, out, tracker)
             stats = {key: float(value) for key, value in stage.run(planned.inputs, out).items()}
             out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
@@ -42,7 +48,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
             published = _publish(planned, out, stats, seconds)
             manifest = published.folder.read_bytes(MANIFEST).decode()
-            tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED")
+            tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED", published.url)
             out.remove_scratch()
         action = "resume" if planned.action == "resume" else "run"
         return StageResult(name=stage.name, action=action, seconds=seconds, stats=stats, artifact=published)
@@ -50,9 +56,10 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
         message = (
             f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
         )
-        log.text("error.txt", traceback.format_exc())
+        message, trace = redacted(message), redacted(traceback.format_exc())
+        log.text("error.txt", trace)
         tracker.finish_stage(log, {}, None, "FAILED")
-        where = _keep_traceback(artifact)
+        where = _keep_traceback(artifact, trace)
         seconds = time.monotonic() - begun
         return StageResult(name=stage.name, action="failed", seconds=seconds, stats={}, error=message + where)
 
@@ -78,7 +85,7 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
             "fingerprint": planned.artifact.fingerprint,
             "config": plain(stage.config),
             "inputs": {kind: artifact.fingerprint for kind, artifact in inputs.items()},
-            "input_digests": {kind: artifact.digest for kind, artifact in inputs.items()},
+            "input_digests": _digests(planned),
             "stats": dict(stats),
             "seconds": round(seconds, 3),
             "git_commit": git_commit(),
@@ -89,6 +96,10 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
     return Artifact(stage.output, planned.artifact.fingerprint, planned.artifact.url)
 
 
+def _digests(planned: PlannedStage) -> dict[str, str]:
+    return {kind: artifact.digest for kind, artifact in planned.inputs.items()}
+
+
 def _open_log(planned: PlannedStage, out: Workspace, tracker: Tracker) -> StageLog:
     """The stage's MLflow run: the one of the interrupted attempt, if there was one."""
     stage, inputs = planned.stage, planned.inputs
@@ -97,7 +108,7 @@ def _open_log(planned: PlannedStage, out: Workspace, tracker: Tracker) -> StageL
     tags |= {f"input.{kind}": artifact.fingerprint for kind, artifact in inputs.items()}
 
     def remember(run_id: str) -> None:
-        if not is_published(planned.artifact):
+        if not planned.artifact.folder.exists(MANIFEST):
             out.folder.write_bytes(RUN_RECORD, f'{{"run_id": "{run_id}"}}'.encode())
 
     return tracker.stage(
@@ -121,11 +132,11 @@ def _supersede(artifact: Artifact, root: str) -> None:
     artifact.folder.move_to(open_folder(store.url_of(f"{name}-{count}")))
 
 
-def _keep_traceback(artifact: Artifact) -> str:
+def _keep_traceback(artifact: Artifact, trace: str) -> str:
     """Write the traceback beside the unfinished work and say where, unless that cannot be written either."""
     name = f"{SCRATCH}/error.txt"
     try:
-        artifact.folder.write_bytes(name, traceback.format_exc().encode())
+        artifact.folder.write_bytes(name, trace.encode())
     except OSError:
         return ""
     return f" (traceback: {artifact.url_of(name)})"

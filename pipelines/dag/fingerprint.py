@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pipelines.dag import reference
+from pipelines.dag.redaction import redacted
 
 FINGERPRINT_LENGTH = 16
 
@@ -27,11 +28,12 @@ def insignificant(default: Any = dataclasses.MISSING, *, factory: Callable[[], A
 def plain(value: Any, *, significant_only: bool = False) -> Any:
     """A config as JSON values; dataclasses become dicts; `significant_only` drops the other fields.
 
-    A reference (see `reference.py`) becomes what its weights are, and its path where that counts.
+    A reference (see `reference.py`) becomes what its weights are, and its path where that counts. Credentials
+    are left out: they are nobody's to read, and change no bytes.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: reference.identity(value, field, significant_only)
+            field.name: plain(reference.identity(value, field, significant_only))
             if "reference" in field.metadata
             else plain(getattr(value, field.name), significant_only=significant_only)
             for field in dataclasses.fields(value)
@@ -44,10 +46,12 @@ def plain(value: Any, *, significant_only: bool = False) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, PurePath):
-        return str(value)
+        return redacted(str(value))
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"a config value must be finite, not {value}")
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     raise TypeError(f"a config holds plain values and dataclasses, not {type(value).__name__}: {value!r}")
 

@@ -7,21 +7,25 @@ both write the same bytes, and each file in one piece.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
-from pipelines.dag.writing import explained
+from pipelines.dag.writing import StorageError, explained
 
 POLL_SECONDS = 0.2
+OWNER_BYTES = 200
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
 
 
@@ -39,22 +43,49 @@ def locked(root: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def _flocked(folder: LocalFolder, name: str) -> Iterator[None]:
-    path = folder.path(f"_locks/{name}")
-    with explained(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 (closed by the with below)
-    with file:
+    with os.fdopen(_open_lock(folder, name), "r+") as file:
         waited = False
         while not _try_flock(file):
             if not waited:
-                file.seek(0)
-                _announce(name, file.read().strip() or "another process")
+                _announce(name, file.read(OWNER_BYTES).strip() or "another process")
             waited = True
             time.sleep(POLL_SECONDS)
         file.truncate(0)
+        file.seek(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _open_lock(folder: LocalFolder, name: str) -> int:
+    """A descriptor of the lock file; written into, so a link, which leads to another file, is refused."""
+    locks = folder.path("_locks")
+    place = locks / name
+    try:
+        with explained(str(place)):
+            locks.mkdir(parents=True, exist_ok=True)
+            here = os.open(locks, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+                descriptor = os.open(name, flags, 0o666, dir_fd=here)
+            finally:
+                os.close(here)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENXIO):
+            raise
+        raise _not_ours(place, error.errno) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise _not_ours(place, errno.EINVAL)
+    return descriptor
+
+
+def _not_ours(place: Path, number: int) -> StorageError:
+    return StorageError(
+        number,
+        f"{place} is no lock file: it, or its folder, is a link or no plain file; remove it, and run again",
+    )
 
 
 def _try_flock(file: IO[str]) -> bool:

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.dag.metrics import board
+from pipelines.dag.redaction import redacted
+
 QUEUE_LIMIT = 10_000
 BATCH_LIMIT = 1000  # metrics in one call, MLflow's own limit
 RETRY_SECONDS = (0.5, 2.0)
@@ -73,6 +76,7 @@ class MlflowWriter:
         try:
             self._queue.put_nowait(job)
         except queue.Full:
+            board.tracking_dropped("queue_full")
             self._warn("the queue to the tracking server is full")
 
     @property
@@ -102,6 +106,7 @@ class MlflowWriter:
                     except Exception as error:
                         self._away_since = self._away_since or time.monotonic()
                         if wait is None or self.away:
+                            board.tracking_dropped("server_away", len(taken))
                             self._warn(f"{type(error).__name__}: {_first_line(error)}")
                             break
                         time.sleep(wait)
@@ -154,10 +159,8 @@ class MlflowWriter:
     def _warn(self, cause: str) -> None:
         if not self._warned:
             self._warned = True
-            print(
-                f"warning: MLflow at {self.uri} cannot be written, the work goes on without it ({cause})",
-                flush=True,
-            )
+            said = f"MLflow at {self.uri} cannot be written, the work goes on without it ({cause})"
+            print(f"warning: {redacted(said)}", flush=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pipelines.dag.processes import import_path
+
 SIZE_BYTES = 8
 
 
@@ -34,11 +36,11 @@ def call(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any
         ProcessDied: with the last line that it wrote, if there is one.
     """
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    environment["PYTHONPATH"] = import_path()
     question = pickle.dumps((function, arguments))
     with tempfile.TemporaryFile() as written:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.dag.own_process"],
+            [sys.executable, "-P", "-m", "pipelines.dag.own_process"],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written,
             start_new_session=True,  # Ctrl-C is for the caller, whose end is its end
         )  # fmt: skip

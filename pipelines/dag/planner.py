@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.dag.artifact import MANIFEST, Artifact
+from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import fingerprint, plain
 from pipelines.dag.graph import GraphError, named, ordered, with_ancestors
+from pipelines.dag.manifest import MANIFEST, ManifestError, read_manifest
 from pipelines.dag.stage import Stage
 from pipelines.dag.storage import open_folder
 
@@ -94,16 +95,17 @@ def artifact_of(stage: Stage, inputs: Mapping[str, Artifact], root: str) -> Arti
     return Artifact(stage.output, identity, open_folder(root).url_of(f"{stage.output}/{identity}"))
 
 
-def is_published(artifact: Artifact) -> bool:
-    """Whether the artifact has its manifest."""
-    return artifact.folder.exists(MANIFEST)
+def workflow_digest(stages: Sequence[Stage]) -> str:
+    """What identifies a configuration: the digest of all its stages, whichever of them an invocation runs."""
+    parts = {stage.name: (stage.version, stage.config, stage.inputs) for stage in stages}
+    return fingerprint("workflow", 0, parts, {})
 
 
 def outdated_inputs(artifact: Artifact, inputs: Mapping[str, Artifact]) -> list[str]:
     """Inputs that were made again since, with other bytes than the artifact was made from."""
     recorded = artifact.manifest["input_digests"]
     return [
-        kind for kind, source in inputs.items() if is_published(source) and recorded[kind] != source.digest
+        kind for kind, source in inputs.items() if source.published and recorded.get(kind) != source.digest
     ]
 
 
@@ -115,11 +117,13 @@ def _planned(
     forced: bool,
 ) -> PlannedStage:
     action, reason = "skip", "published"
-    if not is_published(artifact):
-        interrupted = bool(artifact.folder.sizes())
-        action, reason = (
-            ("resume", "interrupted") if interrupted else ("run", _difference(stage, artifact, inputs))
-        )
+    if not artifact.published:
+        if artifact.folder.exists(MANIFEST):
+            action, reason = "run", "its manifest is damaged"
+        elif artifact.folder.sizes():
+            action, reason = "resume", "interrupted"
+        else:
+            action, reason = "run", _difference(stage, artifact, inputs)
     elif forced:
         action, reason = "run", "forced"
     elif outdated := outdated_inputs(artifact, inputs):
@@ -143,9 +147,8 @@ def _difference(stage: Stage, artifact: Artifact, inputs: Mapping[str, Artifact]
     if before["version"] != stage.version:
         found.append(f"{stage.name} version {before['version']} -> {stage.version}")
     every, significant = flat(plain(stage.config)), flat(plain(stage.config, significant_only=True))
-    old = {
-        key: value for key, value in flat(before["config"]).items() if key in significant or key not in every
-    }
+    recorded = flat(plain(before["config"]))
+    old = {key: value for key, value in recorded.items() if key in significant or key not in every}
     for key in sorted(old.keys() | significant.keys()):
         if old.get(key, "absent") != significant.get(key, "absent"):
             found.append(f"{stage.name}.{key} {_shown(old, key)} -> {_shown(significant, key)}")
@@ -161,7 +164,10 @@ def _newest_manifest(stage: Stage, artifact: Artifact) -> dict[str, Any] | None:
     kind = open_folder(artifact.url.rsplit("/", 1)[0])
     names = [f"{child}/{MANIFEST}" for child in kind.children() if kind.exists(f"{child}/{MANIFEST}")]
     for name in sorted(names, key=kind.modified, reverse=True):
-        manifest: dict[str, Any] = json.loads(kind.read_bytes(name))
+        try:
+            manifest = read_manifest(open_folder(kind.url_of(name.rpartition("/")[0])))
+        except ManifestError:
+            continue
         if manifest["stage"] == stage.name:
             return manifest
     return None
@@ -183,7 +189,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 def _require_inputs(planned: PlannedStage, stages: Sequence[Stage]) -> None:
     makers = {stage.output: stage.name for stage in stages}
-    missing = [kind for kind, artifact in planned.inputs.items() if not is_published(artifact)]
+    missing = [kind for kind, artifact in planned.inputs.items() if not artifact.published]
     if missing:
         name = planned.stage.name
         raise FileNotFoundError(

@@ -1,10 +1,23 @@
-"""The processes that this one has started, and their end."""
+"""The processes that this one has started: where they look for modules, and their end."""
 
 from __future__ import annotations
+
+import os
+import sys
 
 import psutil
 
 GRACE_SECONDS = 5.0
+
+
+def import_path() -> str:
+    """The PYTHONPATH of a child: it finds modules where this process does, and in the working folder last.
+
+    A file there that is called like a module (`pickle.py`) would otherwise run in its place.
+    """
+    here = os.path.realpath(os.curdir)
+    entries = (os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or os.curdir))
+    return os.pathsep.join(sorted(entries, key=lambda entry: os.path.realpath(entry) == here))
 
 
 def children() -> list[psutil.Process]:

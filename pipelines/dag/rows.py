@@ -11,6 +11,8 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 
+from pipelines.dag.redaction import redacted
+
 INTERNAL = "internal_"
 BORNE, BORNE_PART = 3, 0.01
 """Rows of a shard that may fail unforeseen: so many, or this part of them if that is more."""
@@ -74,13 +76,14 @@ class RowErrors:
             raise error
         line = f"{_shown(row)}: {type(error).__name__}: {_shown(str(error))}"
         trace = "".join(traceback.format_tb(error.__traceback__))
-        print(f"  {self.shard}: an unforeseen failure of {line}\n{trace}", file=sys.stderr, flush=True)
+        said = redacted(f"  {self.shard}: an unforeseen failure of {line}\n{trace}")
+        print(said, file=sys.stderr, flush=True)
         self.found.append(line)
         borne = max(BORNE, int(BORNE_PART * self.rows))
         if len(self.found) > borne:
             raise RowsFailed(
-                f"more than {borne} of the {self.rows} rows of {self.shard} failed for no known reason, which "
-                f"is a fault of this program or machine: {'; '.join(self.found[:SHOWN])}"
+                f"more than {borne} of the {self.rows} rows of {self.shard} failed for no known reason, "
+                f"which is a fault of this program or machine: {'; '.join(self.found[:SHOWN])}"
             ) from error
         return INTERNAL + type(error).__name__
 

@@ -17,7 +17,8 @@ from pipelines.dag import interruption, processes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
-from pipelines.dag.planner import PlannedStage, is_published, outdated_inputs, plan
+from pipelines.dag.metrics import board
+from pipelines.dag.planner import PlannedStage, outdated_inputs, plan, workflow_digest
 from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
@@ -25,6 +26,7 @@ from pipelines.dag.tracking import Tracker, TrackingConfig
 
 SAVE_SECONDS = 20.0  # clusters allow 30 s between SIGTERM and SIGKILL
 STOP_SECONDS = 10.0
+ENDS = {"run": "done", "resume": "done", "skip": "skipped"}
 
 
 def run(
@@ -36,11 +38,13 @@ def run(
     force: str | None = None,
     cluster: ClusterConfig | None = None,
     tracking: TrackingConfig | None = None,
+    name: str = "workflow",
 ) -> list[StageResult]:
     """Run the workflow and return what became of every stage, in order.
 
     A failing stage stops its descendants ("blocked"); the others finish. See `planner.plan` for `until`,
-    `only` and `force`. When nothing has to run, neither Ray nor MLflow is even imported.
+    `only` and `force`; `name` is what MLflow calls the run. When nothing has to run, neither Ray nor MLflow
+    is even imported.
 
     Raises:
         GraphError: the stages do not form a workflow; nothing was started.
@@ -50,10 +54,17 @@ def run(
     if all(p.action == "skip" for p in planned):
         print("nothing to do: everything is published", flush=True)
         return [skipped(p) for p in planned]
+    board.begin(p.stage.name for p in planned)
     load([p.stage for p in planned])
     cluster = cluster or ClusterConfig()
     ray_cluster.configure(cluster)
-    tracker = Tracker(tracking or TrackingConfig(), root, {"git_commit": git_commit()})
+    tracker = Tracker(
+        tracking or TrackingConfig(),
+        root,
+        {"git_commit": git_commit()},
+        configuration=workflow_digest(stages),
+        name=name,
+    )
     others = set(processes.children())
     try:
         results = _Schedule(planned, root, cluster, tracker).run()
@@ -137,6 +148,7 @@ class _Schedule:
     def _start(self, planned: PlannedStage) -> None:
         del self._waiting[planned.stage.name]
         print(f"{planned.stage.name}: {planned.action} ({planned.reason})", flush=True)
+        board.state(planned.stage.name, "running")
         threading.Thread(
             target=lambda: self._finished.put(execute(planned, self._root, self._tracker)),
             name=planned.stage.name,
@@ -152,6 +164,7 @@ class _Schedule:
     def _settle(self, result: StageResult) -> None:
         self._waiting.pop(result.name, None)
         self._results[result.name] = result
+        board.state(result.name, ENDS.get(result.action, result.action))
         if result.error:
             print(f"error: {result.name} {result.action}: {result.error}", file=sys.stderr, flush=True)
         elif result.action == "skip":
@@ -173,6 +186,6 @@ class _Schedule:
 
 def _is_current(planned: PlannedStage) -> bool:
     """Whether the stage's artifact is published and made from the inputs as they are now."""
-    if planned.forced or not is_published(planned.artifact):
+    if planned.forced or not planned.artifact.published:
         return False
     return not outdated_inputs(planned.artifact, planned.inputs)

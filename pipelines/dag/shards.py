@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from annotated_types import Ge
 
@@ -67,7 +67,12 @@ class ShardJob(ABC):
     """A frozen dataclass of settings, sent to every actor.
 
     Whatever `setup` loads is set with `object.__setattr__` or kept in a field excluded from the settings.
+
+    Attributes:
+        reasons: words for which metrics count the dropped rows apart (see `Board.rows`).
     """
+
+    reasons: ClassVar[frozenset[str]] = frozenset()
 
     def setup(self) -> None:  # noqa: B027 (most jobs need none)
         """Load weights, open clients: once per actor."""
@@ -127,6 +132,7 @@ def map_shards(
             else:
                 done[index] = record
                 rows += record["rows"]
+                out.log.rows(record["stats"], sum(f["size"] for f in record["files"].values()), job.reasons)
                 if watch:
                     watch(record["stats"])
                 out.log.progress(rows, total)

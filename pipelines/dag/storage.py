@@ -245,9 +245,9 @@ class ObjectFolder(Folder):
 
 
 def open_folder(url: str) -> Folder:
-    """The folder at a URL: `runs/demo`, `file:///data/runs`, `s3://bucket/runs`, ..."""
+    """The folder at a URL: `runs`, `file:///data/runs`, `s3://bucket/runs`, ..."""
     if not url:
-        raise ValueError("a storage URL must not be empty (for example root=runs/demo)")
+        raise ValueError("a storage URL must not be empty (for example root=runs)")
     scheme, separator, rest = url.partition("://")
     if separator and "@" in rest.partition("/")[0]:
         raise ValueError(
@@ -260,7 +260,13 @@ def open_folder(url: str) -> Folder:
 
 def checked_name(name: str) -> str:
     """A relative name that stays inside its folder, or ValueError."""
-    if not name or name.startswith("/") or "\\" in name or any(p in ("", ".", "..") for p in name.split("/")):
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or any(p in ("", ".", "..") for p in name.split("/"))
+    ):
         raise ValueError(f"{name!r} is not a relative file name with forward slashes")
     return name
 

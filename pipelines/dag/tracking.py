@@ -1,21 +1,25 @@
-"""The record in MLflow: one parent run per invocation, one nested run per stage that runs."""
+"""The record in MLflow: one parent run per root and configuration, one nested run per stage that runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.dag.metrics import board
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
 from pipelines.dag.storage import LocalFolder, open_folder
 
 PARAM_LIMIT, PARAMS_PER_CALL = 500, 100
+FILE_LIMIT_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +54,11 @@ class StageLog:
         self._writer = writer
         self._run = run or Run()
         self._progress = Progress(stage)
+        self._counted = False
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record scalars; non-finite ones are recorded as they are."""
+        board.curves(self._progress.stage, values, step)
         if self._writer and values:
             now = int(time.time() * 1000)
             entries = [(_key(k), float(v), now, step or 0) for k, v in values.items()]
@@ -68,7 +74,13 @@ class StageLog:
             self._put(lambda client, run: client.log_image(run, image, key=key, step=step))
 
     def file(self, path: str | os.PathLike[str], folder: str = "") -> None:
-        """Record a small file; it must stay until the stage ends."""
+        """Record a file, which must stay until the stage ends; of a large one only where it is."""
+        size = os.stat(path).st_size
+        if size > FILE_LIMIT_BYTES:
+            reference = {"uri": Path(path).resolve().as_uri(), "size": size}
+            name = f"{Path(path).name}.reference.json"
+            self.text(f"{folder}/{name}" if folder else name, json.dumps(reference))
+            return
         self._put(lambda client, run: client.log_artifact(run, str(path), folder or None))
 
     def text(self, name: str, text: str) -> None:
@@ -98,7 +110,13 @@ class StageLog:
 
     def progress(self, done: float, total: float, unit: str = "rows") -> None:
         """Print rows, rate and time left, now and then."""
+        board.progress(self._progress.stage, done, total)
         self._progress.update(done, total, unit)
+
+    def rows(self, stats: Mapping[str, float], size: float = 0, reasons: Collection[str] = ()) -> None:
+        """Count the rows of a shard by their fate (see `Board.rows`)."""
+        self._counted = True
+        board.rows(self._progress.stage, stats, size, reasons)
 
     def handle(self, wait_seconds: float = 120.0) -> RunHandle | None:
         """What `attach` needs in another process; None when tracking is off or away."""
@@ -136,15 +154,36 @@ class StageLog:
 
 
 class Tracker:
-    """The parent run of one invocation and the runs of its stages."""
+    """The parent run of a root and configuration, begun or found again, and the runs of its stages."""
 
-    def __init__(self, config: TrackingConfig, root: str, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: TrackingConfig,
+        root: str,
+        tags: Mapping[str, str],
+        *,
+        configuration: str = "",
+        name: str = "workflow",
+    ) -> None:
+        """Prepare; nothing is asked or written before the first record.
+
+        Args:
+            config: where.
+            root: the artifact store's URL.
+            tags: of the parent run.
+            configuration: digest of what the workflow does; the parent run of an earlier invocation with the
+                same digest and root goes on.
+            name: of the parent run.
+        """
         self._config = config
         self._root = root
         self._writer = MlflowWriter(tracking_uri(config, root)) if config.enabled else None
         self._experiment = ""
         self._open: list[StageLog] = []
-        self._parent = Run(create=lambda client: self._create(client, "workflow", dict(tags)))
+        url = open_folder(root).url
+        identity = hashlib.sha256(f"{url} {configuration}".encode()).hexdigest()[:16]
+        tags = {**tags, "workflow": identity, "root": url, "configuration": configuration}
+        self._parent = Run(create=lambda client: self._find_parent(client, name, tags))
         self._log = StageLog("workflow", self._writer, self._parent)
 
     def stage(
@@ -183,12 +222,15 @@ class Tracker:
         return log
 
     def finish_stage(
-        self, log: StageLog, stats: Mapping[str, float], manifest: str | None, status: str
+        self, log: StageLog, stats: Mapping[str, float], manifest: str | None, status: str, url: str = ""
     ) -> None:
-        """Record stats and manifest (its JSON) and end the stage's run."""
+        """Record stats, manifest (its JSON) and where the artifact is, and end the stage's run."""
+        if not log._counted:  # a stage without shards
+            log.rows(stats)
         log.metrics({key: value for key, value in stats.items() if math.isfinite(value)})
         if manifest:
             log.text("manifest.json", manifest)
+            log.tags({"artifact.uri": url, "artifact.digest": json.loads(manifest)["digest"]})
         log._put(lambda client, run: client.set_terminated(run, status))
         log.flush()
         if log in self._open:
@@ -210,9 +252,17 @@ class Tracker:
             log._put(lambda client, run: client.set_terminated(run, status))
         self._log.flush(seconds)
 
+    def _find_parent(self, client: Any, name: str, tags: dict[str, str]) -> str:
+        self._experiment = _experiment(client, self._config.experiment, self._root)
+        query = f"tags.workflow = '{tags['workflow']}'"
+        found = client.search_runs([self._experiment], query, max_results=1, order_by=["start_time ASC"])
+        for run in found:
+            client.update_run(run.info.run_id, status="RUNNING")
+            client.set_tag(run.info.run_id, "git_commit", tags.get("git_commit", ""))
+            return str(run.info.run_id)
+        return self._create(client, name, tags)
+
     def _create(self, client: Any, name: str, tags: dict[str, str]) -> str:
-        if not self._experiment:
-            self._experiment = _experiment(client, self._config.experiment, self._root)
         return str(client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
 
 

@@ -3,53 +3,66 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from pipelines.dag.artifact import MANIFEST, Artifact, faults
-from pipelines.dag.storage import open_folder
+from pipelines.dag.storage import Folder, open_folder
 
 
 def published_artifacts(root: str) -> list[Artifact]:
     """Every artifact with a manifest, by kind and fingerprint."""
     store = open_folder(root)
-    found = []
-    for kind in store.children():
-        if kind.startswith("_"):
-            continue
-        folder = open_folder(store.url_of(kind))
-        for fingerprint in folder.children():
-            if folder.exists(f"{fingerprint}/{MANIFEST}"):
-                found.append(Artifact(kind, fingerprint, folder.url_of(fingerprint)))
-    return found
+    return [artifact for kind in _kinds(store) for artifact in _published(kind, store)]
 
 
 def verify(root: str) -> list[str]:
     """One line per fault, with the stage that makes the artifact again; none if everything is sound."""
-    found = []
-    for artifact in published_artifacts(root):
-        lines = faults(artifact)
-        if lines:
-            found += lines
-            found.append(
-                f"  {artifact.kind} {artifact.fingerprint} is damaged: make it again with {_cure(artifact)}"
-            )
+    found, store = [], open_folder(root)
+    for kind in _kinds(store):
+        try:
+            published = list(_published(kind, store))
+        except OSError as error:
+            found.append(f"{store.url_of(kind)}: cannot be read ({error.strerror or error})")
+            continue
+        for artifact in published:
+            if lines := _faults(artifact):
+                cure = f"is damaged: make it again with {_cure(artifact)}"
+                found += [*lines, f"  {artifact.kind} {artifact.fingerprint} {cure}"]
     return found
+
+
+def _kinds(store: Folder) -> list[str]:
+    return [name for name in store.children() if not name.startswith("_")]
+
+
+def _published(kind: str, store: Folder) -> Iterator[Artifact]:
+    folder = open_folder(store.url_of(kind))
+    for fingerprint in folder.children():
+        if folder.exists(f"{fingerprint}/{MANIFEST}"):
+            yield Artifact(kind, fingerprint, folder.url_of(fingerprint))
+
+
+def _faults(artifact: Artifact) -> list[str]:
+    try:
+        return faults(artifact)
+    except OSError as error:
+        return [f"{artifact.url_of(MANIFEST)}: cannot be read ({error.strerror or error})"]
 
 
 def _cure(artifact: Artifact) -> str:
     try:
         return f"force={artifact.manifest['stage']}"
-    except (ValueError, KeyError):
+    except (ValueError, OSError):
         return f"force= and the stage that makes {artifact.kind}"
 
 
 def main(arguments: list[str]) -> int:
     """Print the faults of a store; 0 if there are none, 1 if there are, 2 for wrong use."""
     if len(arguments) != 1:
-        print("usage: python -m pipelines.dag.verify ROOT   (the artifact store, for example runs/demo)")
+        print("usage: python -m pipelines.dag.verify ROOT   (the artifact store, for example runs)")
         return 2
-    artifacts = published_artifacts(arguments[0])
     found = verify(arguments[0])
-    print("\n".join(found) if found else f"{len(artifacts)} artifacts are sound")
+    print("\n".join(found) if found else f"{len(published_artifacts(arguments[0]))} artifacts are sound")
     return 1 if found else 0
 
 

@@ -11,8 +11,7 @@ import torch
 from pipelines.dag.op import Batch, Op
 from pipelines.encoding.device import ComputeConfig
 from reptok.data.transforms import flip, to_float
-from reptok.latent_tokenizer import LatentTokenizer
-from reptok.tokenizer import RepTok
+from reptok.image_tokenizer import ImageTokenizer
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class EncodeTokens(Op):
 
     folder: Path
     compute: ComputeConfig
-    tokenizer: RepTok | LatentTokenizer = field(init=False, repr=False, compare=False)
+    tokenizer: ImageTokenizer = field(init=False, repr=False, compare=False)
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
     writes: ClassVar[tuple[str, ...]] = ("token",)

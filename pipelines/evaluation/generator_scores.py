@@ -10,7 +10,7 @@ from torch import Tensor
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
 from pipelines.evaluation.results import Score
-from pipelines.evaluation.sampling_trial import SamplingTrial
+from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
 
 COPY_QUANTILE = 0.99
@@ -25,19 +25,19 @@ class Recognition:
     made: dict[float, Tensor]
 
 
-def recognise(trial: SamplingTrial, view: DatasetView, bank: FeatureBank) -> Recognition | None:
+def recognise(found: Samples, view: DatasetView, bank: FeatureBank) -> Recognition | None:
     """Compare each image's recognised subject with the one asked for; None where there are no subjects."""
     if not bank.subjects:
         return None
     labels = bank.labels_of(view)
     return Recognition(
-        real=bank.recognise(trial.originals["vit"]) == labels,
-        made={scale: bank.recognise(features["vit"]) == labels for scale, features in trial.features.items()},
+        real=bank.recognise(found.originals["vit"]) == labels,
+        made={scale: bank.recognise(features["vit"]) == labels for scale, features in found.features.items()},
     )
 
 
 def measure(
-    trial: SamplingTrial,
+    found: Samples,
     view: DatasetView,
     bank: FeatureBank,
     recognition: Recognition | None,
@@ -45,16 +45,16 @@ def measure(
 ) -> dict[str, float]:
     """Every figure under its flat name; the guidance is the suffix ("eval/recognised_cfg_1.5")."""
     metrics = {"eval/samples": float(len(view))}
-    real_similarity = bank.nearest(trial.originals["vit"])[0]
+    real_similarity = bank.nearest(found.originals["vit"])[0]
     close = real_similarity.quantile(COPY_QUANTILE)
     metrics["eval/nearest_similarity_real"] = float(real_similarity.mean())
-    metrics["eval/fd_vit_training_images"] = frechet_of(bank.sample(len(view)), trial.originals["vit"])
+    metrics["eval/fd_vit_training_images"] = frechet_of(bank.sample(len(view)), found.originals["vit"])
     if recognition is not None:
         metrics["eval/recognised_real"] = float(recognition.real.double().mean())
-    for scale, features in trial.features.items():
+    for scale, features in found.features.items():
         suffix = f"_cfg_{scale:g}"
         for name, values in features.items():
-            metrics[f"eval/g{frechet_name(name)}{suffix}"] = frechet_of(values, trial.originals[name])
+            metrics[f"eval/g{frechet_name(name)}{suffix}"] = frechet_of(values, found.originals[name])
         similarity = bank.nearest(features["vit"])[0]
         metrics[f"eval/nearest_similarity{suffix}"] = float(similarity.mean())
         metrics[f"eval/close_to_training{suffix}"] = float((similarity > close).double().mean())
@@ -64,7 +64,7 @@ def measure(
             metrics[f"eval/recognised_ratio{suffix}"] = share / max(metrics["eval/recognised_real"], 1e-9)
         if scale in clip_scores:
             metrics[f"eval/clip_score{suffix}"] = clip_scores[scale]
-    losses = trial.bin_losses.tolist()
+    losses = found.losses.tolist()
     metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
     metrics["val/loss"] = sum(losses) / len(losses)
     return metrics

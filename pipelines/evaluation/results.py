@@ -51,7 +51,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plate:
+class Figure:
     """A picture of the report: its file in the artifact, a title and what one sees in it."""
 
     file: str
@@ -67,7 +67,7 @@ class Evaluation:
         title: heading of its section in the report.
         lead: two sentences on what was done and how to read it.
         scores: the figures that matter, best first.
-        plates: the pictures in reading order.
+        figures: the pictures in reading order.
         notes: what was not measured, with the reason.
         metrics: every flat figure, as returned to the runner.
     """
@@ -75,12 +75,12 @@ class Evaluation:
     title: str
     lead: str
     scores: list[Score]
-    plates: list[Plate]
+    figures: list[Figure]
     notes: list[str]
     metrics: dict[str, float]
 
     def write(self, out: Workspace) -> None:
-        """Write `metrics.json`; the pictures are written by `save_plate`."""
+        """Write `metrics.json`; the pictures are written by `save_figure`."""
         data = asdict(self)
         for score in data["scores"]:
             score["baselines"] = list(score["baselines"].items())  # in reading order, which JSON objects lose
@@ -93,14 +93,14 @@ class Evaluation:
         data["scores"] = [
             Score(**{**score, "baselines": dict(score["baselines"])}) for score in data["scores"]
         ]
-        data["plates"] = [Plate(**plate) for plate in data["plates"]]
+        data["figures"] = [Figure(**figure) for figure in data["figures"]]
         return cls(**data)
 
 
-def save_plate(out: Workspace, picture: Image.Image, plate: Plate) -> Plate:
+def save_figure(out: Workspace, picture: Image.Image, figure: Figure) -> Figure:
     """Write a picture into the artifact and to the stage's log."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=90, method=4)
-    out.write_bytes(plate.file, buffer.getvalue())
-    out.log.picture(plate.file.removesuffix(".webp"), picture)
-    return plate
+    out.write_bytes(figure.file, buffer.getvalue())
+    out.log.picture(figure.file.removesuffix(".webp"), picture)
+    return figure

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
-from pipelines.evaluation.interpolation_trial import InterpolationTrial
-from pipelines.evaluation.reconstruction_trial import MEAN, REFERENCE, REPTOK, VAE, WRONG, ReconstructionTrial
+from pipelines.evaluation.interpolations import Interpolations
+from pipelines.evaluation.reconstructions import MEAN, REFERENCE, REPTOK, VAE, WRONG, Reconstructions
 from pipelines.evaluation.results import Score
 from reptok.metrics.evaluator import frechet_of
 
@@ -19,15 +19,15 @@ CEILING = {"reference": "_reference", "VAE alone": "_vae"}
 
 
 def measure(
-    trial: ReconstructionTrial, walk: InterpolationTrial, view: DatasetView, bank: FeatureBank
+    found: Reconstructions, walk: Interpolations, view: DatasetView, bank: FeatureBank
 ) -> dict[str, float]:
     """Every figure under its flat name; a method's suffix is empty for RepTok itself."""
     metrics = {"eval/images": float(len(view))}
     for method, suffix in SUFFIXES.items():
-        if method in trial.methods:
-            values = trial.methods[method].run(trial.originals)
+        if method in found.methods:
+            values = found.methods[method].run(found.originals)
             metrics |= {f"eval/{name}{suffix}": value for name, value in values}
-    real = frechet_of(bank.sample(len(view)), trial.originals["vit"])
+    real = frechet_of(bank.sample(len(view)), found.originals["vit"])
     metrics["eval/fd_vit_training_images"] = real
     metrics["eval/psnr_above_subject_mean"] = metrics["eval/psnr"] - metrics["eval/psnr_subject_mean"]
     metrics["eval/psnr_above_wrong_token"] = metrics["eval/psnr"] - metrics["eval/psnr_wrong_token"]
@@ -38,17 +38,17 @@ def measure(
         def accuracy(features: Tensor) -> float:
             return float((bank.recognise(features[known]) == labels[known]).double().mean())
 
-        originals = accuracy(trial.originals["vit"])
+        originals = accuracy(found.originals["vit"])
         metrics["eval/recognised_originals"] = originals
         for method in (REPTOK, VAE, REFERENCE):
-            if method in trial.methods:
-                recognised = accuracy(trial.methods[method].features("vit"))
+            if method in found.methods:
+                recognised = accuracy(found.methods[method].features("vit"))
                 metrics[f"eval/recognised{SUFFIXES[method]}"] = recognised
         metrics["eval/recognised_ratio"] = metrics["eval/recognised"] / max(originals, 1e-9)
     for kind, gradual in (("pixels", walk.pixels), ("features", walk.features)):
         metrics[f"eval/interpolation_largest_step_{kind}"] = float(gradual.largest_step.mean())
         metrics[f"eval/interpolation_monotone_{kind}"] = float(gradual.monotone.mean())
-    losses = trial.bin_losses.tolist()
+    losses = found.losses.tolist()
     metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
     metrics["val/loss"] = sum(losses) / len(losses)
     return metrics

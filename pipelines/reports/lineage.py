@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.dag.artifact import Artifact
+from pipelines.dag.artifact import Artifact, ManifestError
+from pipelines.dag.fingerprint import plain
 
 DROPPED = "dropped_"
 
@@ -60,7 +61,7 @@ class Step:
 def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
     """The given artifacts and all that they were made from, each once, sources first.
 
-    An ancestor that was deleted since is left out.
+    An ancestor that was deleted or damaged since is left out.
     """
     steps: dict[tuple[str, str], Step | None] = {}
 
@@ -71,7 +72,7 @@ def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
         steps[key] = None
         try:
             manifest = artifact.manifest
-        except FileNotFoundError:
+        except (FileNotFoundError, ManifestError):
             return
         root = artifact.url.rstrip("/").rsplit("/", 2)[0]
         for kind, fingerprint in sorted(manifest.get("inputs", {}).items()):
@@ -82,7 +83,7 @@ def lineage(artifacts: Iterable[Artifact]) -> list[Step]:
             stage=manifest["stage"],
             seconds=float(manifest.get("seconds", 0.0)),
             stats=manifest.get("stats", {}),
-            config=manifest.get("config"),
+            config=plain(manifest.get("config")),
             git_commit=manifest.get("git_commit") or "unknown",
         )
 

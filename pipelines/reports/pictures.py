@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +31,6 @@ class Row:
 
     images: Sequence[Image.Image]
     label: str = ""
-
-
-def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Turn images (B, 3, H, W) in [-1, 1] into PIL images; values outside are clamped."""
-    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
 
 
 def grid(

@@ -84,9 +84,9 @@ def chapter_of(artifact: Artifact) -> Chapter:
     """Load an evaluation artifact with its pictures."""
     evaluation = Evaluation.read(artifact)
     pictures = []
-    for plate in evaluation.plates:
-        data = artifact.read_bytes(plate.file)
-        pictures.append(_picture(plate.title, plate.caption, data))
+    for figure in evaluation.figures:
+        data = artifact.read_bytes(figure.file)
+        pictures.append(_picture(figure.title, figure.caption, data))
     return Chapter(evaluation=evaluation, pictures=pictures)
 
 

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.captions.alt_text import clean_alt_text
 from pipelines.captions.caption import CaptionerConfig, choose
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
+from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.shards import Shard, ShardJob, map_shards
@@ -43,6 +44,8 @@ class CaptionJob(ShardJob):
         config: The captioner, its model's path resolved.
         model: What the captions' provenance calls the model; None without one.
     """
+
+    reasons: ClassVar[frozenset[str]] = CLASSES | {"beyond_limit", "captioner_failed", "no_image"}
 
     images: Artifact
     config: CaptionerConfig

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from examples.photographs.web import FaultServer
+from pipelines import registry
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import may_heal
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.success import SuccessRate
 from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.fingerprint import insignificant, plain
-from pipelines.dag.shards import Shard, WorkerResources, map_shards
+from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.dag.storage import open_folder
 from pipelines.stages.tables import occupied, table_shards
-
-if TYPE_CHECKING:
-    from pipelines.crawl.download import DownloadJob
 
 LOGGED_ROWS = 1_000_000
 
@@ -36,7 +32,8 @@ class DownloadConfig:
         resize: what an image must be, and what is made of it.
         reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
             that last, are taken over; only what may be better now, or is new, is asked for.
-        serve_web: serve the `web` artifact on loopback meanwhile: the demo's URLs lead nowhere else.
+        serve: name of an installed source whose URLs lead nowhere else: each worker serves its web to
+            itself.
         workers: how many processes download, and what each occupies.
     """
 
@@ -44,13 +41,14 @@ class DownloadConfig:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     reuse: str = ""
-    serve_web: bool = False
+    serve: str = ""
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
-        if self.engine == "img2dataset" and self.serve_web:
+        if self.engine == "img2dataset" and self.serve:
             raise ValueError(
-                "download.engine=img2dataset cannot reach the demo's web: its hosts exist for our fetch only"
+                "download.engine=img2dataset cannot reach a web that is served here: its hosts exist for our "
+                "fetch only"
             )
 
 
@@ -61,16 +59,21 @@ class Download(Stage):
     """
 
     name, output, version = "download", "images", 2
-    modules = ("pipelines.crawl.guarded", "pipelines.crawl.img2dataset_engine", "pipelines.crawl.reuse")
+    modules = (
+        "pipelines.crawl.guarded",
+        "pipelines.crawl.img2dataset_engine",
+        "pipelines.crawl.reuse",
+    )
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
-        self.inputs = ("urls", "web") if config.serve_web else ("urls",)
+        self.source = registry.source(config.serve, "download.serve") if config.serve else None
+        self.inputs = ("urls", self.source.served) if self.source else ("urls",)
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         config = self.config
-        if config.engine == "guarded" and not config.serve_web and not config.fetch.contact:
+        if config.engine == "guarded" and not config.serve and not config.fetch.contact:
             raise ValueError(
                 "say how the owner of a site can reach you, for the requests to carry it: "
                 "data.download.fetch.contact=mailto:you@example.org"
@@ -80,27 +83,26 @@ class Download(Stage):
         if earlier:
             shards = _with_earlier(shards, inputs["urls"], earlier)
         rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
-        with ExitStack() as stack:
-            server = None
-            if self.config.serve_web:
-                server = stack.enter_context(FaultServer.of(inputs["web"]))
-            job = self._job(inputs["urls"], server.overrides if server else {}, earlier)
-            stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
-            if server:
-                _compare(server, stats, out)
+        job = self._job(inputs, earlier)
+        stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
+        if self.source and self.source.accounting:
+            _compare(self.source.accounting(stats), out)
         _log_times(shards, out)
         self._say(stats, out)
         return stats
 
-    def _job(self, urls: Artifact, overrides: Mapping[str, str], earlier: Artifact | None) -> DownloadJob:
+    def _job(self, inputs: Mapping[str, Artifact], earlier: Artifact | None) -> ShardJob:
         config = self.config
         common: dict[str, Any] = {
-            "urls": urls, "fetch": config.fetch, "resize": config.resize, "earlier": earlier
+            "urls": inputs["urls"], "fetch": config.fetch, "resize": config.resize, "earlier": earlier
         }  # fmt: skip
         if config.engine == "guarded":
             from pipelines.crawl.guarded import GuardedDownload
 
-            return GuardedDownload(overrides=overrides, **common)
+            download = GuardedDownload(**common)
+            if self.source is None or self.source.serve is None:
+                return download
+            return self.source.serve(download, inputs[self.source.served])
         from pipelines.crawl.img2dataset_engine import UNGUARDED, Img2datasetDownload
 
         print(f"  {self.name}: warning: {UNGUARDED}", flush=True)
@@ -136,7 +138,7 @@ class Download(Stage):
             for key, count in stats.items()
             if key.startswith("failed_") and may_heal(key.removeprefix("failed_"))
         )
-        if healing and not self.config.serve_web:
+        if healing and not self.config.serve:
             print(
                 f"  {healing:.0f} of the failures may heal; data.download.reuse={out.fingerprint} asks for "
                 "those alone",
@@ -198,12 +200,11 @@ def _percentile(values: Any, percent: float) -> float:
     return float(np.percentile(values, percent)) if len(values) else 0.0
 
 
-def _compare(server: FaultServer, stats: Mapping[str, float], out: Workspace) -> None:
-    """Put the server's own count beside the stage's; they agree unless the stage was interrupted."""
-    rows = server.accounting(stats)
+def _compare(rows: Sequence[tuple[str, int, int]], out: Workspace) -> None:
+    """Put the web's own count beside the stage's."""
     lines = [f"{'outcome':<34}{'server':>8}{'stage':>8}"]
     lines += [f"{outcome:<34}{here:>8}{there:>8}" for outcome, here, there in rows]
     differ = [outcome for outcome, here, there in rows if here != there]
-    agreement = f"they differ in: {', '.join(differ)} (as after a resume)" if differ else "they agree"
+    agreement = f"they differ in: {', '.join(differ)}" if differ else "they agree"
     out.log.text("web_accounting.txt", "\n".join([*lines, agreement, ""]))
     print(f"  the web's own count of answers and ours: {agreement}", flush=True)

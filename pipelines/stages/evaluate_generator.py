@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import located, required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.judges import WEIGHTS_FILE, Judges, JudgesConfig
-from pipelines.evaluation.results import Evaluation, save_plate
+from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
+from pipelines.evaluation.results import Evaluation, save_figure
 from reptok.bounds import Count, Number, Share
 from reptok.configs import EncoderConfig, TextEncoderConfig
+
+SolverName = Literal["euler", "heun", "sde", "dopri5", "dopri8", "bosh3", "adaptive_heun"]
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
-    from pipelines.evaluation.sampling_trial import Sampler, SamplingTrial
+    from pipelines.evaluation.samples import Sampler, Samples
     from reptok.encoder.ssl import SSLEncoder
-    from reptok.latent_tokenizer import LatentTokenizer
-    from reptok.tokenizer import RepTok
+    from reptok.image_tokenizer import ImageTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateGeneratorConfig(JudgesConfig):
+class EvaluateGeneratorConfig(ExtractorsConfig):
     """What to sample, on how much.
 
     Attributes:
         samples: validation images whose captions or labels are asked for, evenly spread over the split.
         guidance: scales of classifier-free guidance; 1 is none.
         guidance_interval: flow times between which guidance acts.
-        generator_steps: Euler steps of the generator.
-        decoder_steps: Euler steps of the decoder.
+        generator_steps: solver steps of the generator.
+        decoder_steps: solver steps of the decoder.
+        solver: of both: euler, heun, sde (stochastic), or adaptive: dopri5, dopri8, bosh3, adaptive_heun.
         shown_prompts: rows of the picture of samples.
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
@@ -48,6 +50,7 @@ class EvaluateGeneratorConfig(JudgesConfig):
     guidance_interval: tuple[Share, Share] = (0.3, 0.9)
     generator_steps: Count = 50
     decoder_steps: Count = 20
+    solver: SolverName = "euler"
     shown_prompts: Count = 10
     shown_samples: Count = 4
     text_encoder: TextEncoderConfig | None = None
@@ -70,7 +73,7 @@ class EvaluateGenerator(Stage):
     output = "generator_report"
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
-        "pipelines.evaluation.generator_plates",
+        "pipelines.evaluation.generator_figures",
         "pipelines.evaluation.generator_scores",
         "reptok.metrics.clip_score",
         "reptok.pretrained",
@@ -78,43 +81,44 @@ class EvaluateGenerator(Stage):
     config: EvaluateGeneratorConfig
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.evaluation import generator_plates as plates
+        from pipelines.evaluation import generator_figures as figures
         from pipelines.evaluation.generator_scores import measure, recognise, scores
-        from pipelines.evaluation.sampling_trial import run_samples
+        from pipelines.evaluation.loss_by_time import loss_picture
+        from pipelines.evaluation.samples import run_samples
 
         config = self.config
         sampler = self._sampler(inputs)
-        encoder = self._judge(sampler.tokenizer, inputs)
-        judges = Judges.gather(inputs["dataset"], encoder, config.samples, config, out)
-        view, bank = judges.view, judges.bank
-        trial = run_samples(
+        encoder = self._judge(sampler.pipe.tokenizer, inputs)
+        gathered = Extractors.gather(inputs["dataset"], encoder, config.samples, config, out)
+        view, bank = gathered.view, gathered.bank
+        found = run_samples(
             sampler,
             view,
-            judges.extractors,
+            gathered.extractors,
             guidance=config.guidance,
             batch_size=config.batch_size,
             progress=lambda done, total: out.log.progress(done, total, "prompts"),
         )
-        recognition = recognise(trial, view, bank)
-        metrics = measure(trial, view, bank, recognition, self._clip_scores(trial, view))
+        recognition = recognise(found, view, bank)
+        metrics = measure(found, view, bank, recognition, self._clip_scores(found, view))
         lead = max(config.guidance)
-        similarity, nearest = bank.nearest(trial.features[lead]["vit"])
+        similarity, nearest = bank.nearest(found.features[lead]["vit"])
         pictures = [
             (
-                plates.samples_picture(
+                figures.samples_picture(
                     sampler, view, config.guidance, config.shown_prompts, config.shown_samples
                 ),
-                plates.SAMPLES,
+                figures.SAMPLES,
             ),
             (
-                plates.neighbours_picture(view, bank, trial.images[lead], similarity, nearest, shown=10),
-                plates.NEIGHBOURS,
+                figures.neighbours_picture(view, bank, found.images[lead], similarity, nearest, shown=10),
+                figures.NEIGHBOURS,
             ),
         ]
         if recognition is not None:
-            picture = plates.recognition_picture(view, bank, recognition.real, recognition.made)
-            pictures.append((picture, plates.RECOGNITION))
-        pictures.append((plates.loss_picture(trial), plates.LOSSES))
+            picture = figures.recognition_picture(view, bank, recognition.real, recognition.made)
+            pictures.append((picture, figures.RECOGNITION))
+        pictures.append((loss_picture(found.losses, "token"), figures.LOSSES))
         kind = {"text": "the captions", "class": "the labels"}.get(sampler.generator.config.condition)
         evaluation = Evaluation(
             title="Generator: from words to a token"
@@ -124,7 +128,7 @@ class EvaluateGenerator(Stage):
             + "the generator drew a token from noise and the tokenizer's decoder made it an image. Only the "
             "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
             scores=scores(metrics, config.guidance, _chance(view)),
-            plates=[save_plate(out, picture, plate) for picture, plate in pictures],
+            figures=[save_figure(out, picture, figure) for picture, figure in pictures],
             notes=self._notes(bank, sampler),
             metrics=metrics,
         )
@@ -133,38 +137,39 @@ class EvaluateGenerator(Stage):
         return metrics
 
     def _sampler(self, inputs: Mapping[str, Artifact]) -> Sampler:
-        from pipelines.evaluation.sampling_trial import Sampler
+        from pipelines.evaluation.samples import Sampler
+        from reptok.pipeline import RepTokPipeline
         from reptok.pretrained import load_generator, load_tokenizer
         from reptok.text_encoder import TextEncoder
 
         config = self.config
-        generator = load_generator(inputs["generator"].local_path()).to(config.device).eval()
+        generator = load_generator(inputs["generator"].local_path())
         text_encoder = None
         if generator.config.condition == "text":
             if config.text_encoder is None:
                 raise ValueError("the generator reads text: set evaluate_generator.text_encoder to its own")
-            text_encoder = TextEncoder(located(config.text_encoder, inputs)).to(config.device).eval()
+            text_encoder = TextEncoder(located(config.text_encoder, inputs))
+        tokenizer = load_tokenizer(inputs["tokenizer"].local_path())
         return Sampler(
-            tokenizer=load_tokenizer(inputs["tokenizer"].local_path()).to(config.device).eval(),
-            generator=generator,
-            text_encoder=text_encoder,
+            pipe=RepTokPipeline(tokenizer, generator, text_encoder).to(config.device).eval(),
             generator_steps=config.generator_steps,
             decoder_steps=config.decoder_steps,
             guidance_interval=config.guidance_interval,
+            solver=config.solver,
         )
 
-    def _judge(self, tokenizer: RepTok | LatentTokenizer, inputs: Mapping[str, Artifact]) -> SSLEncoder:
-        """The tokenizer's own frozen encoder, or the configured one where it has none."""
+    def _judge(self, tokenizer: ImageTokenizer, inputs: Mapping[str, Artifact]) -> SSLEncoder:
+        """The configured encoder, or the tokenizer's own frozen one."""
         from reptok.encoder.ssl import build_encoder
         from reptok.tokenizer import RepTok
 
-        if isinstance(tokenizer, RepTok):
-            return tokenizer.encoder
         if self.config.judge is None:
+            if isinstance(tokenizer, RepTok):
+                return tokenizer.encoder
             raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
         return build_encoder(located(self.config.judge, inputs)).to(self.config.device).eval()
 
-    def _clip_scores(self, trial: SamplingTrial, view: DatasetView) -> dict[float, float]:
+    def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, float]:
         config = self.config
         if not config.clip_weights:
             return {}
@@ -174,7 +179,7 @@ class EvaluateGenerator(Stage):
         score = ClipScore.from_weights(str(weights), config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
         result = {}
-        for scale, images in trial.images.items():
+        for scale, images in found.images.items():
             parts = [
                 score(images[start : start + config.batch_size].float() / 127.5 - 1,
                       captions[start : start + config.batch_size]).sum()

@@ -12,8 +12,8 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import required
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.judges import WEIGHTS_FILE, Judges, JudgesConfig
-from pipelines.evaluation.results import Evaluation, save_plate
+from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
+from pipelines.evaluation.results import Evaluation, save_figure
 from reptok.bounds import Count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateTokenizerConfig(JudgesConfig):
+class EvaluateTokenizerConfig(ExtractorsConfig):
     """What to measure, on how much.
 
     Attributes:
@@ -53,7 +53,7 @@ class EvaluateTokenizer(Stage):
     output = "tokenizer_report"
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
-        "pipelines.evaluation.tokenizer_plates",
+        "pipelines.evaluation.tokenizer_figures",
         "pipelines.evaluation.tokenizer_scores",
         "reptok.metrics.perceptual",
         "reptok.pretrained",
@@ -61,9 +61,10 @@ class EvaluateTokenizer(Stage):
     config: EvaluateTokenizerConfig
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.evaluation import tokenizer_plates as plates
-        from pipelines.evaluation.interpolation_trial import run_interpolations
-        from pipelines.evaluation.reconstruction_trial import run_reconstructions
+        from pipelines.evaluation import tokenizer_figures as figures
+        from pipelines.evaluation.interpolations import run_interpolations
+        from pipelines.evaluation.loss_by_time import loss_picture
+        from pipelines.evaluation.reconstructions import run_reconstructions
         from pipelines.evaluation.tokenizer_scores import measure, scores
         from reptok.metrics.perceptual import Lpips
         from reptok.pretrained import load_tokenizer
@@ -78,14 +79,14 @@ class EvaluateTokenizer(Stage):
         if config.lpips_weights:
             weights = required(config.lpips_weights, "evaluate.tokenizer.lpips_weights")
             lpips = Lpips(weights, config.device)
-        judges = Judges.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
-        view, bank = judges.view, judges.bank
-        trial = run_reconstructions(
+        gathered = Extractors.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
+        view, bank = gathered.view, gathered.bank
+        found = run_reconstructions(
             tokenizer,
             reference,
             view,
             bank,
-            judges.extractors,
+            gathered.extractors,
             lpips=lpips,
             num_steps=config.decoder_steps,
             batch_size=config.batch_size,
@@ -94,33 +95,33 @@ class EvaluateTokenizer(Stage):
         walk = run_interpolations(
             tokenizer,
             view,
-            trial.tokens,
-            trial.partners,
-            judges.frozen,
+            found.tokens,
+            found.partners,
+            gathered.frozen,
             pairs=config.interpolation_pairs,
             frames=config.interpolation_frames,
             num_steps=config.decoder_steps,
         )
-        metrics = measure(trial, walk, view, bank)
+        metrics = measure(found, walk, view, bank)
         pictures = [
             (
-                plates.reconstruction_picture(
-                    tokenizer, reference, view, trial, config.shown_subjects, config.decoder_steps
+                figures.reconstruction_picture(
+                    tokenizer, reference, view, found, config.shown_subjects, config.decoder_steps
                 ),
-                plates.RECONSTRUCTIONS,
+                figures.RECONSTRUCTIONS,
             ),
-            (plates.interpolation_picture(view, walk, config.shown_pairs), plates.INTERPOLATIONS),
+            (figures.interpolation_picture(view, walk, config.shown_pairs), figures.INTERPOLATIONS),
         ]
         if bank.subjects:
-            pictures.append((plates.subject_picture(view, bank, trial), plates.SUBJECTS))
-        pictures.append((plates.loss_picture(trial), plates.LOSSES))
+            pictures.append((figures.subject_picture(view, bank, found), figures.SUBJECTS))
+        pictures.append((loss_picture(found.losses, "image"), figures.LOSSES))
         evaluation = Evaluation(
             title="Tokenizer: from image to one token and back",
             lead=f"Each of {len(view)} validation images was turned into one token and back. What the token "
             "carries lies between the floor (the subject's mean image, or another image's token) and the "
             "ceiling (the VAE alone, which keeps all of its latent).",
             scores=scores(metrics, config.neighbours, config.interpolation_frames),
-            plates=[save_plate(out, picture, plate) for picture, plate in pictures],
+            figures=[save_figure(out, picture, figure) for picture, figure in pictures],
             notes=self._notes(bank),
             metrics=metrics,
         )

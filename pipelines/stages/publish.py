@@ -102,8 +102,8 @@ class Publish(Stage):
         """Put the reports' pictures beside the card; titles with files."""
         files = []
         for report in reports:
-            for plate in Evaluation.read(report).plates:
-                file = f"{PICTURES}/{report.kind}/{plate.file}"
-                out.write_bytes(file, report.read_bytes(plate.file))
-                files.append((plate.title, file))
+            for figure in Evaluation.read(report).figures:
+                file = f"{PICTURES}/{report.kind}/{figure.file}"
+                out.write_bytes(file, report.read_bytes(figure.file))
+                files.append((figure.title, file))
         return files

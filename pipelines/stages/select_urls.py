@@ -31,8 +31,8 @@ class SelectUrlsConfig:
     """Where the list is and which of its rows are wanted.
 
     Attributes:
-        sources: parquet or CSV files, folders or globs, by any URL of fsspec; artifact:KIND/FILE for a list that
-            another stage makes.
+        sources: parquet or CSV files, folders or globs, by any URL of fsspec; artifact:KIND/FILE for a list
+            that another stage makes.
         columns: our column name to the source's, where they differ (`url`, `text`, ...).
         filters: bounds on columns.
         opt_out: file with a URL or a host per line that must not be used ("" for none). Another list makes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
@@ -58,6 +59,8 @@ class ShardConfig:
 @dataclass(frozen=True)
 class ShardTables(ShardJob):
     """Join one table of images with its captions and write its samples."""
+
+    reasons: ClassVar[frozenset[str]] = CLASSES | {"no_caption", "failed"}
 
     images: Artifact
     captions: Artifact

@@ -62,7 +62,9 @@ def fit(
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.training.rendezvous import PrivateTorchConfig
 
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
@@ -72,8 +74,8 @@ def fit(
     with saving_when_asked(stop.touch), opened as log:
         TorchTrainer(
             worker,
-            torch_config=TorchConfig(timeout_s=int(PATIENT_SECONDS)),
             train_loop_config={**settings, "log": log},
+            torch_config=PrivateTorchConfig(timeout_s=int(PATIENT_SECONDS)),
             scaling_config=ScalingConfig(
                 num_workers=elastic,  # 0 is Ray Train's local mode
                 use_gpu=config.gpus_per_worker > 0,

@@ -21,6 +21,7 @@ from reptok.data.transforms import to_uint8
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.latent_tokenizer import LatentTokenizer
+from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
@@ -93,16 +94,13 @@ def samples(
     chosen = np.unique(np.linspace(0, total - 1, min(GRID_ROWS, total)).round().astype(np.int64))
     batch = data.read(chosen, np.zeros(len(chosen), bool))
     condition = objective.conditions(batch).to(tokenizer.device)
-    columns = []
+    pipe, columns = RepTokPipeline(tokenizer, objective.generator), []
     for seed in range(GRID_SEEDS):
         seeds = [seed] * len(chosen)
-        tokens = objective.generator.sample(
-            condition, num_steps=GRID_STEPS, cfg_scale=GRID_GUIDANCE, seeds=seeds,
-            num_samples=len(chosen),
-        )  # fmt: skip
-        columns.append(
-            to_uint8(tokenizer.detokenize(tokens, num_steps=GRID_STEPS, seed=[seed] * len(chosen)))
+        images = pipe.sample(
+            condition, seeds, cfg_scale=GRID_GUIDANCE, num_steps=GRID_STEPS, decoder_steps=GRID_STEPS
         )
+        columns.append(to_uint8(images))
     names = [caption or f"class {label}" for caption, label in zip(batch.captions, batch.labels, strict=True)]
     rows = zip(names, zip(*columns, strict=True), strict=True)
     titles = [f"seed {seed}" for seed in range(GRID_SEEDS)]

@@ -20,9 +20,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 def load_clip(model: str, pretrained: str | None) -> tuple[VisionTransformer, Architecture]:
     """The vision tower of an open_clip model, as in ("ViT-B-16-quickgelu", "openai"); None: untrained."""
-    import open_clip
+    from reptok.open_clip_models import create
 
-    return convert_tower(open_clip.create_model(model, pretrained=pretrained).visual)
+    return convert_tower(create(model, pretrained).visual)
 
 
 def convert_tower(visual: Any) -> tuple[VisionTransformer, Architecture]:

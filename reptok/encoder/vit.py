@@ -6,16 +6,35 @@ model.safetensors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
 from timm import create_model
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import Attention
+from timm.models import is_model, is_model_in_modules
+from timm.models.vision_transformer import Block, VisionTransformer
 
 from reptok.encoder.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from reptok.weights import read_json, save_weights, write_json
+from reptok.folder import check_folder, loading, weight_shapes
+from reptok.weights import check_keys, load_exact, load_weights, read_json, save_weights, write_json
+
+MODEL_ARGS: dict[str, tuple[float, float] | tuple[str | None, ...]] = {
+    "img_size": (1, 4096), "patch_size": (1, 256), "in_chans": (3, 3), "num_classes": (0, 0),
+    "embed_dim": (1, 2**14), "depth": (1, 256), "num_heads": (1, 256), "mlp_ratio": (0.01, 64),
+    "init_values": (0, 100), "reg_tokens": (0, 256), "qkv_bias": (0, 1), "qk_norm": (0, 1),
+    "proj_bias": (0, 1), "class_token": (1, 1), "no_embed_class": (0, 1), "pre_norm": (0, 1),
+    "final_norm": (0, 1), "dynamic_img_size": (0, 1), "dynamic_img_pad": (0, 1), "drop_rate": (0, 1),
+    "global_pool": ("", "token", "avg"),
+    "act_layer": ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"),
+}  # fmt: skip
+"""The arguments that a folder may give its architecture, with their bounds or values; timm takes others, a
+file of weights among them."""
+
+HEAD = "head."
+"""Keys of a classifier, which is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +74,55 @@ def read_architecture(folder: Path) -> Architecture:
 
     Raises:
         FileNotFoundError: config.json is missing.
+        ValueError: It is no plain vision transformer's, or has arguments that are not understood.
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is no encoder folder: config.json is missing")
     config = read_json(folder / "config.json")
-    pixels = config.get("pretrained_cfg", {})
+    pixels, arguments = config.get("pretrained_cfg", {}), config.get("model_args", {})
+    if not isinstance(pixels, dict) or not isinstance(arguments, dict):
+        raise ValueError(f"{folder}/config.json: pretrained_cfg and model_args must be JSON objects")
+    name = config.get("architecture")
+    known = isinstance(name, str) and name.replace("_", "").replace(".", "").isalnum() and is_model(name)
+    if not known or not is_model_in_modules(str(name), ["vision_transformer"]):
+        raise ValueError(f"{folder}/config.json: {name!r} is no vision transformer of timm")
+    for key, value in arguments.items():
+        _check_argument(key, value, folder)
     return Architecture(
-        name=config["architecture"],
-        model_args=dict(config.get("model_args", {})),
-        mean=tuple(pixels.get("mean", IMAGENET_MEAN)),
-        std=tuple(pixels.get("std", IMAGENET_STD)),
+        name=str(name),
+        model_args=dict(arguments),
+        mean=_statistics(pixels.get("mean", IMAGENET_MEAN), folder),
+        std=_statistics(pixels.get("std", IMAGENET_STD), folder, above=0.0),
     )
+
+
+def _check_argument(key: str, value: Any, folder: Path) -> None:
+    allowed = MODEL_ARGS.get(key)
+    if allowed is None:
+        raise ValueError(
+            f"{folder}/config.json: the argument {key!r} is not understood; known are {', '.join(MODEL_ARGS)}"
+        )
+    values = value if isinstance(value, list) and len(value) == 2 and key.endswith("_size") else [value]
+    for entry in values:
+        if isinstance(allowed[0], str):
+            fits = isinstance(entry, str) and entry in allowed
+        else:
+            low, high = allowed
+            fits = isinstance(entry, int | float) and low <= entry <= high  # type: ignore[operator]
+        if not (fits or entry is None):
+            raise ValueError(
+                f"{folder}/config.json: {key} cannot be {str(value)[:80]!r}; allowed is {allowed}"
+            )
+
+
+def _statistics(values: Any, folder: Path, above: float = -math.inf) -> tuple[float, ...]:
+    """Three numbers, one of each colour."""
+    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+    if not numbers or len(values) != 3 or not all(math.isfinite(v) and v > above for v in values):
+        raise ValueError(
+            f"{folder}/config.json: mean and std must be three numbers, std above 0, got {values!r}"
+        )
+    return tuple(values)
 
 
 def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architecture]:
@@ -76,17 +133,31 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
         ValueError: The architecture is not a plain vision transformer with a [cls] token, or the weights do
             not fit.
     """
+    if folder.is_dir():
+        check_folder(folder)
     architecture = read_architecture(folder)
-    if not (folder / "model.safetensors").is_file():
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
         raise FileNotFoundError(f"{folder} is no encoder folder: model.safetensors is missing")
-    vit = architecture.build()
-    state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
-    state = {k: v for k, v in state.items() if not k.startswith("head.")}
-    try:
-        vit.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {folder} do not fit its config.json: {error}") from error
+    shapes = {key: shape for key, shape in weight_shapes([weights]).items() if not key.startswith(HEAD)}
+    with loading(folder), torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in architecture.build().state_dict().items()}
+    check_keys(expected, shapes, source=f"{weights}, read by config.json beside it,")
+    with loading(folder):
+        vit = architecture.build()
+        _check_plain(vit)
+    state = {key: value for key, value in load_weights(weights).items() if not key.startswith(HEAD)}
+    load_exact(vit, state, source=str(weights))
     return resize_vit(vit, image_size), architecture
+
+
+def _check_plain(vit: Any) -> None:
+    """Refuse the architectures whose blocks compute something else than `rows` does."""
+    plain = isinstance(vit, VisionTransformer) and vit.cls_token is not None
+    if not plain or not all(type(b) is Block and type(b.attn) is Attention for b in vit.blocks):
+        raise ValueError(
+            f"the encoder must be a plain ViT with [cls], not {type(vit).__name__} of other blocks"
+        )
 
 
 def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:

@@ -1,15 +1,18 @@
-"""Flow matching: the path, its times, losses, guidance and solvers; no network is known here."""
+"""Flow matching: schedules, paths, times, losses, guidance and solvers; no network is known here."""
 
 from reptok.flow.noise import noise_from_seeds
-from reptok.flow.path import LinearPath, PathSample, TrigonometricPath
-from reptok.flow.solver import euler, heun, solve
+from reptok.flow.path import LinearSchedule, Path, PathSample, TrigonometricSchedule
+from reptok.flow.solver import Euler, EulerMaruyama, Heun, Solver, time_grid
 
 __all__ = [
-    "LinearPath",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "LinearSchedule",
+    "Path",
     "PathSample",
-    "TrigonometricPath",
-    "euler",
-    "heun",
+    "Solver",
+    "TrigonometricSchedule",
     "noise_from_seeds",
-    "solve",
+    "time_grid",
 ]

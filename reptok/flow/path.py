@@ -24,13 +24,40 @@ class PathSample:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Weights:
     """Weights of data (alpha) and noise (sigma) at some times, and their derivatives; all of one shape."""
 
     alpha: Tensor
     sigma: Tensor
     d_alpha: Tensor
     d_sigma: Tensor
+
+
+class Schedule(ABC):
+    """How the weights go from noise (alpha 0, sigma 1 at t = 0) to data (alpha 1, sigma 0 at t = 1)."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> Weights:
+        """Weights and their derivatives at times in [0, 1], in the shape of ``t``."""
+
+
+@dataclass(frozen=True)
+class LinearSchedule(Schedule):
+    """Straight lines at constant speed: alpha = t, sigma = 1 - t. The paper's."""
+
+    def __call__(self, t: Tensor) -> Weights:
+        one = torch.ones_like(t)
+        return Weights(alpha=t, sigma=1 - t, d_alpha=one, d_sigma=-one)
+
+
+@dataclass(frozen=True)
+class TrigonometricSchedule(Schedule):
+    """Quarter circles, which keep the variance: alpha = sin(pi t / 2), sigma = cos(pi t / 2) ("GVP")."""
+
+    def __call__(self, t: Tensor) -> Weights:
+        quarter = math.pi / 2
+        alpha, sigma = torch.sin(quarter * t), torch.cos(quarter * t)
+        return Weights(alpha=alpha, sigma=sigma, d_alpha=quarter * sigma, d_sigma=-quarter * alpha)
 
 
 def broadcast_t(t: Tensor, like: Tensor) -> Tensor:
@@ -40,12 +67,11 @@ def broadcast_t(t: Tensor, like: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
 
 
-class Path(ABC):
-    """x_t = alpha(t) x_1 + sigma(t) x_0, from noise x_0 (t = 0) to data x_1 (t = 1)."""
+@dataclass(frozen=True)
+class Path:
+    """x_t = alpha(t) x_1 + sigma(t) x_0, from noise x_0 (t = 0) to data x_1 (t = 1), by any schedule."""
 
-    @abstractmethod
-    def schedule(self, t: Tensor) -> Schedule:
-        """Weights and their derivatives at times in [0, 1], in the shape of ``t``."""
+    schedule: Schedule
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> PathSample:
         """Return the point at ``t`` and the velocity there.
@@ -84,21 +110,7 @@ class Path(ABC):
         return s.d_alpha * (x_t - s.sigma * noise) / s.alpha + s.d_sigma * noise
 
 
-class LinearPath(Path):
-    """Straight lines at constant speed: alpha = t, sigma = 1 - t. The paper's, and the default."""
+LINEAR_PATH = Path(LinearSchedule())
+"""The paper's, and the default."""
 
-    def schedule(self, t: Tensor) -> Schedule:
-        one = torch.ones_like(t)
-        return Schedule(alpha=t, sigma=1 - t, d_alpha=one, d_sigma=-one)
-
-
-class TrigonometricPath(Path):
-    """Quarter circles, which keep the variance: alpha = sin(pi t / 2), sigma = cos(pi t / 2) ("GVP")."""
-
-    def schedule(self, t: Tensor) -> Schedule:
-        quarter = math.pi / 2
-        alpha, sigma = torch.sin(quarter * t), torch.cos(quarter * t)
-        return Schedule(alpha=alpha, sigma=sigma, d_alpha=quarter * sigma, d_sigma=-quarter * alpha)
-
-
-PATHS: dict[str, Path] = {"linear": LinearPath(), "trigonometric": TrigonometricPath()}
+PATHS = {"linear": LINEAR_PATH, "trigonometric": Path(TrigonometricSchedule())}

@@ -17,7 +17,8 @@ from reptok.flow.guidance import guide, is_guided
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed, noise_from_seeds
 from reptok.flow.path import PATHS
-from reptok.flow.solver import solve
+from reptok.flow.sample import sample
+from reptok.flow.solver import Solver
 from reptok.flow.time import sample_uniform
 from reptok.generator.conditioning import ClassEmbedding, Condition, TimeEmbedding
 from reptok.generator.mixer import Mixer
@@ -146,24 +147,26 @@ class TokenGenerator(nn.Module):
         condition: Condition | Tensor | None = None,
         *,
         noise: Tensor | None = None,
-        num_steps: int = 50,
+        num_steps: int | Sequence[float] = 50,
         cfg_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = (0.3, 0.9),
-        solver: str = "euler",
+        solver: str | Solver = "euler",
         seeds: int | Sequence[int] = 0,
         num_samples: int | None = None,
+        return_intermediates: bool = False,
     ) -> Tensor:
         """Sample raw tokens (B, K, D).
 
         Args:
             condition: One per sample, a tensor is labels; None for an unconditional model.
             noise: Starting noise (B, K, D); without it ``seeds`` decide.
-            num_steps: Steps of the solver.
+            num_steps: Steps of the solver, or its times.
             cfg_scale: Guidance; 1 is the conditional prediction and costs one network evaluation a step.
             guidance_interval: Times, both ends included, at which guidance acts; None means all.
-            solver: One of ``reptok.flow.solver.SOLVERS``: "euler", "heun", or adaptive ("dopri5", ...).
+            solver: A name of ``reptok.flow.solver.SOLVERS`` ("euler", "heun", "sde", ...), or a solver.
             seeds: One per sample, or s for s, s + 1, ...
             num_samples: Batch size when there is neither condition nor noise.
+            return_intermediates: Return the whole walk, (S + 1, B, K, D), the noise first, all denormalised.
         """
         condition = Condition.of(condition)
         if noise is None:
@@ -173,17 +176,19 @@ class TokenGenerator(nn.Module):
         noise = noise.to(device=self.stats.mean.device, dtype=self.stats.mean.dtype)
         condition = condition.to(noise.device)
         plain = self._context(condition, len(noise))
-        if cfg_scale == 1.0 or self.config.condition == "none":
-            tokens = solve(solver, lambda x, t: self._velocity(x, t, condition, plain), noise, num_steps)
-            return self.stats.denormalize(tokens)
-        both = Condition.concat(Condition.null(condition), condition)
-        doubled = self._context(both, 2 * len(noise))
+        is_plain = cfg_scale == 1.0 or self.config.condition == "none"
+        both = condition if is_plain else Condition.concat(Condition.null(condition), condition)
+        doubled = plain if is_plain else self._context(both, 2 * len(noise))
 
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            if not is_guided(t[0], guidance_interval):
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            if is_plain or not is_guided(t[0], guidance_interval):
                 return self._velocity(x, t, condition, plain)
             v = self._velocity(torch.cat([x, x]), torch.cat([t, t]), both, doubled)
             unconditional, conditional = v.chunk(2)
             return guide(conditional, unconditional, cfg_scale)
 
-        return self.stats.denormalize(solve(solver, guided, noise, num_steps))
+        tokens = sample(
+            velocity, noise, num_steps=num_steps, solver=solver, seeds=seeds, stream=TOKEN_NOISE_STREAM,
+            path=PATHS[self.config.path], return_intermediates=return_intermediates,
+        )  # fmt: skip
+        return self.stats.denormalize(tokens)

@@ -30,12 +30,15 @@ class ClipScore:
 
         Raises:
             FileNotFoundError: if there is no such file.
+            ValueError: if it does not fit the architecture, its activation included.
         """
         if not Path(weights).is_file():
             raise FileNotFoundError(f"no CLIP weights at {weights}: download them once, then give their path")
         import open_clip
 
-        model = open_clip.create_model(architecture, pretrained=str(weights))
+        from reptok.open_clip_models import from_file
+
+        model: Any = from_file(architecture, Path(weights))
         size = model.visual.image_size
         size = size[0] if isinstance(size, (tuple, list)) else size
         tokenizer = open_clip.get_tokenizer(architecture)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reptok.metrics.reconstruction import to_uint8
+from reptok.metrics.reconstruction import truncate_to_uint8
 
 
 class FeatureExtractor(Protocol):
@@ -74,7 +74,7 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(to_uint8(images).to(self.device))[0]
+        features: Tensor = self.network(truncate_to_uint8(images).to(self.device))[0]
         return features.flatten(1).float()
 
 

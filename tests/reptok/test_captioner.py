@@ -143,7 +143,7 @@ def test_a_hub_id_out_of_reach_says_what_to_do(monkeypatch):
 
 
 def test_a_folder_of_another_kind_is_refused():
-    with pytest.raises(OSError, match="text_encoder"):
+    with pytest.raises(ValueError, match="text_encoder"):
         load_captioner(config(path=str(ZOO / "text_encoder")))
 
 

@@ -8,8 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reptok
-from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig, TextEncoderConfig
+from reptok.configs import (
+    AutoencoderConfig,
+    DecoderConfig,
+    EncoderConfig,
+    LatentTokenizerConfig,
+    RepTokConfig,
+    TextEncoderConfig,
+)
 from reptok.generator import GeneratorConfig, TokenGenerator
+from reptok.latent_tokenizer import LatentTokenizer
 from reptok.pipeline import RepTokPipeline, to_pictures
 from reptok.pretrained import load_generator, load_pretrained, load_tokenizer, save_pretrained
 from reptok.text_encoder import TextEncoder
@@ -46,6 +54,34 @@ def make(tiny_models, condition="text", trainable="cls"):
 @pytest.fixture(scope="module")
 def pipe(tiny_models):
     return make(tiny_models)
+
+
+def test_each_part_takes_its_own_steps(pipe):
+    """Three evaluations of the generator and five of the decoder, one a step without guidance."""
+    counts = {"generator": 0, "decoder": 0}
+
+    def count(name):
+        def hook(*_):
+            counts[name] += 1
+
+        return hook
+
+    hooks = [
+        pipe.generator.network.register_forward_pre_hook(count("generator")),
+        pipe.tokenizer.decoder.register_forward_pre_hook(count("decoder")),
+    ]
+    pipe("a photo", num_steps=3, decoder_steps=5, cfg_scale=1.0)
+    for hook in hooks:
+        hook.remove()
+    assert counts == {"generator": 3, "decoder": 5}
+
+
+@pytest.mark.parametrize("method", ["detokenize", "reconstruct"])
+def test_a_misspelt_keyword_is_refused_by_every_tokenizer(pipe, method):
+    latents = LatentTokenizer(LatentTokenizerConfig(image_size=32), autoencoder=pipe.tokenizer.autoencoder)
+    for tokenizer in (pipe.tokenizer, latents):
+        with pytest.raises(TypeError, match="nmu_steps"):
+            getattr(tokenizer, method)(torch.zeros(1), nmu_steps=3)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from reptok.configs import TextEncoderConfig
 from reptok.text_encoder import TextEncoder
@@ -64,21 +65,34 @@ def test_a_language_models_last_states_and_nothing_of_the_padding(write, tmp_pat
     }, "more than the language part is kept"  # fmt: skip
 
 
-def test_the_text_tower_of_open_clip(tmp_path):
-    import open_clip
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_text_tower_of_open_clip_as_it_was_trained(quick, tmp_path):
+    from open_clip import SimpleTokenizer
+    from open_clip.model import _build_text_tower
 
-    tower = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
-    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": tower}
-    (tmp_path / "reptok-test-tower.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path)
+    text = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    config = {"embed_dim": 24, "quick_gelu": quick, "text_cfg": text}
     torch.manual_seed(0)
-    encoder = TextEncoder(TextEncoderConfig(kind="open_clip", path="reptok-test-tower"))
+    trained = _build_text_tower(24, text, quick).eval()
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    encoder = TextEncoder(TextEncoderConfig(kind="open_clip", path=str(tmp_path)))
     states, mask = encoder(CAPTIONS)
     assert encoder.dim == 32 and mask.sum(1).tolist() == [7, 3, 2]  # words between begin and end
     alone, _ = encoder(["dog"])
     torch.testing.assert_close(states[1, :3], alone[0], atol=1e-5, rtol=1e-5)
     ends = states[torch.arange(3), mask.sum(1) - 1]  # open_clip pools the state of the end token
-    pooled = ends @ encoder.model.text_projection
-    wanted = encoder.model(open_clip.get_tokenizer("reptok-test-tower")(CAPTIONS))
-    torch.testing.assert_close(pooled, wanted, atol=1e-5, rtol=1e-5)
+    wanted = trained(SimpleTokenizer(context_length=12)(CAPTIONS))
+    torch.testing.assert_close(ends @ encoder.model.text_projection, wanted, atol=1e-5, rtol=1e-5)
+    encoder.save(tmp_path / "again")
+    again, _ = TextEncoder(TextEncoderConfig(kind="open_clip", path=str(tmp_path / "again")))(CAPTIONS)
+    assert torch.equal(again, states)
+
+
+def test_a_name_of_open_clip_without_its_weights_is_no_text_encoder():
+    with pytest.raises(ValueError, match="names no weights"):
+        TextEncoder(TextEncoderConfig(kind="open_clip", path="ViT-B-32"))
+    with pytest.raises(ValueError, match="there are: openai"):
+        TextEncoder(TextEncoderConfig(kind="open_clip", path="RN50/none"))
+    with pytest.raises(ValueError, match="no model 'hf-hub:a'"):
+        TextEncoder(TextEncoderConfig(kind="open_clip", path="hf-hub:a/b"))

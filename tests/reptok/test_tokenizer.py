@@ -127,7 +127,7 @@ def test_what_a_user_can_get_wrong(tokenizer, tiny_models):
         tokenizer.autoencoder.encode_moments(torch.zeros(1, 3, 30, 30))
     with pytest.raises(ValueError, match=r"tokens must be \(B, 1, 32\)"):
         tokenizer.detokenize(torch.zeros(2, 5))
-    with pytest.raises(OSError, match="no VAE at"):
+    with pytest.raises(OSError, match="there is no folder"):
         Autoencoder(AutoencoderConfig(path=str(tiny_models / "nothing")))
     encoder = EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32)
     decoder = DecoderConfig(width=64, depth=1, heads=2, token_dim=64)

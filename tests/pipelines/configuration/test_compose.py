@@ -1,5 +1,6 @@
 """Hydra composes, the dataclasses judge: what is unknown or wrong is named, with the nearest valid key."""
 
+import random
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +23,7 @@ class Decoder:
 @dataclass(frozen=True, kw_only=True)
 class Caption:
     weight: float
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +121,50 @@ def test_a_missing_value_is_named(conf):
 
 def test_every_key_is_known():
     assert {"decoder", "decoder.depth", "interval", "until"} <= set(valid_keys(Root))
+
+
+AWKWARD = [
+    "runs/größe", "実行", "a,b", "a'b", 'a"b', "it's \"so\"", "a[b]", "a{b}", "a(b)", "run~1", "~x",
+    "a&b", "a b", "a=b",
+    "x=[1,2]", "a:b", "a: b", "#a", "a#b", "a%41", "a\\b", "a\\", "\\'", "'", "a;b|c>d<e", "$HOME",
+    "a$b", "a*b?", "!a",
+    "@a", "5", "1e3", "true", "-", " a ", "a\tb", "a\nb", "null/", "`id`", "{a: 1}", "choice(a,b)",
+    "file:///a b",
+    "s3://bucket/a b", "", "'a", "a'", "\\\\'\\",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+@pytest.mark.parametrize("key", ["root", "until", "captions.alt.kind"])
+def test_a_text_is_taken_as_it_stands(conf, key, text):
+    weight = ["captions.alt.weight=1"] if "." in key else []
+    config = load_config(Root, [*weight, f"{key}={text}"], conf)
+    assert {"root": config.root, "until": config.until}.get(
+        key, config.captions["alt"].kind if weight else None
+    ) == text
+
+
+def test_texts_of_any_characters_are_taken_as_they_stand(conf):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    letters = "ab'\"\\,[]{}()=:~&#%$ @!*?;|<>\t\né漢"
+    texts = ["".join(draw.choices(letters, k=draw.randint(1, 12))) for _ in range(150)]
+    # A text in quotes is unquoted, and ${...} is a reference: both are Hydra's, and documented.
+    texts = [t for t in texts if "${" not in t and not (len(t) > 1 and t[0] in "'\"" and t[0] == t[-1])]
+    overrides = [f"captions.k{n}.kind={text}" for n, text in enumerate(texts)]
+    weights = [f"captions.k{n}.weight=1" for n in range(len(texts))]
+    config = load_config(Root, [*weights, *overrides], conf)
+    assert [config.captions[f"k{n}"].kind for n in range(len(texts))] == texts
+
+
+def test_what_hydra_quotes_and_refers_to_still_works(conf):
+    assert load_config(Root, ["root='a b'"], conf).root == "a b"
+    assert load_config(Root, ['root="a, b"'], conf).root == "a, b"
+    assert load_config(Root, ["until=${root}"], conf).until == "runs"
+    assert load_config(Root, ["until=null"], conf).until is None
+
+
+def test_a_reference_to_nothing_is_refused_with_a_sentence(conf):
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config(Root, ["root=${nowhere}"], conf)

@@ -1,12 +1,16 @@
 """What MLflow is told; and that nothing waits for it when it is away."""
 
+import base64
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from toy_stages import Nested, Toy, ToyConfig
 
 from pipelines.dag import runner
-from pipelines.dag.tracking import StageLog, TrackingConfig
+from pipelines.dag.tracking import StageLog, Tracker, TrackingConfig
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +44,146 @@ def recorded(tmp_path_factory):
     return root, MlflowClient(f"sqlite:///{root}/mlflow.db"), first, second
 
 
-def runs(client, **tags):
-    experiment = client.get_experiment_by_name("toys").experiment_id
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A database for several tests, each with an experiment of its own: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
+
+
+def runs(client, within="toys", **tags):
+    experiment = client.get_experiment_by_name(within).experiment_id
     query = " and ".join(f"tags.`{key.replace('__', '.')}` = '{value}'" for key, value in tags.items())
     return client.search_runs([experiment], query)
 
 
-def test_one_parent_per_invocation_and_one_nested_run_per_stage(recorded):
+def test_one_parent_goes_on_and_each_stage_has_one_nested_run(recorded):
     _, client, first, second = recorded
     assert [r.action for r in first] == ["run", "failed"] and [r.action for r in second] == ["skip", "resume"]
-    parents = runs(client, mlflow__runName="workflow")
-    assert sorted(run.info.status for run in parents) == ["FAILED", "FINISHED"]
+    (parent,) = runs(client, mlflow__runName="workflow")  # of both invocations
+    assert parent.info.status == "FINISHED"
     (a,), (b,) = runs(client, stage="a"), runs(client, stage="b")  # the resumed stage continued its run
     assert a.info.status == b.info.status == "FINISHED"
-    assert b.data.tags["mlflow.parentRunId"] in {run.info.run_id for run in parents}
+    assert a.data.tags["mlflow.parentRunId"] == b.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert b.data.tags["fingerprint"] == second[1].artifact.fingerprint
     assert b.data.tags["input.a_out"] == second[0].artifact.fingerprint and b.data.tags["git_commit"]
-    done = next(run for run in parents if run.info.status == "FINISHED")
-    assert done.data.tags["stage.a"] == f"skip {a.info.run_id}", (
+    assert parent.data.tags["stage.a"] == f"skip {a.info.run_id}", (
         "a skipped stage links to the run that made it"
     )
-    assert done.data.tags["stage.b"] == f"resume {b.info.run_id}"
+    assert parent.data.tags["stage.b"] == f"resume {b.info.run_id}"
     assert second[1].artifact.manifest["run_id"] == b.info.run_id
+    assert b.data.tags["artifact.uri"] == second[1].artifact.url
+    assert b.data.tags["artifact.digest"] == second[1].artifact.digest
+
+
+def test_the_parent_is_that_of_root_and_configuration(database, tmp_path):
+    """What cannot change a byte, and which stages an invocation runs, leave it; the rest does not."""
+    tracking = TrackingConfig(uri=database, experiment="parents")
+
+    def parents(count, root="one", until=None, **values):
+        stages = [Toy("a", config=ToyConfig(**values)), Toy("b", ("a_out",))]
+        runner.run(stages, root=str(tmp_path / root), tracking=tracking, until=until, name="mine")
+        assert len(runs(client, "parents", mlflow__runName="mine")) == count
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking.uri)
+    parents(1, until="a")
+    parents(1, workers=9)
+    parents(2, text="other")
+    parents(3, root="two")
+    parents(3, root="two", decoder=Nested())
+    found = {
+        run.data.tags["root"].rsplit("/", 1)[1] for run in runs(client, "parents", mlflow__runName="mine")
+    }
+    assert found == {"one", "two"}
+    (first, *_) = runs(client, "parents", mlflow__runName="mine")
+    client.delete_run(first.info.run_id)  # by the user
+    parents(3, root="two", text="again")
+
+
+def test_a_parent_that_was_killed_runs_again(database, tmp_path):
+    tracking = TrackingConfig(uri=database, experiment="killed")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking.uri)
+    statuses = []
+
+    def look():
+        (run,) = runs(client, "killed", mlflow__runName="workflow")
+        statuses.append(run.info.status)
+
+    log = Tracker(tracking, str(tmp_path), {}, configuration="c")
+    log.link("a", "run", "")
+    log.close("KILLED")
+    look()
+    log = Tracker(tracking, str(tmp_path), {}, configuration="c")
+    log.link("a", "run", "")
+    log._log.flush()
+    look()
+    log.close("FINISHED")
+    look()
+    assert statuses == ["KILLED", "RUNNING", "FINISHED"]
+
+
+def test_a_large_file_is_recorded_by_reference(database, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.dag.tracking.FILE_LIMIT_BYTES", 10)
+    tracking = TrackingConfig(uri=database, experiment="large")
+    (tmp_path / "small.txt").write_text("0123456789")
+    (tmp_path / "large.bin").write_bytes(bytes(11))
+
+    class Filing(Toy):
+        def run(self, inputs, out):
+            out.log.file(tmp_path / "small.txt")
+            out.log.file(tmp_path / "large.bin", "weights")
+            return super().run(inputs, out)
+
+    runner.run([Filing("a")], root=str(tmp_path / "store"), tracking=tracking)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking.uri)
+    (run,) = runs(client, "large", stage="a")
+    assert "small.txt" in {f.path for f in client.list_artifacts(run.info.run_id)}
+    (only,) = client.list_artifacts(run.info.run_id, "weights")
+    assert only.path == "weights/large.bin.reference.json"
+    reference = json.loads(Path(client.download_artifacts(run.info.run_id, only.path)).read_text())
+    assert reference == {"uri": (tmp_path / "large.bin").as_uri(), "size": 11}
+
+
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_credentials_reach_the_server_and_nothing_else(tmp_path, where, monkeypatch, capfd):
+    """A server that asks for a login: MLflow's own file or environment has it, no output and no record."""
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_error(401)
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if where == "file":
+        (tmp_path / ".mlflow").mkdir()
+        lines = "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = sesame\n"
+        (tmp_path / ".mlflow" / "credentials").write_text(lines)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "sesame")
+    uri = f"http://127.0.0.1:{server.server_port}"
+    (result,) = runner.run([Toy("a")], root=str(tmp_path / "store"), tracking=TrackingConfig(uri=uri))
+    server.shutdown()
+    assert result.action == "run", "a refused login stops no work"
+    assert set(asked) == {"Basic " + base64.b64encode(b"me:sesame").decode()}
+    printed = capfd.readouterr()
+    written = [path.read_text() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert "401" in printed.out and not any("sesame" in text for text in (*printed, *written))
 
 
 def test_config_stats_curves_lineage_and_files_are_recorded(recorded):

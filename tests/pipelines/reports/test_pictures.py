@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.reports.pictures import GAP, Row, curves, dots, grid, stack, to_pictures
+from pipelines.reports.pictures import GAP, Row, curves, dots, grid, stack
+from reptok.pipeline import to_pictures
 
 
 def tiles(*colours):

@@ -5,7 +5,7 @@ from PIL import Image
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.results import Evaluation, Plate, Score, save_plate
+from pipelines.evaluation.results import Evaluation, Figure, Score, save_figure
 from pipelines.reports.lineage import lineage
 from pipelines.reports.report import chapter_of, history_curves, marks, render_report, training_pictures
 
@@ -18,7 +18,7 @@ def evaluation(**changes):
         "title": "Tokenizer: back and forth", "lead": "What was done.", "notes": [HOSTILE],
         "metrics": {"eval/psnr": 17.5},
         "scores": [Score(name="PSNR", value=17.5, unit="dB", baselines=baselines, headline=True)],
-        "plates": [Plate(file="grid.webp", title="Grid", caption=HOSTILE)],
+        "figures": [Figure(file="grid.webp", title="Grid", caption=HOSTILE)],
     }  # fmt: skip
     return Evaluation(**{**values, **changes})
 
@@ -29,8 +29,8 @@ def report_artifact(tmp_path):
         out = Workspace(str(tmp_path / kind / name), name)
         if kind == "tokenizer_report":
             found = evaluation()
-            for plate in found.plates:
-                save_plate(out, Image.new("RGBA", (40, 30), "red"), plate)
+            for figure in found.figures:
+                save_figure(out, Image.new("RGBA", (40, 30), "red"), figure)
             found.write(out)
         if kind == "tokenizer":
             out.write_json("history.json", [{"step": 1, "train/loss": 2.0}, {"step": 2, "val/loss": 1.0}])

@@ -18,7 +18,7 @@ def printed(results):
 def test_the_summary_shows_stages_scores_and_where_to_look(tmp_path):
     out = Workspace(str(tmp_path / "report"), "0" * 16)
     score = Score(name="PSNR", value=17.52, unit="dB", baselines={"subject mean": 14.1, "VAE alone": 28.0})
-    Evaluation(title="Tokenizer", lead="", scores=[score], plates=[], notes=[], metrics={}).write(out)
+    Evaluation(title="Tokenizer", lead="", scores=[score], figures=[], notes=[], metrics={}).write(out)
     out.publish({"stage": "evaluate_tokenizer"})
     model = Workspace(str(tmp_path / "model"), "0" * 16)
     results = [

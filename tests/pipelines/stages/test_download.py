@@ -12,7 +12,8 @@ from PIL import Image
 
 from examples.photographs.coyo import CoyoConfig
 from examples.photographs.photograph_web import PhotographWeb
-from examples.photographs.web import FaultServer
+from examples.photographs.served_download import ServedDownload
+from examples.photographs.web import accounting
 from pipelines.crawl.guarded import GuardedDownload
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.resize import ResizeConfig
@@ -31,7 +32,7 @@ RESIZE = ResizeConfig(image_size=64)
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("artifacts")
     artifacts: dict[str, Artifact] = {}
-    config = SelectUrlsConfig(rows_per_shard=30)
+    config = SelectUrlsConfig(sources=("artifact:web/coyo.parquet",), rows_per_shard=30)
     for stage in (PhotographWeb(CoyoConfig(images=54, fault_fraction=0.5)), SelectUrls(config)):
         out = Workspace(str(folder / stage.output))
         stage.run(artifacts, out)
@@ -41,17 +42,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
 
 
 class Run:
-    """The download of all shards in this process, in the given order."""
+    """The download of all shards in this process, in the given order, by so many workers in turn."""
 
-    def __init__(self, inputs: dict[str, Artifact], folder: Path, fetch: FetchConfig, order: int = 1) -> None:
+    def __init__(
+        self, inputs: dict[str, Artifact], folder: Path, fetch: FetchConfig, order: int = 1, workers: int = 1
+    ) -> None:
         self.out = Workspace(str(folder / "images"))
         self.stats: dict[str, float] = {}
-        with FaultServer.of(inputs["web"]) as server:
-            job = GuardedDownload(urls=inputs["urls"], fetch=fetch, resize=RESIZE, overrides=server.overrides)
-            for shard in table_shards(inputs["urls"])[::order]:
-                for key, value in job(shard, self.out).items():
-                    self.stats[key] = self.stats.get(key, 0) + value
-        self.server = server
+        download = GuardedDownload(urls=inputs["urls"], fetch=fetch, resize=RESIZE)
+        jobs = [ServedDownload(download=download, web=inputs["web"]) for _ in range(workers)]
+        for job in jobs:
+            job.setup()
+        for number, shard in enumerate(table_shards(inputs["urls"])[::order]):
+            for key, value in jobs[number % workers](shard, self.out).items():
+                self.stats[key] = self.stats.get(key, 0) + value
         self.files = {name: self.out.read_bytes(name) for name in self.out.files()}
         self.rows: list[dict[str, Any]] = []
         for name, data in self.files.items():
@@ -94,10 +98,10 @@ def test_every_url_has_its_row_in_order_with_the_expected_outcome(
 def test_the_stats_account_for_every_row_and_the_servers_own_count_agrees(run: Run) -> None:
     failed = sum(value for key, value in run.stats.items() if key.startswith("failed_"))
     assert run.stats["rows_in"] == run.stats["rows_out"] == run.stats["images_ok"] + failed == len(run.rows)
-    accounting = run.server.accounting(run.stats)
-    assert {"success", "http_404", "robots_tag", "truncated", "timeout"} <= {row[0] for row in accounting}
-    assert [row for row in accounting if row[1] != row[2]] == []
-    assert run.server.counts["unknown"] == 0
+    rows = accounting(run.stats)
+    assert {"success", "http_404", "robots_tag", "truncated", "timeout"} <= {row[0] for row in rows}
+    assert [row for row in rows if row[1] != row[2]] == []
+    assert "served_unknown" not in run.stats
 
 
 def test_images_are_squares_of_the_right_size(run: Run) -> None:
@@ -107,13 +111,15 @@ def test_images_are_squares_of_the_right_size(run: Run) -> None:
             assert min(row["original_width"], row["original_height"]) >= 64
 
 
-def test_the_bytes_do_not_depend_on_order_or_concurrency(
+def test_bytes_and_counts_do_not_depend_on_order_concurrency_or_workers(
     inputs: dict[str, Artifact], run: Run, tmp_path: Path
 ) -> None:
+    """Two workers have two servers, as on two machines: each answers for the URLs of its shards alone."""
     slow = FetchConfig(**{**FETCH.__dict__, "concurrency": 3, "per_host": 1})
-    assert Run(inputs, tmp_path, slow, order=-1).files == run.files
+    other = Run(inputs, tmp_path, slow, order=-1, workers=2)
+    assert other.files == run.files and other.stats == run.stats
 
 
 def test_the_stage_asks_for_the_web_only_when_it_serves_it() -> None:
     assert Download(DownloadConfig()).inputs == ("urls",)
-    assert Download(DownloadConfig(serve_web=True)).inputs == ("urls", "web")
+    assert Download(DownloadConfig(serve="photographs")).inputs == ("urls", "web")

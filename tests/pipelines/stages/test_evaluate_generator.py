@@ -1,8 +1,21 @@
+import shutil
+import zlib
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pipelines.evaluation.results import Evaluation
-from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
-from reptok.configs import TextEncoderConfig
+from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig, SolverName
+from reptok.configs import EncoderConfig, TextEncoderConfig
+from reptok.flow.solver import SOLVERS
+from reptok.metrics.clip_score import ClipScore
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import load_generator, load_tokenizer
+from reptok.text_encoder import TextEncoder
 
 SMALL = {"neighbours": 5, "decoder_steps": 2, "generator_steps": 4, "shown_samples": 2}
 
@@ -26,7 +39,7 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
         assert stats[f"eval/gfd_vit_cfg_{scale}"] > stats["eval/fd_vit_training_images"]
     evaluation = Evaluation.read(artifact)
     assert evaluation.scores[0].baselines["blind guess"] == pytest.approx(100 / 3)
-    assert evaluation.plates[0].file == "samples.webp"
+    assert evaluation.figures[0].file == "samples.webp"
 
 
 def test_the_batch_size_changes_nothing(small_world, run_stage, text_encoder):
@@ -35,6 +48,72 @@ def test_the_batch_size_changes_nothing(small_world, run_stage, text_encoder):
         for size in (5, 12)
     )
     assert first == pytest.approx(second, rel=1e-3, abs=1e-4)
+
+
+def test_the_guidance_interval_is_the_evaluations_own(small_world, run_stage, text_encoder):
+    """Of the times 0, 1/4, 1/2 and 3/4 none lies between 0.8 and 1: there guidance changes nothing."""
+
+    def distances(interval):
+        settings = {"guidance": (1.0, 6.0), "guidance_interval": interval, "text_encoder": text_encoder}
+        stats = evaluate(small_world, run_stage, name=f"from {interval[0]}", **settings)[1]
+        return stats["eval/gfd_vit_cfg_1"], stats["eval/gfd_vit_cfg_6"]
+
+    plain, never = distances((0.8, 1.0))
+    assert never == pytest.approx(plain, rel=1e-4)
+    also_plain, always = distances((0.0, 1.0))
+    assert also_plain == pytest.approx(plain, rel=1e-4)
+    assert always != pytest.approx(plain, rel=1e-3)
+
+
+def test_a_given_encoder_judges_in_the_place_of_the_models_own(small_world, run_stage, tiny_models, tmp_path):
+    own = EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_models / "encoder", other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor * 1.3 for name, tensor in weights.items()}, other / "model.safetensors")
+
+    def distance(name, judge):
+        settings = {"guidance": (1.0,), "judge": judge}
+        return evaluate(small_world, run_stage, "class_generator", name, **settings)[1]["eval/gfd_vit_cfg_1"]
+
+    without = distance("without", None)
+    assert distance("own", own) == pytest.approx(without, rel=1e-4)
+    assert distance("other", replace(own, path=str(other))) != pytest.approx(without, rel=1e-2)
+
+
+def test_clip_sees_what_the_pipeline_makes(small_world, run_stage, text_encoder, monkeypatch, tmp_path):
+    """In [-1, 1], each with its own caption and from its own seed."""
+    seen = []
+
+    class Watching(ClipScore):
+        def __call__(self, images, texts):
+            seen.append((images, texts))
+            return super().__call__(images, texts)
+
+    class Colours(torch.nn.Module):
+        def encode_image(self, images):
+            return images.mean((2, 3)) + 2
+
+        def encode_text(self, tokens):
+            return torch.ones(len(tokens), 3)
+
+    def load(weights, architecture, device):
+        return Watching(Colours(), lambda texts: torch.zeros(len(texts)), 8, [0.5] * 3, [0.5] * 3)
+
+    monkeypatch.setattr(ClipScore, "from_weights", load)
+    settings = {"guidance": (1.5,), "text_encoder": text_encoder, "clip_weights": str(tmp_path)}
+    evaluate(small_world, run_stage, **settings)
+    images, texts = torch.cat([images for images, _ in seen]), [text for _, found in seen for text in found]
+    assert len(images) == len(texts) == 12 and texts[0] == "a photo of <b>brick</b>"
+    pipe = RepTokPipeline(
+        load_tokenizer(small_world["tokenizer"].local_path()),
+        load_generator(small_world["generator"].local_path()),
+        TextEncoder(text_encoder),
+    ).eval()
+    seeds = [zlib.crc32(f"{4 * number:012d}".encode()) for number in range(12)]
+    made = pipe(texts, num_steps=4, decoder_steps=2, seed=seeds)
+    wanted = torch.stack([torch.from_numpy(np.array(picture)) for picture in made]).movedim(-1, 1)
+    torch.testing.assert_close(images, wanted / 127.5 - 1, atol=0.02, rtol=0)
 
 
 def test_a_class_generator_needs_no_text(small_world, run_stage):
@@ -48,3 +127,7 @@ def test_a_text_generator_without_its_language_model_is_refused(small_world, run
         evaluate(small_world, run_stage)
     with pytest.raises(ValueError, match="guidance"):
         EvaluateGeneratorConfig(guidance=())
+
+
+def test_the_configuration_knows_every_solver():
+    assert get_args(SolverName) == SOLVERS

@@ -54,10 +54,10 @@ def test_what_was_not_measured_is_said(report):
 
 def test_every_plate_is_a_picture(report):
     artifact, _ = report
-    plates = Evaluation.read(artifact).plates
-    assert sorted(plate.file for plate in plates) == artifact.files("*.webp")
-    for plate in plates:
-        assert Image.open(io.BytesIO(artifact.read_bytes(plate.file))).width > 100
+    figures = Evaluation.read(artifact).figures
+    assert sorted(figure.file for figure in figures) == artifact.files("*.webp")
+    for figure in figures:
+        assert Image.open(io.BytesIO(artifact.read_bytes(figure.file))).width > 100
 
 
 def test_a_reference_that_is_not_there_is_an_error(small_world, run_stage):

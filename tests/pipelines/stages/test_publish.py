@@ -37,7 +37,7 @@ def test_the_published_folder_is_a_whole_model_with_card_and_report(published):
 
     html = model.read_bytes("report.html").decode()
     assert "A &lt;i&gt;model&lt;/i&gt;" in html and "<i>model" not in html
-    assert html.count("data:image/webp;base64,") == 9  # four plates of each evaluation, one training curve
+    assert html.count("data:image/webp;base64,") == 9  # four figures of each evaluation, one training curve
     assert 'src="http' not in html and "<script" not in html
     assert "make_dataset" in html and "http 404" in html and "adds up" in html
 

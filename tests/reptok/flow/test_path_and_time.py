@@ -1,15 +1,16 @@
 import pytest
 import torch
 
-from reptok.flow import LinearPath, TrigonometricPath, noise_from_seeds
+from reptok.flow import TrigonometricSchedule, noise_from_seeds
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import expand_seed
+from reptok.flow.path import LINEAR_PATH, PATHS
 from reptok.flow.time import sample_logit_normal, sample_uniform, segment_midpoints
 
 
-@pytest.fixture(params=[LinearPath, TrigonometricPath])
+@pytest.fixture(params=sorted(PATHS))
 def path(request):
-    return request.param()
+    return PATHS[request.param]
 
 
 def test_path_starts_at_noise_and_ends_at_data(path):
@@ -49,15 +50,15 @@ def test_score_is_the_gradient_of_the_log_density(path):
 
 
 def test_the_trigonometric_path_keeps_the_variance():
-    schedule = TrigonometricPath().schedule(torch.linspace(0, 1, 9))
+    schedule = TrigonometricSchedule()(torch.linspace(0, 1, 9))
     torch.testing.assert_close(schedule.alpha**2 + schedule.sigma**2, torch.ones(9))
 
 
 def test_path_refuses_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="differ in shape"):
-        LinearPath().sample(torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2))
+        LINEAR_PATH.sample(torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2))
     with pytest.raises(ValueError, match="one time per sample"):
-        LinearPath().sample(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1))
+        LINEAR_PATH.sample(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1))
 
 
 def test_loss_is_per_sample_mean_squared_error():

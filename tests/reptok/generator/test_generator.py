@@ -54,6 +54,22 @@ def test_guidance_scale_one_is_the_conditional_sample(kind, case):
 
 
 @pytest.mark.parametrize(("kind", "case"), MODELS)
+def test_guidance_acts_in_its_interval_alone(kind, case):
+    """Guided steps cost two evaluations a sample: of ten steps those from 0.3 to 0.9, both ends included."""
+    settings, condition = CASES[case]
+    generator = make(kind=kind, **settings)
+    sizes = []
+    generator.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    inside = generator.sample(condition, num_steps=10, cfg_scale=3.0, guidance_interval=(0.3, 0.9))
+    assert sizes == [4] * 3 + [8] * 7
+    assert not torch.allclose(
+        inside, generator.sample(condition, num_steps=10, cfg_scale=3.0, guidance_interval=None)
+    )
+    between = generator.sample(condition, num_steps=10, cfg_scale=3.0, guidance_interval=(0.31, 0.39))
+    torch.testing.assert_close(between, generator.sample(condition, num_steps=10), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "case"), MODELS)
 def test_a_sample_does_not_depend_on_its_batch(kind, case):
     settings, condition = CASES[case]
     generator = make(kind=kind, **settings)

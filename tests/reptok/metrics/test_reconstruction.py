@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from reptok.metrics.reconstruction import psnr, ssim, to_uint8
+from reptok.metrics.reconstruction import psnr, ssim, truncate_to_uint8
 
 
 def test_psnr_of_a_constant_offset_is_its_closed_form():
@@ -50,4 +50,4 @@ def test_too_small_and_unequal_images_are_refused():
 
 def test_quantisation_truncates_and_clamps():
     values = torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 2.0]).view(1, 1, 1, 6)
-    assert to_uint8(values).flatten().tolist() == [0, 0, 127, 254, 255, 255]
+    assert truncate_to_uint8(values).flatten().tolist() == [0, 0, 127, 254, 255, 255]

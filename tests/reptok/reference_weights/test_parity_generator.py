@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from reptok.flow import LinearPath, euler
+from reptok.flow import Euler, time_grid
 from reptok.flow.guidance import is_guided
-from reptok.flow.solver import time_grid
+from reptok.flow.path import LINEAR_PATH
 from reptok.flow.time import segment_midpoints
 from reptok.generator import Condition
 from reptok.reference_weights import import_generator
@@ -75,13 +75,15 @@ def test_the_way_back_to_noise(case):
     generator, data, condition = case
     start = data["flow.x1"]
     with torch.no_grad():
-        back = euler(lambda x, t: generator.velocity(x, t, condition), start, 7, reverse=True)
+        back = Euler().solve(
+            lambda x, t: generator.velocity(x, t, condition), start, time_grid(7, reverse=True)
+        )
     close(back, data["flow.reverse_s7"])
 
 
 def test_path_and_losses(case):
     generator, data, condition = case
-    point = LinearPath().sample(data["flow.x0"], data["flow.x1"], data["flow.t"])
+    point = LINEAR_PATH.sample(data["flow.x0"], data["flow.x1"], data["flow.t"])
     close(point.x_t, data["flow.xt"], 1e-6)
     close(point.v_t, data["flow.ut"], 1e-6)
     loss = generator.losses(

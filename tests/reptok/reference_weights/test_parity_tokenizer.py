@@ -6,7 +6,7 @@ import torch
 from reptok.decoder.blocks import CosineAttention, RMSNorm, SwiGLU
 from reptok.decoder.rope import axial_angles, axial_frequencies, grid_positions, rotate
 from reptok.encoder.preprocess import Preprocess, resize_square
-from reptok.flow import LinearPath, TrigonometricPath
+from reptok.flow.path import PATHS
 from reptok.flow.time import sample_logit_normal
 from reptok.reference_weights import import_tokenizer
 
@@ -167,12 +167,12 @@ def test_attention_and_feed_forward_primitives(parity, monkeypatch):
     close(ff(data["rms.x"]), data["swiglu.out"])
 
 
-@pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath()])
-def test_paths_and_their_conversions(parity, path):
-    data, name = parity("schedules.safetensors"), "linear" if isinstance(path, LinearPath) else "gvp"
+@pytest.mark.parametrize(("ours", "name"), [("linear", "linear"), ("trigonometric", "gvp")])
+def test_paths_and_their_conversions(parity, ours, name):
+    data, path = parity("schedules.safetensors"), PATHS[ours]
     x, v, t = data["in.x"], data["in.v"], data["in.t"]
     schedule = path.schedule(t)
-    for ours, theirs in (
+    for found, theirs in (
         (schedule.alpha, "alpha"),
         (schedule.sigma, "sigma"),
         (schedule.d_alpha, "dalpha"),
@@ -181,7 +181,7 @@ def test_paths_and_their_conversions(parity, path):
         (path.score_from_velocity(x, v, t), "score"),
         (path.velocity_from_score(x, data[f"{name}.score"], t), "velocity_from_score"),
     ):
-        close(ours, data[f"{name}.{theirs}"])
+        close(found, data[f"{name}.{theirs}"])
 
 
 def test_logit_normal_times(parity):

@@ -8,40 +8,40 @@ from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
-from pipelines.evaluation.interpolation_trial import InterpolationTrial
-from pipelines.evaluation.reconstruction_trial import (
+from pipelines.evaluation.interpolations import Interpolations
+from pipelines.evaluation.reconstructions import (
     MEAN,
     REFERENCE,
     REPTOK,
-    TIME_BINS,
     VAE,
-    ReconstructionTrial,
+    Reconstructions,
 )
-from pipelines.evaluation.results import Plate
-from pipelines.reports.pictures import Row, curves, dots, grid, stack, to_pictures
+from pipelines.evaluation.results import Figure
+from pipelines.reports.pictures import Row, dots, grid, stack
+from reptok.pipeline import to_pictures
 from reptok.tokenizer import RepTok
 
 COLUMNS_PER_BAND = 10
 
-RECONSTRUCTIONS = Plate(
+RECONSTRUCTIONS = Figure(
     file="reconstructions.webp",
     title="Reconstructions",
     caption="Validation images, one per subject. The VAE alone is the best that any token could reach; the "
     "last row is the same decoder fed with another image's token: what differs came through the token.",
 )
-INTERPOLATIONS = Plate(
+INTERPOLATIONS = Figure(
     file="interpolations.webp",
     title="Between two tokens",
     caption="Outside, two validation images; between them, the decoded mixtures of their tokens in equal "
     "steps, all from the same noise.",
 )
-SUBJECTS = Plate(
+SUBJECTS = Figure(
     file="subjects.webp",
     title="Subject by subject",
     caption="Mean PSNR of each subject's validation images. The way from the grey dot to RepTok is what the "
     "token knows beyond the subject's name; the rest of the way to the VAE is what it lost.",
 )
-LOSSES = Plate(
+LOSSES = Figure(
     file="loss_by_time.webp",
     title="Where along the flow the error lies",
     caption="The decoder's validation loss at eight times between noise (0) and image (1), with the same "
@@ -54,7 +54,7 @@ def reconstruction_picture(
     tokenizer: RepTok,
     reference: RepTok | None,
     view: DatasetView,
-    trial: ReconstructionTrial,
+    found: Reconstructions,
     shown: int,
     num_steps: int,
 ) -> Image.Image:
@@ -62,8 +62,8 @@ def reconstruction_picture(
     positions = one_per_subject(view, shown)
     images = view.images(positions).to(tokenizer.device)
     seeds = [view.examples[position].seed for position in positions]
-    tokens = trial.tokens[positions]
-    wrong = trial.tokens[trial.partners[positions]]
+    tokens = found.tokens[positions]
+    wrong = found.tokens[found.partners[positions]]
     lines = {
         "original": images,
         "VAE alone": tokenizer.autoencoder.decode(tokenizer.autoencoder.encode(images)),
@@ -82,42 +82,34 @@ def reconstruction_picture(
     return stack(bands)
 
 
-def interpolation_picture(view: DatasetView, trial: InterpolationTrial, shown: int) -> Image.Image:
+def interpolation_picture(view: DatasetView, found: Interpolations, shown: int) -> Image.Image:
     """One row per pair: the first image, the decoded mixtures of the two tokens, the second image."""
     rows = []
-    for (first, second), frames in list(zip(trial.pairs, trial.frames, strict=True))[:shown]:
+    for (first, second), frames in list(zip(found.pairs, found.frames, strict=True))[:shown]:
         ends = to_pictures(view.images([first, second]))
         names = [view.examples[position].subject or "" for position in (first, second)]
         label = f"{names[0]} to {names[1]}" if all(names) else ""
         rows.append(Row(images=[ends[0], *to_pictures(frames), ends[1]], label=label))
     columns = [
         ("original", 1),
-        ("decoded mixtures of the two tokens", trial.frames.shape[1]),
+        ("decoded mixtures of the two tokens", found.frames.shape[1]),
         ("original", 1),
     ]
     return grid(rows, columns, tile=96, label_width=190 if rows[0].label else 0)
 
 
-def subject_picture(view: DatasetView, bank: FeatureBank, trial: ReconstructionTrial) -> Image.Image:
+def subject_picture(view: DatasetView, bank: FeatureBank, found: Reconstructions) -> Image.Image:
     """PSNR per subject: its mean image, RepTok, the reference, the VAE."""
     labels = bank.labels_of(view)
     present = [number for number in range(len(bank.subjects)) if (labels == number).any()]
     order = [MEAN, VAE, REFERENCE, REPTOK]
     series = {
-        name: [_mean_of(trial.methods[name].psnr, labels == number) for number in present]
+        name: [_mean_of(found.methods[name].psnr, labels == number) for number in present]
         for name in order
-        if name in trial.methods
+        if name in found.methods
     }
     return dots(
         [bank.subjects[number] for number in present], series, "PSNR in dB, mean over the subject's images"
-    )
-
-
-def loss_picture(trial: ReconstructionTrial) -> Image.Image:
-    """Velocity loss over flow time."""
-    times = [(number + 0.5) / TIME_BINS for number in range(TIME_BINS)]
-    return curves(
-        {"loss": (times, trial.bin_losses.tolist())}, "flow time (0 noise, 1 image)", "velocity loss"
     )
 
 

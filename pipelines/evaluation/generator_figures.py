@@ -8,30 +8,31 @@ from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView, Example
 from pipelines.evaluation.feature_bank import FeatureBank
-from pipelines.evaluation.results import Plate
-from pipelines.evaluation.sampling_trial import TIME_BINS, Sampler, SamplingTrial
-from pipelines.evaluation.tokenizer_plates import one_per_subject
-from pipelines.reports.pictures import Row, curves, dots, grid, to_pictures
+from pipelines.evaluation.results import Figure
+from pipelines.evaluation.samples import Sampler
+from pipelines.evaluation.tokenizer_figures import one_per_subject
+from pipelines.reports.pictures import Row, dots, grid
+from reptok.pipeline import to_pictures
 
-SAMPLES = Plate(
+SAMPLES = Figure(
     file="samples.webp",
     title="Generated images",
     caption="Every row is one condition from the validation set. Left and right start from the same noise, "
     "with another strength of guidance.",
 )
-NEIGHBOURS = Plate(
+NEIGHBOURS = Figure(
     file="neighbours.webp",
     title="Copied or made?",
     caption="The samples that come closest to a training image, one per subject, above that very image: the "
     "most suspicious cases, not typical ones.",
 )
-RECOGNITION = Plate(
+RECOGNITION = Figure(
     file="recognition.webp",
     title="Recognised as what was asked for",
     caption="Share of the images in which the nearest training images vote for what was asked: real "
     "validation images, and samples made from their captions or labels.",
 )
-LOSSES = Plate(
+LOSSES = Figure(
     file="loss_by_time.webp",
     title="Where along the flow the error lies",
     caption="The generator's validation loss at eight times between noise (0) and token (1), with the same "
@@ -98,14 +99,6 @@ def recognition_picture(
         f"guidance {scale:g}": shares(hits) for scale, hits in made.items()
     }
     return dots([bank.subjects[number] for number in present], series, "recognised, %")
-
-
-def loss_picture(trial: SamplingTrial) -> Image.Image:
-    """Velocity loss over flow time."""
-    times = [(number + 0.5) / TIME_BINS for number in range(TIME_BINS)]
-    return curves(
-        {"loss": (times, trial.bin_losses.tolist())}, "flow time (0 noise, 1 token)", "velocity loss"
-    )
 
 
 def condition_text(sampler: Sampler, example: Example) -> str:

@@ -14,7 +14,7 @@ from reptok.tokenizer import RepTok
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolationTrial:
+class Interpolations:
     """What came of it.
 
     Attributes:
@@ -41,7 +41,7 @@ def run_interpolations(
     pairs: int,
     frames: int,
     num_steps: int,
-) -> InterpolationTrial:
+) -> Interpolations:
     """Decode evenly spaced mixtures of each pair's tokens, all from the noise of the pair's first image."""
     firsts = torch.linspace(0, len(view) - 1, min(pairs, len(view))).round().long().tolist()
     chosen = [(first, int(partners[first])) for first in firsts]
@@ -53,6 +53,4 @@ def run_interpolations(
         rows.append(tokenizer.detokenize(mixed, num_steps=num_steps, seed=seeds).clamp(-1, 1).cpu())
     images = torch.stack(rows)
     seen = extractor(images.flatten(0, 1).to(tokens.device)).cpu().reshape(*images.shape[:2], -1)
-    return InterpolationTrial(
-        pairs=chosen, frames=images, pixels=gradualness(images), features=gradualness(seen)
-    )
+    return Interpolations(pairs=chosen, frames=images, pixels=gradualness(images), features=gradualness(seen))

@@ -14,19 +14,20 @@ from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.loss_by_time import loss_by_time
 from reptok.flow.loss import velocity_loss
 from reptok.flow.noise import noise_from_seeds
-from reptok.flow.path import LinearPath
+from reptok.flow.path import LINEAR_PATH
 from reptok.metrics.evaluator import ReconstructionEvaluator
 from reptok.metrics.features import FeatureExtractor
 from reptok.tokenizer import RepTok
+from reptok.training.objectives import SEGMENTS
 
 REPTOK, VAE, MEAN, WRONG, REFERENCE = "RepTok", "VAE", "subject mean", "wrong token", "reference"
-TIME_BINS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionTrial:
+class Reconstructions:
     """What came of it.
 
     Attributes:
@@ -34,14 +35,14 @@ class ReconstructionTrial:
         originals: features (N, D) of the originals by extractor name.
         tokens: (N, ...) tokens of the originals.
         partners: (N,) whose token each image got as the wrong one.
-        bin_losses: (8,) velocity loss at the midpoints of eight equal bins of time, from noise to data.
+        losses: (8,) velocity loss at the midpoints of eight segments of time, from noise to data.
     """
 
     methods: dict[str, ReconstructionEvaluator]
     originals: dict[str, Tensor]
     tokens: Tensor
     partners: Tensor
-    bin_losses: Tensor
+    losses: Tensor
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def run_reconstructions(
     num_steps: int,
     batch_size: int,
     progress: Callable[[int, int], None],
-) -> ReconstructionTrial:
+) -> Reconstructions:
     """Score every method on every image of `view`; an image's noise follows from its key alone."""
     labels = bank.labels_of(view)
     methods = {name: ReconstructionEvaluator(extractors, lpips) for name in (VAE, REPTOK)}
@@ -64,7 +65,7 @@ def run_reconstructions(
         methods[REFERENCE] = ReconstructionEvaluator(extractors, lpips)
     methods |= {name: ReconstructionEvaluator() for name in (MEAN, WRONG)}
     originals: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
-    tokens, losses = [], torch.zeros(TIME_BINS, dtype=torch.float64)
+    tokens, losses = [], torch.zeros(SEGMENTS, dtype=torch.float64)
     for positions, images in view.batches(batch_size):
         images = images.to(tokenizer.device)
         seeds = [view.examples[position].seed for position in positions]
@@ -77,7 +78,7 @@ def run_reconstructions(
         methods[MEAN].add(bank.mean_image_of(labels[positions]).to(images), images)
         if reference is not None:
             methods[REFERENCE].add(reference.reconstruct(images, num_steps=num_steps, seed=seeds), images)
-        losses += _bin_losses(tokenizer, latents, tokens[-1], seeds)
+        losses += _losses(tokenizer, latents, tokens[-1], seeds)
         progress(positions[-1] + 1, 2 * len(view))
     known, partners = torch.cat(tokens), derangement(labels)
     for positions, images in view.batches(batch_size):
@@ -85,12 +86,12 @@ def run_reconstructions(
         wrong = tokenizer.detokenize(known[partners[positions]], num_steps=num_steps, seed=seeds)
         methods[WRONG].add(wrong, images.to(wrong))
         progress(len(view) + positions[-1] + 1, 2 * len(view))
-    return ReconstructionTrial(
+    return Reconstructions(
         methods=methods,
         originals={name: torch.cat(features) for name, features in originals.items()},
         tokens=known,
         partners=partners,
-        bin_losses=losses / len(view),
+        losses=losses / len(view),
     )
 
 
@@ -116,12 +117,12 @@ def derangement(labels: Tensor) -> Tensor:
     return partners
 
 
-def _bin_losses(tokenizer: RepTok, latents: Tensor, token: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Sum over a batch of the velocity loss at each bin's midpoint, with the same noise for all bins."""
+def _losses(tokenizer: RepTok, latents: Tensor, token: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Sums over a batch of the velocity loss at each segment's midpoint."""
     noise = noise_from_seeds(seeds, latents.shape[1:]).to(latents)
-    sums = []
-    for number in range(TIME_BINS):
-        t = latents.new_full((len(latents),), (number + 0.5) / TIME_BINS)
-        point = LinearPath().sample(noise, latents, t)
-        sums.append(velocity_loss(tokenizer.velocity(point.x_t, t, token), point.v_t).double().sum().cpu())
-    return torch.stack(sums)
+
+    def losses(t: Tensor) -> Tensor:
+        point = LINEAR_PATH.sample(noise, latents, t)
+        return velocity_loss(tokenizer.velocity(point.x_t, t, token), point.v_t)
+
+    return loss_by_time(losses, latents)

@@ -25,7 +25,7 @@ WEIGHTS_FILE = {"reference": "file"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgesConfig:
+class ExtractorsConfig:
     """By what to judge.
 
     Attributes:
@@ -54,8 +54,8 @@ class JudgesConfig:
 
 
 @dataclass(frozen=True)
-class Judges:
-    """What an evaluation judges by.
+class Extractors:
+    """What an evaluation looks with and at.
 
     Attributes:
         view: the validation images.
@@ -71,13 +71,13 @@ class Judges:
 
     @classmethod
     def gather(
-        cls, dataset: Artifact, encoder: SSLEncoder, images: int, config: JudgesConfig, out: Workspace
-    ) -> Judges:
+        cls, dataset: Artifact, encoder: SSLEncoder, images: int, config: ExtractorsConfig, out: Workspace
+    ) -> Extractors:
         """Open the dataset and let the frozen encoder look at its training images.
 
         Args:
             dataset: the `dataset` artifact.
-            encoder: the frozen encoder that judges.
+            encoder: the frozen encoder that looks at the images.
             images: validation images, evenly spread over the split.
             config: by what else to judge.
             out: whose log is told the progress.

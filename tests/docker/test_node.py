@@ -1,0 +1,81 @@
+"""What the Ray containers tell Ray of themselves, and the folders in which their sessions live."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docker import scripts
+
+node = scripts.load("node")
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 8, 17])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_cluster_never_counts_more_cpus_than_the_machine_has(total, workers, gpu):
+    share = {role: node.cpu_share(role, total, workers, gpu) for role in ("head", "worker", "gpu-worker")}
+    assert share["head"] + workers * share["worker"] + share["gpu-worker"] <= total
+    assert min(share.values()) >= 0 and (share["gpu-worker"] > 0) == gpu
+
+
+def test_one_worker_has_all_and_two_have_halves():
+    assert node.cpu_share("worker", 8, 1, False) == 8
+    assert node.cpu_share("worker", 8, 2, False) == 4
+    assert node.cpu_share("worker", 8, 2, True) == 2 and node.cpu_share("gpu-worker", 8, 2, True) == 4
+
+
+def test_a_wish_above_the_machine_is_the_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("REPTOK_OBJECT_STORE_BYTES", "1000")
+    for wish, counted in (("4096", os.cpu_count()), ("", os.cpu_count()), ("1", 1)):
+        monkeypatch.setenv("REPTOK_CPUS", wish)
+        assert f"--num-cpus={counted}" in node.ray_command("worker", tmp_path)
+        assert "--num-cpus=0" in node.ray_command("head", tmp_path)
+
+
+def _live(parent: str, name: str, ready, leave) -> None:
+    node.session_folder(Path(parent), name)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    ready.set()
+    leave.wait(30)
+    child.kill()
+    child.wait()
+
+
+def test_folders_of_containers_that_are_gone_are_removed_and_no_others(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, leave = context.Event(), context.Event()
+    alive = context.Process(target=_live, args=(str(tmp_path), "alive", ready, leave))
+    alive.start()
+    assert ready.wait(30)
+    (tmp_path / "gone" / "session_1").mkdir(parents=True)
+    (tmp_path / "gone" / ".alive").touch()
+    (tmp_path / "never-locked").mkdir()
+    assert node.session_folder(tmp_path, "mine") == tmp_path / "mine"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["alive", "mine"]
+    leave.set()
+    alive.join()
+    node.session_folder(tmp_path, "next")
+    assert "alive" not in {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_lock_outlives_the_process_that_took_it_in_the_one_that_it_becomes(tmp_path):
+    """`os.execvp` of Ray keeps the descriptor: the folder stays while Ray runs, and no longer."""
+    script = (
+        "import sys, os; from pathlib import Path; import node;"
+        f"node.session_folder(Path({str(tmp_path)!r}), 'ray');"
+        "os.execvp('sh', ['sh', '-c', 'echo up; read line'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(scripts.FOLDER)},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    assert node._held(tmp_path / "ray" / ".alive")
+    process.communicate("\n")
+    assert not node._held(tmp_path / "ray" / ".alive")

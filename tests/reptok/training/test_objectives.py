@@ -1,0 +1,28 @@
+import numpy as np
+import torch
+
+from reptok.data.batch import GeneratorBatch
+from reptok.generator import GeneratorConfig, TokenGenerator
+from reptok.training.conditions import label_condition
+from reptok.training.objectives import GeneratorObjective
+from reptok.training.step import StepRandom
+
+
+def test_a_validation_drops_no_condition_and_a_training_step_does():
+    """With a dropout of one, a step hears no label at all, and a validation every one."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        token_dim=8, dim=16, depth=1, heads=2, condition="class", num_classes=3, condition_dropout=1.0
+    )
+    generator = TokenGenerator(config)
+    for parameter in generator.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape)
+    objective, tokens = GeneratorObjective(generator, label_condition, "uniform"), torch.randn(5, 1, 8)
+
+    def loss(labels, t):
+        batch = GeneratorBatch(tokens, [""] * 5, torch.tensor(labels), np.arange(5))
+        return float(objective(batch, StepRandom(3, 0, 5, slice(0, 5)), t)["loss"].detach())
+
+    times = torch.full((5,), 0.5)
+    assert loss([0] * 5, None) == loss([1] * 5, None)
+    assert loss([0] * 5, times) != loss([1] * 5, times)
