@@ -29,7 +29,7 @@ from pipelines.dag.execution import SUPERSEDED  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
 from pipelines.dag.storage import Folder, open_folder  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
-from pipelines.urls.rules import OptOut  # noqa: E402
+from pipelines.urls.opt_out import OptOut  # noqa: E402
 
 WITH_URLS = ("urls", "images")
 """Kinds whose tables name a URL in every row."""

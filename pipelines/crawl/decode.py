@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipelines.crawl.reasons import Failure
+from pipelines.dag.rows import is_ours
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The decoders that untrusted bytes may reach."""
@@ -16,10 +18,24 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PASSES = 12
 """Full passes over `max_pixels` that a JPEG's scans may cost together; a usual progressive one has ten."""
 
-_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+BAND_PIXELS = 1 << 20
+"""Pixels that are converted at a time, so that no second image stands beside the decoded one."""
+_BAND_BYTES = 24  # per pixel, for the widest mode
+
 _SCAN = b"\xff\xda"  # never inside a scan's data, where 0xff is followed by zero
+_ORIENTATION = 0x0112
+_AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""EXIF orientation to the view of an upright image in which its pixels lie as the file has them."""
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,55 +68,114 @@ class Decoded:
     height: int
 
 
-def decode(data: bytes, bounds: Bounds, shorter_side: int | None = None) -> Decoded:
-    """Decode an image of any kind.
-
-    EXIF orientation is applied; 16-bit, grey, CMYK and palette images become 8-bit RGB; transparency lies on
-    white; of an animation the first frame is taken.
+class Header:
+    """An image of which no pixel is decoded yet.
 
     Args:
         data: a whole file.
         bounds: what is refused unseen.
-        shorter_side: a JPEG may be decoded at a half, a quarter or an eighth of its size if its shorter side
-            keeps at least this many pixels; None decodes it whole.
+
+    Attributes:
+        width: pixels, as stored.
+        height: likewise.
 
     Raises:
-        Failure: not_an_image, too_many_pixels, too_small, too_elongated, too_many_scans, truncated or
-            undecodable.
+        Failure: not_an_image, too_many_pixels, too_small, too_elongated or too_many_scans.
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise Failure("too_many_pixels") from error
-    except Exception as error:  # decoders raise anything for hostile headers
-        raise Failure("not_an_image", str(error)) from error
-    with image:
-        width, height = image.size
-        _judge(width, height, bounds)
-        if image.format in ("JPEG", "MPO"):
-            if data.count(_SCAN) * width * height > MAX_PASSES * bounds.max_pixels:
-                raise Failure("too_many_scans", f"{data.count(_SCAN)} of {width} x {height}")
-            if shorter_side is not None:
-                scale = shorter_side / min(width, height)
-                image.draft("RGB", (round(width * scale), round(height * scale)))
+
+    def __init__(self, data: bytes, bounds: Bounds) -> None:
         try:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            image.load()
-            pixels = np.asarray(to_rgb(_upright(image)))
-        except Exception as error:
-            reason = "truncated" if _is_truncation(error) else "undecodable"
-            raise Failure(reason, str(error)) from error
-    if orientation in _QUARTER_TURNS:
-        width, height = height, width
-    return Decoded(pixels=pixels, width=width, height=height)
+            self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise Failure("too_many_pixels") from error
+        except Exception as error:  # decoders raise anything for hostile headers
+            if is_ours(error):
+                raise
+            raise Failure("not_an_image", str(error)) from error
+        self.width, self.height = self._image.size
+        _judge(self.width, self.height, bounds)
+        self._scans = data.count(_SCAN) if self._image.format in ("JPEG", "MPO") else 0
+        if self._scans * self.width * self.height > MAX_PASSES * bounds.max_pixels:
+            raise Failure("too_many_scans", f"{self._scans} of {self.width} x {self.height}")
+
+    def shrink(self, shorter_side: int) -> None:
+        """Decode a JPEG at a half, a quarter or an eighth if its shorter side keeps so many pixels."""
+        if self._scans:
+            scale = shorter_side / min(self.width, self.height)
+            self._image.draft("RGB", (round(self.width * scale), round(self.height * scale)))
+
+    @property
+    def bytes_to_decode(self) -> int:
+        """The most memory that `decode` takes, the result included; measured for every format and mode."""
+        image = self._image
+        stored, shrunk = self.width * self.height, image.width * image.height
+        channels = len(image.getbands())
+        inside = 0  # the decoder's own
+        if image.format == "WEBP":
+            inside = 16 * stored
+        elif self._scans > 1:  # the coefficients of all scans
+            inside = 2 * channels * stored
+        elif image.format == "TIFF":
+            inside = _block_bytes(image)
+        pil = 4 if channels > 1 else {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}.get(image.mode, 1)
+        return inside + (pil + 3) * shrunk + _BAND_BYTES * min(shrunk, BAND_PIXELS)
+
+    def decode(self) -> Decoded:
+        """Decode to 8-bit RGB.
+
+        EXIF orientation is applied; 16-bit, grey, CMYK and palette images become 8-bit RGB; transparency lies
+        on white; of an animation the first frame is taken.
+
+        Raises:
+            Failure: truncated or undecodable.
+        """
+        try:
+            with self._image as image:
+                before = image.size
+                orientation = image.getexif().get(_ORIENTATION, 1)
+                image.load()
+                if image.format == "TIFF":  # is upright already, and has forgotten that it was not
+                    orientation, turned = 1, image.size != before
+                else:
+                    turned = orientation in (5, 6, 7, 8)
+                pixels = rgb_pixels(image, orientation)
+        except Exception as error:  # decoders raise anything for damaged files
+            if is_ours(error):
+                raise
+            raise Failure("truncated" if _is_truncation(error) else "undecodable", str(error)) from error
+        width, height = (self.height, self.width) if turned else (self.width, self.height)
+        return Decoded(pixels=pixels, width=width, height=height)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Make 8-bit RGB of any mode that PIL decodes; transparency is laid on white.
+def _block_bytes(image: Image.Image) -> int:
+    """Bytes of a TIFF's largest tile or strip, which is decoded at once; a tile may exceed its image."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    rows = min(int(tags.get(278, image.height)), image.height)
+    pixels = max(int(tags.get(322, 0)) * int(tags.get(323, 0)), rows * image.width)
+    bits = max((int(bits) for bits in tags.get(258, (1,))), default=1)
+    return 2 * pixels * int(tags.get(277, 1)) * ((bits + 7) // 8)
+
+
+def rgb_pixels(image: Image.Image, orientation: int = 1) -> np.ndarray:
+    """8-bit RGB (H, W, 3) of any mode that PIL decodes, upright; transparency is laid on white.
 
     Raises:
         ValueError: a mode without a known range, such as floating point.
     """
+    if orientation not in (2, 3, 4, 5, 6, 7, 8):
+        orientation = 1
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    if rows >= height and orientation == 1:
+        return np.asarray(_rgb(image))
+    pixels = np.empty((width, height, 3) if orientation > 4 else (height, width, 3), np.uint8)
+    stored = _AS_STORED[orientation](pixels)
+    for top in range(0, height, rows):
+        stored[top : top + rows] = _rgb(image.crop((0, top, width, min(top + rows, height))))
+    return pixels
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
@@ -119,14 +194,6 @@ def _judge(width: int, height: int, bounds: Bounds) -> None:
         raise Failure("too_small", f"{width} x {height}")
     if max(width, height) > bounds.max_aspect_ratio * min(width, height):
         raise Failure("too_elongated", f"{width} x {height}")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # damaged metadata leaves the pixels as they are
-        return image
-    return image
 
 
 def _is_truncation(error: Exception) -> bool:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,8 +17,10 @@ from pipelines.crawl.reasons import CLASSES
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.reuse import earlier_outcomes
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import SCRATCH, Workspace
+from pipelines.urls.opt_out import OptOut, opted_out_of
 from reptok.data import columns
 
 PASSED_ON = ("key", "url", "text", "split", "label", "subject")
@@ -46,9 +49,17 @@ class DownloadJob(ShardJob):
     resize: ResizeConfig
     earlier: Artifact | None = None
 
+    @cached_property
+    def opted_out(self) -> OptOut:
+        """Whose URLs must not be used, wherever a redirect led or leads."""
+        return opted_out_of(self.urls)
+
     @abstractmethod
-    def obtain(self, urls: Sequence[str]) -> tuple[list[Outcome], Mapping[str, float]]:
-        """Download URLs: an outcome for each, in order, and additive stats."""
+    def obtain(self, urls: Sequence[str], errors: RowErrors) -> tuple[list[Outcome], Mapping[str, float]]:
+        """Download URLs: an outcome for each, in order, and additive stats.
+
+        Whatever a URL's work raises without a word for it goes to `errors`.
+        """
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Download the shard; the stats hold `images_ok` and a `failed_<reason>` for each reason."""
@@ -59,9 +70,10 @@ class DownloadJob(ShardJob):
         known: dict[str, Outcome] = {}
         if self.earlier:
             wanted = {row["url"] for row in rows}
-            known = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted)
+            earlier = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted)
+            known = {url: row for url, row in earlier.items() if row["final_url"] not in self.opted_out}
         asked = [row for row in rows if row["url"] not in known]
-        outcomes, stats = self.obtain([row["url"] for row in asked])
+        outcomes, stats = self.obtain([row["url"] for row in asked], RowErrors(shard.name, shard.rows))
         for row, outcome in zip(asked, outcomes, strict=True):
             row.update(outcome)
         for row in rows:

@@ -7,34 +7,54 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from pipelines.crawl.guard import AddressRefused
+from pipelines.crawl.guard import AddressRefused, TooMuchReceived
 from pipelines.crawl.reasons import Failure
+from pipelines.dag.rows import is_ours
 
 
 @asynccontextmanager
 async def explained() -> AsyncIterator[None]:
-    """Turn the HTTP client's exceptions into the vocabulary."""
+    """Turn the HTTP client's exceptions into the vocabulary; ours and unknown ones pass as they are."""
     try:
         yield
-    except AddressRefused as error:
-        raise Failure("address_refused", str(error)) from error
-    except aiohttp.ClientConnectorDNSError as error:
-        refused = isinstance(error.os_error, AddressRefused)
-        raise Failure("address_refused" if refused else "dns_failed", str(error)) from error
-    except aiohttp.ClientSSLError as error:
-        raise Failure("tls_failed", str(error)) from error
-    except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, AddressRefused):
-            raise Failure("address_refused", str(error)) from error
-        reset = isinstance(error.os_error, ConnectionResetError)
-        reason = "connection_reset" if reset else "connect_failed"
-        raise Failure(reason, str(error), transient=reset) from error
-    except aiohttp.ClientPayloadError as error:
-        raise Failure("truncated", str(error)) from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-        raise Failure("connection_reset", str(error), transient=True) from error
-    except aiohttp.InvalidURL as error:
-        raise Failure("bad_url", str(error)) from error
-    except aiohttp.ClientError as error:
-        large = "got more than" in str(error).lower() or "too many headers" in str(error).lower()
-        raise Failure("headers_too_large" if large else "protocol_error", str(error)) from error
+    except Exception as error:
+        failure = None if is_ours(error) else _in_words(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _in_words(error: Exception) -> Failure | None:
+    """What an exception means for the URL, None if that is not known."""
+    message = str(error)
+    beneath = getattr(error, "os_error", None)
+    match error:
+        case _ if _is_flood(error):
+            return Failure("too_large", message)
+        case AddressRefused():
+            return Failure("address_refused", message)
+        case aiohttp.ClientConnectorError() if isinstance(beneath, AddressRefused):
+            return Failure("address_refused", message)
+        case aiohttp.ClientConnectorDNSError():
+            return Failure("dns_failed", message)
+        case aiohttp.ClientSSLError():
+            return Failure("tls_failed", message)
+        case aiohttp.ClientConnectorError() if isinstance(beneath, ConnectionResetError):
+            return Failure("connection_reset", message, transient=True)
+        case aiohttp.ClientConnectorError():
+            return Failure("connect_failed", message)
+        case aiohttp.ClientPayloadError():
+            return Failure("truncated", message)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return Failure("connection_reset", message, transient=True)
+        case aiohttp.InvalidURL():
+            return Failure("bad_url", message)
+        case aiohttp.ClientError():
+            large = "got more than" in message.lower() or "too many headers" in message.lower()
+            return Failure("headers_too_large" if large else "protocol_error", message)
+    return None
+
+
+def _is_flood(error: Exception) -> bool:
+    """Whether a connection was given up because too much came; of a body, only the message says so."""
+    return isinstance(error.__cause__, TooMuchReceived) or TooMuchReceived.__name__ in str(error)

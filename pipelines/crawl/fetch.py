@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -22,6 +23,10 @@ from pipelines.crawl.reasons import Failure
 REDIRECTS = (301, 302, 303, 307, 308)
 ROBOTS_SECONDS, ADDRESS_SECONDS = 24 * 3600.0, 300.0
 """How long a robots.txt (at most a day, says RFC 9309) and the addresses of a name are believed."""
+ROBOTS_ROOM, ADDRESS_ROOM = 64 << 20, 100_000
+"""How much of both a worker keeps: bytes of rules, and addresses."""
+HEAD_BYTES = 1 << 20
+"""What an answer may have on the wire beside its body: headers, and the lengths of chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,8 @@ class FetchResult:
 class Memory:
     """What outlives a fetcher: robots.txt by origin and, by name, the addresses that a resolver gave."""
 
-    robots: Expiring[robots.Robots] = field(default_factory=lambda: Expiring(ROBOTS_SECONDS))
-    addresses: Expiring[list[str]] = field(default_factory=lambda: Expiring(ADDRESS_SECONDS))
+    robots: Expiring[robots.Robots] = field(default_factory=lambda: Expiring(ROBOTS_SECONDS, ROBOTS_ROOM))
+    addresses: Expiring[list[str]] = field(default_factory=lambda: Expiring(ADDRESS_SECONDS, ADDRESS_ROOM))
 
 
 @dataclass
@@ -72,6 +77,7 @@ class Fetcher:
         overrides: host to "address:port" that serves it (see `AddressGuard`).
         lookup: how names are resolved; the system's resolver by default.
         memory: what an earlier fetcher learned about hosts.
+        opted_out: URLs that are not asked for, be it that a redirect leads to them.
     """
 
     def __init__(
@@ -80,10 +86,19 @@ class Fetcher:
         overrides: Mapping[str, str] | None = None,
         lookup: Lookup | None = None,
         memory: Memory | None = None,
+        opted_out: Container[str] = (),
     ) -> None:
         self._config = config
         self._memory = memory or Memory()
-        self._guard = AddressGuard(overrides, config.allow_hosts, lookup, self._memory.addresses)
+        self._opted_out = opted_out
+        self._guard = AddressGuard(
+            overrides,
+            config.allow_hosts,
+            config.allow_ports,
+            max(config.max_bytes, robots.MAX_BYTES) + HEAD_BYTES,
+            lookup,
+            self._memory.addresses,
+        )
         self._slots = asyncio.Semaphore(config.concurrency)
         self._hosts: dict[str, Host] = {}
         self._asking: dict[URL, asyncio.Task[robots.Robots]] = {}
@@ -132,7 +147,7 @@ class Fetcher:
                 yield FetchResult(reason=failure.reason)
                 return
             host = self._host(first)
-            await host.turn()
+            await asyncio.sleep(host.next_turn())
             async with self._slots:
                 reason, body, again = await self._attempt(host, first, way)
                 if not again or attempt == self._config.retries:
@@ -174,9 +189,13 @@ class Fetcher:
         return self._hosts[name]
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
-        """Ask for a URL and where it redirects to, judging every hop anew."""
-        for _ in range(self._config.max_redirects + 1):
+        """Ask for a URL and where it redirects to, judging every hop anew and in its host's turn."""
+        for hop in range(self._config.max_redirects + 1):
             way.url = str(url)
+            if way.url in self._opted_out:
+                raise Failure("opted_out")
+            if hop:
+                await self._turn_elsewhere(url, holds_place=polite)
             if polite and self._config.respect_robots:
                 await self._ask_robots(url)
             answer = await self._request(url, way, max_bytes, polite=polite)
@@ -188,6 +207,19 @@ class Fetcher:
                 raise Failure("bad_redirect") from error
             url = self._guard.parse(target)
         raise Failure("too_many_redirects")
+
+    async def _turn_elsewhere(self, url: URL, *, holds_place: bool) -> None:
+        """Wait for the turn of a redirect's target; another URL may have this one's place meanwhile."""
+        seconds = self._host(url).next_turn()
+        if not seconds:
+            return
+        if holds_place:
+            self._slots.release()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if holds_place:
+                await self._slots.acquire()
 
     async def _request(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
         """Make one request, within the time that is left; the body of a redirect is not read."""
@@ -209,7 +241,7 @@ class Fetcher:
         rules = self._memory.robots.get(str(origin))
         if rules is None:
             if origin not in self._asking:
-                self._asking[origin] = asyncio.create_task(self._fetch_robots(origin / "robots.txt"))
+                self._asking[origin] = asyncio.create_task(self._fetch_robots(origin))
             task = self._asking[origin]
             try:
                 rules = await asyncio.shield(task)
@@ -217,22 +249,25 @@ class Fetcher:
                 if failure.transient and self._asking.get(origin) is task:
                     del self._asking[origin]
                 raise
-            self._memory.robots.put(str(origin), rules)
+            if self._asking.get(origin) is task:
+                del self._asking[origin]
         if not rules.allows(url.raw_path_qs):
             raise Failure("robots_disallowed")
 
-    async def _fetch_robots(self, url: URL) -> robots.Robots:
-        """Fetch a host's rules: no file allows all, a server error forbids all (RFC 9309)."""
+    async def _fetch_robots(self, origin: URL) -> robots.Robots:
+        """Fetch and keep a host's rules: no file allows all, a server error forbids all (RFC 9309)."""
         way = _Try(self._config.attempt_seconds)
         try:
-            answer = await self._follow(url, way, robots.MAX_BYTES, polite=False)
+            answer = await self._follow(origin / "robots.txt", way, robots.MAX_BYTES, polite=False)
+            rules = robots.parse_robots(answer.body.decode("utf-8", "replace"), AGENT)
         except Failure as failure:
             if failure.reason.startswith("http_5"):
                 raise Failure("robots_unreachable", transient=True) from failure
-            if failure.reason.startswith("http_") or failure.reason == "too_many_redirects":
-                return robots.Robots()
-            raise
-        return robots.parse_robots(answer.body.decode("utf-8", "replace"), AGENT)
+            if not (failure.reason.startswith("http_") or failure.reason == "too_many_redirects"):
+                raise
+            rules = robots.Robots()
+        self._memory.robots.put(str(origin), rules, rules.size)
+        return rules
 
     @asynccontextmanager
     async def _timed(self, way: _Try) -> AsyncIterator[_Progress]:
@@ -257,23 +292,36 @@ class _Progress:
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Read a body piece by piece, never more than `max_bytes` of it, compressed or not."""
+    """Read a body piece by piece, never more than `max_bytes` of it, as it comes and decompressed."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
         raise Failure("encoding_refused", encoding)
-    if (response.content_length or 0) > max_bytes:
+    if _announced(response) > max_bytes:
         raise Failure("too_large")
     inflate = None if encoding in ("identity", "") else zlib.decompressobj(wbits=47)
-    body = bytearray()
+    body, received = bytearray(), 0
     async for piece in response.content.iter_any():
+        received += len(piece)
         if inflate is not None:
-            try:
-                piece = inflate.decompress(piece, max_bytes + 1 - len(body))
-            except zlib.error as error:
-                raise Failure("truncated", str(error)) from error
+            piece = b"" if inflate.eof else _inflated(inflate, piece, max_bytes + 1 - len(body))
         body += piece
-        if len(body) > max_bytes:
+        if max(received, len(body)) > max_bytes:
             raise Failure("too_large")
     if inflate is not None and not inflate.eof:
         raise Failure("truncated")
     return bytes(body)
+
+
+def _announced(response: aiohttp.ClientResponse) -> int:
+    """The length that the headers name; a number has no more digits than a file could have bytes."""
+    digits = response.headers.get("Content-Length", "0").strip()
+    if not (digits.isascii() and digits.isdigit()):
+        raise Failure("protocol_error", "Content-Length is no number")
+    return int(digits.lstrip("0")[:20] or 0)
+
+
+def _inflated(inflate: Any, piece: bytes, most: int) -> bytes:
+    try:
+        return bytes(inflate.decompress(piece, most))
+    except zlib.error as error:
+        raise Failure("truncated", str(error)) from error

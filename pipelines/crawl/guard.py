@@ -21,9 +21,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pipelines.crawl.expiring import Expiring
+from pipelines.crawl.manners import WEB_PORTS
 from pipelines.crawl.reasons import Failure
+from pipelines.urls.canonical import canonical_host
 
 RESOLVER_THREADS = 32
+MAX_URL = 8190
+"""Characters; servers refuse longer ones."""
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to numeric addresses; raises OSError if there are none."""
@@ -46,10 +50,40 @@ _NOT_OURS = tuple(
 )
 _UNRESOLVABLE = (".test", ".invalid")
 _ODD_AUTHORITY = re.compile(r"[^/?#]*//[^/?#]*[\x00-\x20\x7f\\]")
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")  # what a resolver can be asked
 
 
 class AddressRefused(OSError):
     """The address is not public and not on the allow-list; an OSError, which every layer passes on."""
+
+
+class TooMuchReceived(ConnectionError):
+    """A server sent more than any answer may have."""
+
+
+class BoundedSocket(socket.socket):
+    """A socket that takes in no more than a number of bytes after each time that it sends some.
+
+    So the limit counts all that a server sends, whatever it calls it: body, padding of chunks, trailers,
+    interim answers, what follows the end of a compressed body.
+    """
+
+    most_bytes, received = 0, 0
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        self.received = 0
+        return super().send(data, flags)
+
+    def sendmsg(self, *arguments: Any) -> int:
+        self.received = 0
+        return super().sendmsg(*arguments)
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data = super().recv(size, flags)
+        self.received += len(data)
+        if self.received > self.most_bytes:
+            raise TooMuchReceived(f"more than {self.most_bytes} bytes in one answer")
+        return data
 
 
 def is_public(address: str) -> bool:
@@ -71,7 +105,9 @@ class AddressGuard(AbstractResolver):
     Args:
         overrides: host to "address:port" where it is served instead, for corpora that are served locally
             under symbolic names.
-        allow_hosts: hosts whose addresses may be private.
+        allow_hosts: hosts whose addresses may be private and whose ports may be any.
+        allow_ports: those that other hosts may be asked at: mail servers and databases listen elsewhere.
+        max_bytes: most bytes on the wire of one answer, headers included.
         lookup: how names are resolved; the system's resolver by default.
         known: addresses that names had a moment ago; they are judged again like new ones.
     """
@@ -80,11 +116,16 @@ class AddressGuard(AbstractResolver):
         self,
         overrides: Mapping[str, str] | None = None,
         allow_hosts: Collection[str] = (),
+        allow_ports: Collection[int] = WEB_PORTS,
+        max_bytes: int = 1 << 30,
         lookup: Lookup | None = None,
         known: Expiring[list[str]] | None = None,
     ) -> None:
-        self._overrides = {_canonical(host): _endpoint(place) for host, place in (overrides or {}).items()}
-        self._allow_hosts = {_canonical(host) for host in allow_hosts}
+        self._overrides = {
+            canonical_host(host): _endpoint(place) for host, place in (overrides or {}).items()
+        }
+        self._allow_hosts = {canonical_host(host) for host in allow_hosts}
+        self._allow_ports, self._max_bytes = frozenset(allow_ports), max_bytes
         self._lookup = lookup or _system_lookup
         self._known: Expiring[list[str]] = Expiring(0.0) if known is None else known
         self._opened: set[tuple[str, int]] = set(self._overrides.values())
@@ -93,21 +134,27 @@ class AddressGuard(AbstractResolver):
         """Parse a URL and judge what can be judged without a connection.
 
         Raises:
-            Failure: bad_url, scheme_refused or address_refused.
+            Failure: bad_url, scheme_refused, address_refused or port_refused.
         """
         url = url.strip()
+        if len(url) > MAX_URL:
+            raise Failure("bad_url", f"{len(url)} characters")
         try:
             parsed = URL(url)
-            host, port = parsed.host, parsed.port
+            host, port = parsed.raw_host, parsed.port
         except (ValueError, TypeError) as error:
             raise Failure("bad_url", str(error)) from error
         if parsed.scheme not in ("http", "https"):
             raise Failure("scheme_refused", parsed.scheme)
         if not host or port is None or _ODD_AUTHORITY.match(url):
             raise Failure("bad_url")
-        self._judge_literal(_canonical(host), port)
-        if parsed.user is not None or parsed.password is not None:
+        name = canonical_host(host)
+        if not self._judge_literal(name, port) and not _NAME.match(host.lower().rstrip(".")):
+            raise Failure("bad_url", "no name that can be resolved")
+        if parsed.raw_user is not None or parsed.raw_password is not None:
             raise Failure("bad_url", "carries credentials")
+        if not (port in self._allow_ports or name in self._allow_hosts or name in self._overrides):
+            raise Failure("port_refused", str(port))
         return parsed
 
     async def resolve(
@@ -119,7 +166,7 @@ class AddressGuard(AbstractResolver):
             AddressRefused: some address is not public.
             OSError: the name has no address.
         """
-        name = _canonical(host)
+        name = canonical_host(host)
         if name in self._overrides:
             return [_result(host, *self._overrides[name])]
         if name.endswith(_UNRESOLVABLE):  # reserved names that never exist (RFC 6761): no need to ask
@@ -129,7 +176,7 @@ class AddressGuard(AbstractResolver):
             addresses = await self._lookup(name, port)
             if not addresses:
                 raise OSError(f"{host} has no address")
-            self._known.put(name, addresses)
+            self._known.put(name, addresses, len(addresses))
         if name in self._allow_hosts:
             self._opened.update((address, port) for address in addresses)
         elif not all(is_public(address) for address in addresses):
@@ -145,7 +192,9 @@ class AddressGuard(AbstractResolver):
         address, port = str(target[0]), int(target[1])
         if not is_public(address) and (address, port) not in self._opened:
             raise AddressRefused(f"{address} is not public")
-        return socket.socket(family=family, type=kind, proto=protocol)
+        made = BoundedSocket(family=family, type=kind, proto=protocol)
+        made.most_bytes = self._max_bytes
+        return made
 
     def connector(self, connections: int) -> aiohttp.TCPConnector:
         """Make an aiohttp connector that goes through this guard; call it inside the event loop."""
@@ -153,20 +202,25 @@ class AddressGuard(AbstractResolver):
             resolver=self, socket_factory=self.socket, limit=connections, use_dns_cache=False
         )
 
-    def _judge_literal(self, host: str, port: int) -> None:
-        """Judge a host written as a number: the HTTP client connects to those without asking the resolver."""
+    def _judge_literal(self, host: str, port: int) -> bool:
+        """Judge a host written as a number: the HTTP client connects to those without asking the resolver.
+
+        Returns:
+            Whether it is one; else it is a name.
+        """
         try:
             address = str(ipaddress.ip_address(host))
         except ValueError:
             try:
                 socket.inet_aton(host)
-            except OSError:
-                return  # a name
+            except (OSError, ValueError):
+                return False
             raise Failure("address_refused", f"{host} is an address in disguise") from None
         if host in self._allow_hosts:
             self._opened.add((address, port))
         elif not is_public(address):
             raise Failure("address_refused", f"{host} is not public")
+        return True
 
 
 async def _system_lookup(host: str, port: int) -> list[str]:
@@ -181,10 +235,6 @@ async def _system_lookup(host: str, port: int) -> list[str]:
 def _resolvers() -> ThreadPoolExecutor:
     """Threads of their own: asyncio's few would let slow name servers hold up every other name."""
     return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="dns")
-
-
-def _canonical(host: str) -> str:
-    return host.rstrip(".").lower()
 
 
 def _endpoint(place: str) -> tuple[str, int]:

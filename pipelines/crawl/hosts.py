@@ -28,15 +28,14 @@ class Host:
         self._next = 0.0
         self._failures, self._reason, self._again = 0, "", 0.0
 
-    async def turn(self) -> None:
-        """Wait until the rate limit allows one more request."""
+    def next_turn(self) -> float:
+        """Take the next turn that the rate limit allows, and say in how many seconds it comes."""
         if not self._config.host_rate:
-            return
+            return 0.0
         now = self._clock()
         start = max(now, self._next)
         self._next = start + 1 / self._config.host_rate
-        if start > now:
-            await asyncio.sleep(start - now)
+        return start - now
 
     def check(self) -> None:
         """Let a request pass, unless the host failed many times in a row; now and then one may try.

@@ -19,12 +19,14 @@ from pipelines.crawl.download import DownloadJob, Outcome
 from pipelines.crawl.manners import AGENT, FetchConfig
 from pipelines.crawl.phash import perceptual_hash
 from pipelines.crawl.robots import REFUSING_TAGS
+from pipelines.dag.rows import RowErrors
 from reptok.data import columns
 
 UNGUARDED = (
     "the engine img2dataset does not guard: it opens file:, data: and private addresses, follows redirects "
-    "to them, reads bodies of any size into memory, decodes before it judges the pixels, never reads "
-    "robots.txt, has no limit on a URL's total time and ignores EXIF orientation. Use it on lists you trust."
+    "to them and to hosts that opted out, reads bodies of any size into memory, decodes before it judges the "
+    "pixels, never reads robots.txt, has no limit on a URL's total time and ignores EXIF orientation. Use it "
+    "on lists you trust."
 )
 THREADS = 64
 
@@ -60,8 +62,8 @@ class Img2datasetDownload(DownloadJob):
         """Load img2dataset, which otherwise asks the network for news of albumentations."""
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-    def obtain(self, urls: Sequence[str]) -> tuple[list[Outcome], Mapping[str, float]]:
-        """Download URLs; rows that img2dataset loses count as `engine_failed`."""
+    def obtain(self, urls: Sequence[str], errors: RowErrors) -> tuple[list[Outcome], Mapping[str, float]]:
+        """Download URLs; a row that img2dataset loses failed unforeseen."""
         self.setup()
         from img2dataset.downloader import Downloader
 
@@ -89,8 +91,15 @@ class Img2datasetDownload(DownloadJob):
                 max(1, round(self.fetch.attempt_seconds)), max(10, len(urls)), 1, None, None, "jpg",
                 self.fetch.retries, AGENT, refusing,
             ).download_shard((0, str(shard)))  # fmt: skip
-        lost = (None, {"status": columns.FAILED_TO_DOWNLOAD, "error_message": ""})
-        return [_outcome(*kept.get(number, lost)) for number in range(len(urls))], {}
+
+        def outcome(number: int) -> Outcome:
+            try:
+                return _outcome(*kept[number])
+            except Exception as error:
+                reason = errors.reason(urls[number], error)
+            return {"status": columns.FAILED_TO_DOWNLOAD, "reason": reason}
+
+        return [outcome(number) for number in range(len(urls))], {}
 
     def _resizer(self) -> Any:
         from img2dataset.resizer import Resizer

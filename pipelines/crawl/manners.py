@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 from pipelines.dag.fingerprint import insignificant
-from reptok.bounds import Count, Number, Positive, Whole
+from reptok.bounds import Count, Number
 
 AGENT = "RepTokBot"
 """The name under which robots.txt and X-Robots-Tag may address this robot."""
+
+WEB_PORTS = (80, 443)
+
+Few = Annotated[int, Interval(ge=0, le=20)]
+Port = Annotated[int, Interval(ge=1, le=65_535)]
+Many = Annotated[int, Interval(ge=1, le=4096)]
+Limit = Annotated[float, Interval(gt=0, le=86_400)]
+Seconds = Annotated[float, Interval(ge=0, le=86_400)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +37,8 @@ class FetchConfig:
         contact: how a site's owner can reach you; it ends the User-Agent.
         respect_robots: keep to robots.txt.
         respect_tags: keep to X-Robots-Tag noai, noimageai and noindex.
-        allow_hosts: hosts that may have private addresses.
+        allow_hosts: hosts that may have private addresses and be asked at any port.
+        allow_ports: those at which all other hosts may be asked.
         concurrency: URLs under way at a time, per worker.
         per_host: connections to one host at a time, per worker.
         host_rate: requests per second to one host, per worker; 0 is no limit.
@@ -34,22 +46,23 @@ class FetchConfig:
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
 
-    attempt_seconds: Positive = 8.0
-    total_seconds: Positive = 30.0
-    max_bytes: Count = 20 * 1024 * 1024
-    max_header_bytes: Count = 8190
-    max_redirects: Whole = 5
-    retries: Whole = 2
-    backoff_seconds: Number = 0.5
+    attempt_seconds: Limit = 8.0
+    total_seconds: Limit = 30.0
+    max_bytes: Annotated[int, Interval(ge=1, le=1 << 30)] = 20 * 1024 * 1024
+    max_header_bytes: Annotated[int, Interval(ge=256, le=1 << 20)] = 8190
+    max_redirects: Few = 5
+    retries: Few = 2
+    backoff_seconds: Seconds = 0.5
     contact: str = ""
     respect_robots: bool = True
     respect_tags: bool = True
     allow_hosts: tuple[str, ...] = ()
-    concurrency: Count = insignificant(64)
-    per_host: Count = insignificant(8)
+    allow_ports: tuple[Port, ...] = WEB_PORTS
+    concurrency: Many = insignificant(64)
+    per_host: Many = insignificant(8)
     host_rate: Number = insignificant(10.0)
     host_failures: Count = 10
-    host_pause_seconds: Number = 60.0
+    host_pause_seconds: Seconds = 60.0
 
     @property
     def user_agent(self) -> str:

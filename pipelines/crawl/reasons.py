@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+from pipelines.dag.rows import is_internal
+
 REASONS: dict[str, str] = {
     "bad_url": "not a well-formed URL, or one that carries credentials",
     "scheme_refused": "neither http nor https",
     "address_refused": "leads to an address that is not public",
+    "port_refused": "asks at a port where no web server is expected",
+    "opted_out": "leads to a URL or host whose owner has opted out",
     "dns_failed": "the host has no address",
     "connect_failed": "no connection to the host",
     "connection_reset": "the host closed the connection before it answered",
@@ -27,11 +31,16 @@ REASONS: dict[str, str] = {
     "undecodable": "an image that cannot be decoded",
     "too_many_pixels": "more pixels than the limit, by its header",
     "too_many_scans": "a JPEG of more passes over its pixels than the limit",
+    "too_much_memory": "an image whose decoding would take more memory than the limit, by its header",
     "too_small": "smaller than the smallest size to accept",
     "too_elongated": "more elongated than the limit",
     "engine_failed": "a failure of img2dataset that has no word in this vocabulary",
 }
-"""Reason to meaning. Beside these there is `http_<status>` for any status but success and redirects."""
+"""Reason to meaning.
+
+Beside these there is `http_<status>` for any status but success and redirects, and `internal_<Type>` for what
+nobody foresaw (see `pipelines/dag/rows.py`).
+"""
 
 CLASSES = frozenset(REASONS) | {f"http_{digit}xx" for digit in range(1, 6)}
 """Reasons with HTTP's numbers taken together: so many words that each may have a metric of its own."""
@@ -50,12 +59,12 @@ _HTTP = re.compile(r"http_[1-9]\d\d\Z")
 
 def is_reason(reason: str) -> bool:
     """Whether a string belongs to the vocabulary."""
-    return reason in REASONS or _HTTP.match(reason) is not None
+    return reason in REASONS or _HTTP.match(reason) is not None or is_internal(reason)
 
 
 def may_heal(reason: str) -> bool:
     """Whether a later run may find an image where this one found none."""
-    return reason in HEALING or reason.startswith("http_5")
+    return reason in HEALING or reason.startswith("http_5") or is_internal(reason)
 
 
 class Failure(Exception):

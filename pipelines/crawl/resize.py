@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Interval
 from PIL import Image
 
-from pipelines.crawl.decode import Bounds, Decoded, decode
+from pipelines.crawl.decode import Bounds, Decoded, Header
+from pipelines.crawl.memory import MemoryBudget
 from pipelines.crawl.phash import perceptual_hash
-from reptok.bounds import Count, Pixels, Quality, Whole
+from pipelines.crawl.reasons import Failure
+from reptok.bounds import Pixels, Quality, Whole
 
 MODES = ("center_crop", "keep_ratio", "keep_ratio_largest", "border", "no")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 SCALED_DECODE_MARGIN = 1.25
 """A scaled decode keeps this many times the target's pixels per side; with fewer it would be seen."""
+
+MAX_SIDE = 65_500
+"""Pixels; no JPEG has longer sides."""
+_RESULT_BYTES = 16  # of memory per pixel: scaled, cropped, as an image, as a file
 
 _BY_THE_SHORTER_SIDE = ("center_crop", "keep_ratio")
 
@@ -37,6 +43,7 @@ class ResizeConfig:
         min_size: least pixels of the original's shorter side.
         max_aspect_ratio: largest ratio of longer to shorter side.
         max_pixels: most pixels of the original, judged by its header.
+        max_memory_bytes: most memory that decoding and resizing take at a time, over all threads of a worker.
     """
 
     mode: str = "center_crop"
@@ -44,8 +51,9 @@ class ResizeConfig:
     quality: Quality = 95
     subsampling: str = "4:2:0"
     min_size: Whole = 64
-    max_aspect_ratio: Annotated[float, Ge(1)] = 3.0
-    max_pixels: Count = 50_000_000
+    max_aspect_ratio: Annotated[float, Interval(ge=1, le=MAX_SIDE)] = 3.0
+    max_pixels: Annotated[int, Interval(ge=1, le=1 << 30)] = 50_000_000
+    max_memory_bytes: Annotated[int, Interval(ge=1 << 20, le=1 << 40)] = 512 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("subsampling", SUBSAMPLINGS)):
@@ -85,36 +93,68 @@ class Picture:
     phash: str
 
 
-def resize(data: bytes, config: ResizeConfig) -> Picture:
+def resize(data: bytes, config: ResizeConfig, memory: MemoryBudget | None = None) -> Picture:
     """Decode an image of any kind and make the JPEG of it.
 
+    Args:
+        data: a whole file.
+        config: what to make.
+        memory: what this may take, if other threads do the same; by default all that `config` allows.
+
     Raises:
-        Failure: see `decode`.
+        Failure: see `Header`, and too_much_memory, truncated or undecodable.
     """
-    decoded = _decoded(data, config)
-    image = Image.fromarray(_fitted(decoded, config))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=config.quality, subsampling=config.subsampling)
-    jpg = file.getvalue()
-    return Picture(
-        jpg=jpg,
-        width=image.width,
-        height=image.height,
-        original_width=decoded.width,
-        original_height=decoded.height,
-        sha256=hashlib.sha256(jpg).hexdigest(),
-        phash=perceptual_hash(image),
-    )
+    header, budget = _header(data, config), memory or MemoryBudget(config.max_memory_bytes)
+    with budget.taken(_bytes_to_resize(header, config)):
+        decoded = header.decode()
+        image = Image.fromarray(_fitted(decoded, config))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=config.quality, subsampling=config.subsampling)
+        jpg = file.getvalue()
+        return Picture(
+            jpg=jpg,
+            width=image.width,
+            height=image.height,
+            original_width=decoded.width,
+            original_height=decoded.height,
+            sha256=hashlib.sha256(jpg).hexdigest(),
+            phash=perceptual_hash(image),
+        )
 
 
 def resized(data: bytes, config: ResizeConfig) -> np.ndarray:
     """The pixels that `resize` encodes, uint8 (H, W, 3)."""
-    return _fitted(_decoded(data, config), config)
+    return _fitted(_header(data, config).decode(), config)
 
 
-def _decoded(data: bytes, config: ResizeConfig) -> Decoded:
-    enough = round(SCALED_DECODE_MARGIN * config.image_size) if config.mode != "no" else None
-    return decode(data, config.bounds, enough)
+def _header(data: bytes, config: ResizeConfig) -> Header:
+    header = Header(data, config.bounds)
+    if config.mode != "no":
+        header.shrink(round(SCALED_DECODE_MARGIN * config.image_size))
+    return header
+
+
+def _scaled_sides(width: int, height: int, config: ResizeConfig) -> tuple[int, int]:
+    """Width and height after scaling, before a crop or a border."""
+    if config.mode == "no":
+        return width, height
+    judge = min if config.mode in _BY_THE_SHORTER_SIDE else max
+    scale = config.image_size / judge(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _bytes_to_resize(header: Header, config: ResizeConfig) -> int:
+    """The most memory that the picture takes on its way.
+
+    Raises:
+        Failure: too_elongated, if the result would be too long for a JPEG.
+    """
+    width, height = _scaled_sides(header.width, header.height, config)
+    if max(width, height) > MAX_SIDE:
+        raise Failure("too_elongated", f"{width} x {height} when resized")
+    side = config.image_size
+    result = max(width * height, side * side if config.mode == "border" else 0)
+    return header.bytes_to_decode + _RESULT_BYTES * result
 
 
 def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:
@@ -122,12 +162,9 @@ def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:
     if config.mode == "no":
         return decoded.pixels
     side = config.image_size
-    judge = min if config.mode in _BY_THE_SHORTER_SIDE else max
-    scale = side / judge(decoded.width, decoded.height)
     pixels = _scaled(
         decoded.pixels,
-        max(1, round(decoded.width * scale)),
-        max(1, round(decoded.height * scale)),
+        *_scaled_sides(decoded.width, decoded.height, config),
         smooth=decoded.pixels.shape[1] < decoded.width,
     )
     height, width = pixels.shape[:2]

@@ -58,7 +58,7 @@ class Download(Stage):
     images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
     """
 
-    name, output, version = "download", "images", 2
+    name, output, version = "download", "images", 3
     modules = (
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",

@@ -17,6 +17,7 @@ from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.urls.drop_report import as_html, as_json
 from pipelines.urls.duplicates import MAX_DISTANCE, Neighbours
+from pipelines.urls.opt_out import OPT_OUT
 from pipelines.urls.rules import Filters, image_hashes, make_rules
 from pipelines.urls.source import find_sources, read_source
 from pipelines.urls.survey import Dedup, Survey
@@ -77,9 +78,10 @@ class SelectUrls(Stage):
     urls-{shard}.parquet   `columns.URLS` and whatever else the source has
     drops.json             what each rule drops, alone and in the order in which they apply
     drops.html             the same for people
+    opt_out.txt            who had opted out, if anybody had: the download asks it where redirects lead
     """
 
-    name, output, version = "select_urls", "urls", 2
+    name, output, version = "select_urls", "urls", 3
 
     def __init__(self, config: SelectUrlsConfig) -> None:
         super().__init__(replace(config, lists_digest=_lists_digest(config)))
@@ -105,6 +107,8 @@ class SelectUrls(Stage):
             )
         out.write_json("drops.json", report)
         out.write_bytes("drops.html", as_html(report).encode())
+        if opted_out := read_lines(self.config.opt_out):
+            out.write_bytes(OPT_OUT, "\n".join(sorted(set(opted_out))).encode())
         return {
             "rows_in": survey.rows,
             "rows_out": shards.rows,

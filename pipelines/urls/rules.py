@@ -1,11 +1,10 @@
-"""Which rows of a URL list are wanted, judged row by row; duplicates need all rows: `url_survey`."""
+"""Which rows of a URL list are wanted, judged row by row; duplicates need all rows: `survey`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from annotated_types import Ge, Interval
 
 from pipelines.urls.duplicates import Neighbours
+from pipelines.urls.opt_out import OptOut
 from reptok.bounds import Number, Share, Whole
 
 Similarity = Annotated[float, Interval(ge=-1, le=1)]
@@ -117,27 +117,6 @@ def make_rules(
     if held_out:
         rules.append(Rule("held_out", held_out.distance, ("image_phash",), _unseen(held_out)))
     return rules
-
-
-class OptOut:
-    """URLs and hosts whose owners do not want to take part; `url in opt_out` says whether one is theirs.
-
-    Args:
-        entries: a URL, or a host that stands for its subdomains too, each.
-    """
-
-    def __init__(self, entries: Collection[str]) -> None:
-        self._listed = frozenset(entry.strip().lower().rstrip("/") for entry in entries)
-
-    def __contains__(self, url: object) -> bool:
-        text = str(url or "").strip().lower()
-        if text.rstrip("/") in self._listed:
-            return True
-        try:
-            labels = (urlsplit(text).hostname or "").rstrip(".").split(".")
-        except ValueError:
-            return False  # not a URL: the download says so
-        return any(".".join(labels[start:]) in self._listed for start in range(len(labels)))
 
 
 def check_columns(rules: Sequence[tuple[str, Sequence[str]]], columns: Sequence[str], source: str) -> None:

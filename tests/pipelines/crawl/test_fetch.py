@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from pipelines.crawl.fetch import Fetcher, FetchResult, Memory
-from pipelines.crawl.guard import AddressGuard, _result
+from pipelines.crawl.guard import AddressGuard, BoundedSocket, _result
 from pipelines.crawl.manners import AGENT, FetchConfig
 from pipelines.crawl.reasons import is_reason
+from pipelines.urls.opt_out import OptOut
 
 SITE, SITE_BY_NAME = "site.test", "site.example"
 FAST = FetchConfig(
     attempt_seconds=20.0, total_seconds=40.0, backoff_seconds=0.01, retries=2, max_bytes=10_000, host_rate=0
 )
+ANY_PORT = replace(FAST, allow_ports=tuple(range(1, 65_536)))
 Answer = bytes | Callable[[asyncio.StreamWriter, int], Any]
 
 
@@ -138,7 +143,7 @@ def test_no_form_of_a_private_address_is_connected_to() -> None:
     expected = {url: "address_refused" for url in HOSTILE} | MALFORMED
 
     async def run() -> tuple[dict[str, str], int]:
-        async with Site({}) as trap, Fetcher(FAST, {SITE: f"127.0.0.1:{trap.port}"}) as fetcher:
+        async with Site({}) as trap, Fetcher(ANY_PORT, {SITE: f"127.0.0.1:{trap.port}"}) as fetcher:
             reasons = {url: (await fetcher.fetch(url.format(port=trap.port))).reason for url in expected}
             return reasons, trap.connections
 
@@ -159,7 +164,7 @@ def test_no_hop_of_a_redirect_leads_to_a_private_address() -> None:
                 pages[f"/{index}"] = answer(302, b"", f"Location: {url.format(port=trap.port)}")
             async with (
                 Site(pages) as site,
-                Fetcher(FAST, {SITE: f"127.0.0.1:{site.port}"}) as fetcher,
+                Fetcher(ANY_PORT, {SITE: f"127.0.0.1:{site.port}"}) as fetcher,
             ):
                 results = [await fetcher.fetch(f"http://{SITE}/{index}") for index in range(len(away))]
                 results.append(await fetcher.fetch(f"http://{SITE}/first"))
@@ -177,7 +182,7 @@ def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
         async def lookup(host: str, port: int) -> list[str]:
             return addresses
 
-        async with Site({}) as trap, Fetcher(FAST, lookup=lookup) as fetcher:
+        async with Site({}) as trap, Fetcher(ANY_PORT, lookup=lookup) as fetcher:
             result = await fetcher.fetch(f"http://innocent.example:{trap.port}/a.jpg")
             return result.reason, trap.connections
 
@@ -191,7 +196,7 @@ def test_an_address_that_changes_after_the_check_is_refused_at_the_socket(monkey
         return [_result(host, "127.0.0.1", port)]
 
     async def run() -> tuple[str, int]:
-        async with Site({}) as trap, Fetcher(FAST) as fetcher:
+        async with Site({}) as trap, Fetcher(ANY_PORT) as fetcher:
             result = await fetcher.fetch(f"http://rebinding.example:{trap.port}/a.jpg")
             return result.reason, trap.connections
 
@@ -276,6 +281,192 @@ def test_each_answer_has_its_reason_and_only_what_can_heal_is_tried_again(
     result, site = fetch({"/a.jpg": page})
     assert (result.reason, site.asked["/a.jpg"]) == (reason, requests)
     assert is_reason(reason) or result.body
+
+
+HUGE = 100_000_000
+
+
+async def _after_gzip(writer: asyncio.StreamWriter, attempt: int) -> None:
+    """A whole gzip body, and then more than anybody wants."""
+    writer.write(b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"image"))
+    await _flood(writer, b"x" * 4096)
+
+
+async def _after_chunks(writer: asyncio.StreamWriter, attempt: int) -> None:
+    """Trailers without end after a body in chunks."""
+    writer.write(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nimage\r\n0\r\n")
+    await _flood(writer, b"X: y\r\n" * 700)
+
+
+async def _padded_chunks(writer: asyncio.StreamWriter, attempt: int) -> None:
+    """One byte per chunk, the rest are extensions of the chunk's length."""
+    writer.write(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await _flood(writer, b"1;" + b"e" * 4000 + b"\r\nx\r\n")
+
+
+async def _interim(writer: asyncio.StreamWriter, attempt: int) -> None:
+    """Interim answers without end."""
+    await _flood(writer, b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 100)
+
+
+async def _flood(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    sent.clear()
+    while sum(sent) < HUGE:
+        writer.write(piece)
+        sent.append(len(piece))
+        await writer.drain()
+
+
+sent: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("page", "reasons"),
+    [
+        (_after_gzip, ("too_large",)),
+        (_after_chunks, ("too_large", "headers_too_large")),
+        (_padded_chunks, ("too_large", "protocol_error")),
+        (_interim, ("too_large",)),
+    ],
+)
+def test_every_byte_on_the_wire_counts_whatever_it_is_called(page: Answer, reasons: tuple[str, ...]) -> None:
+    result, _ = fetch({"/a.jpg": page})
+    assert result.reason in reasons
+    assert sum(sent) < 12_000_000  # the limit, and what lay in the sockets' buffers
+
+
+@pytest.mark.parametrize(
+    "digits", ["9" * 5000, "1" * 4301, "0" * 5000 + "5", "-5", "+5", "5_0", "٥", "", "5, 5"]
+)
+@pytest.mark.parametrize("status", [200, 302, 404, 503])
+def test_a_length_that_is_no_number_of_bytes_is_the_rows_alone(digits: str, status: int) -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {digits}\r\nConnection: close\r\n\r\n"
+    result, _ = fetch({"/a.jpg": head.encode() + b"image"})
+    assert is_reason(result.reason) or result.body == b"image"
+
+
+BAD_HOSTS = [
+    "http://a..b/", "http://.a/", "http://../", "http://" + "a" * 64 + ".test/", "http://a b.test/",
+    "http://" + "a." * 127 + "ab/", "http://" + "%41" * 30 + "/", "http://%41.test/", "http://a%00b.test/",
+    "http://a*b/", "http://xn--a..b/", "http://" + "ü" * 64 + ".test/", "http://\udcff.test/",
+    "http://" + "é." * 200 + "test/", "http://a\u200b.test/", "http://a,b.test/",
+    "http://1.2.3.4%00/", "http://a%2etest/", "http://site.test/" + "a" * 9000,
+]  # fmt: skip
+
+
+def test_a_host_that_no_resolver_can_be_asked_for_is_a_bad_url_also_by_redirect() -> None:
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    async def run() -> list[tuple[str, str]]:
+        redirect = "HTTP/1.1 302 X\r\nContent-Length: 0\r\nConnection: close\r\nLocation: {}\r\n\r\n"
+        pages: dict[str, Answer] = {
+            f"/{number}": redirect.format(url).encode("utf-8", "surrogateescape")
+            for number, url in enumerate(BAD_HOSTS)
+        }
+        async with (
+            Site(pages) as site,
+            Fetcher(FAST, {SITE: f"127.0.0.1:{site.port}"}, lookup=lookup) as fetcher,
+        ):
+            return [
+                ((await fetcher.fetch(url)).reason, (await fetcher.fetch(f"http://{SITE}/{number}")).reason)
+                for number, url in enumerate(BAD_HOSTS)
+            ]
+
+    reasons = asyncio.run(run())
+    assert [first for first, _ in reasons] == ["bad_url"] * len(BAD_HOSTS)
+    assert {second for _, second in reasons} <= {"bad_url", "bad_redirect", "headers_too_large"}
+    assert asked == []
+
+
+@pytest.mark.parametrize("port", [22, 25, 6379, 11211, 1, 65_535, 8080])
+def test_a_port_where_no_web_server_is_expected_is_refused_unless_it_is_configured(port: int) -> None:
+    async def lookup(host: str, port: int) -> list[str]:
+        return ["10.0.0.1"]
+
+    async def reasons(config: FetchConfig) -> list[str]:
+        async with (
+            Site({"/a.jpg": answer(302, b"", f"Location: http://other.example:{port}/")}) as site,
+            Fetcher(config, {SITE: f"127.0.0.1:{site.port}"}, lookup=lookup) as fetcher,
+        ):
+            urls = (f"https://other.example:{port}/", f"http://{SITE}/a.jpg", f"http://8.8.8.8:{port}/")
+            return [(await fetcher.fetch(url)).reason for url in urls[: 3 if config is FAST else 2]]
+
+    assert asyncio.run(reasons(FAST)) == ["port_refused"] * 3
+    assert asyncio.run(reasons(replace(FAST, allow_ports=(port,)))) == ["address_refused"] * 2  # one step on
+
+
+def test_no_hop_leads_to_a_url_or_host_that_opted_out_nor_to_its_robots_txt() -> None:
+    theirs = OptOut(["theirs.test", f"https://{SITE}/secret.jpg"])
+    pages: dict[str, Answer] = {
+        "/robots.txt": answer(404),
+        "/1": answer(302, b"", "Location: http://theirs.test/a.jpg"),
+        "/2": answer(302, b"", "Location: https://WWW.Theirs.test.:443/%61.jpg#x"),
+        "/3": answer(302, b"", "Location: //theirs\u3002test/"),
+        "/4": answer(302, b"", "Location: /x/../%73ecret.jpg#x"),
+        "/5": answer(302, b"", "Location: /1"),
+        "/open.jpg": answer(200, b"image"),
+    }
+
+    async def run() -> tuple[list[str], Site, Site]:
+        async with Site({"/a.jpg": answer(200, b"image")}) as other, Site(pages) as site:
+            places = {SITE: f"127.0.0.1:{site.port}", "theirs.test": f"127.0.0.1:{other.port}"}
+            places["www.theirs.test"] = places["theirs.test"]
+            async with Fetcher(FAST, places, opted_out=theirs) as fetcher:
+                urls = [f"http://{SITE}/{path}" for path in (1, 2, 3, 4, 5, "secret.jpg", "open.jpg")]
+                return [(await fetcher.fetch(url)).reason for url in urls], site, other
+
+    reasons, site, other = asyncio.run(run())
+    assert reasons == ["opted_out"] * 6 + [""]
+    assert other.connections == 0 and site.asked["/secret.jpg"] == 0
+
+
+def test_a_redirects_target_is_asked_in_its_hosts_turn_and_holds_no_place_while_it_waits() -> None:
+    pages: dict[str, Answer] = {"/robots.txt": answer(404)}
+    pages |= {f"/{n}": answer(302, b"", f"Location: http://{SITE_BY_NAME}/{n}") for n in range(4)}
+    target = {"/robots.txt": answer(404), **{f"/{n}": answer(200, b"image") for n in range(4)}}
+    times: list[float] = []
+
+    async def timed(writer: asyncio.StreamWriter, attempt: int) -> None:
+        times.append(asyncio.get_running_loop().time())
+        writer.write(answer(200, b"image"))
+
+    for number in range(4):
+        target[f"/{number}"] = timed
+    config = replace(FAST, concurrency=1, host_rate=5)
+
+    async def run() -> float:
+        async with Site(pages) as site, Site(target) as other, Site({"/x": answer(200, b"image")}) as third:
+            places = {
+                SITE: f"127.0.0.1:{site.port}",
+                SITE_BY_NAME: f"127.0.0.1:{other.port}",
+                "third.test": f"127.0.0.1:{third.port}",
+            }
+            async with Fetcher(config, places) as fetcher:
+                fetcher._host(URL(f"http://{SITE_BY_NAME}/")).next_turn()  # others are there before us
+                redirected = [asyncio.create_task(fetcher.fetch(f"http://{SITE}/{n}")) for n in range(4)]
+                await asyncio.sleep(0.1)  # the first waits for its second host
+                begin = asyncio.get_running_loop().time()
+                assert (await fetcher.fetch("http://third.test/x")).body == b"image"
+                soon = asyncio.get_running_loop().time() - begin
+                assert [(await task).reason for task in redirected] == [""] * 4
+                return soon
+
+    soon = asyncio.run(run())
+    assert soon < 0.1  # with one place in all
+    assert all(later - earlier > 0.15 for earlier, later in pairwise(times))
+
+
+def test_want_of_files_is_ours_and_no_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(BoundedSocket, "__init__", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        fetch({"/a.jpg": answer(200, b"image")})
 
 
 def test_a_dripping_body_ends_with_the_time_for_the_url() -> None:
@@ -378,7 +569,7 @@ def test_remembered_addresses_are_judged_again() -> None:
     async def run() -> tuple[str, int]:
         memory = Memory()
         memory.addresses.put("innocent.example", ["127.0.0.1"])
-        async with Site({}) as trap, Fetcher(FAST, memory=memory) as fetcher:
+        async with Site({}) as trap, Fetcher(ANY_PORT, memory=memory) as fetcher:
             result = await fetcher.fetch(f"http://innocent.example:{trap.port}/a.jpg")
             return result.reason, trap.connections
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from pipelines.crawl.expiring import Expiring
@@ -54,30 +52,18 @@ def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
         assert verdict(host) == ""
 
 
-def test_requests_to_a_host_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, slept = Clock(), []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(round(seconds, 3))
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-
-    async def turns(rate: float) -> list[float]:
-        slept.clear()
-        host = Host(FetchConfig(host_rate=rate), clock)
-        for _ in range(3):
-            await host.turn()
-        clock.now += 10
-        await host.turn()
-        return list(slept)
-
-    assert asyncio.run(turns(4)) == [0.25, 0.5]
-    assert asyncio.run(turns(0)) == []
+@pytest.mark.parametrize(("rate", "waits"), [(4, [0, 0.25, 0.5, 0]), (0, [0, 0, 0, 0])])
+def test_requests_to_a_host_keep_their_distance(rate: float, waits: list[float]) -> None:
+    clock = Clock()
+    host = Host(FetchConfig(host_rate=rate), clock)
+    found = [host.next_turn() for _ in range(3)]
+    clock.now += 10
+    assert [*found, host.next_turn()] == waits
 
 
 def test_what_is_remembered_grows_old_and_makes_room() -> None:
     clock = Clock()
-    memory: Expiring[int] = Expiring(60, entries=2, clock=clock)
+    memory: Expiring[int] = Expiring(60, room=2, clock=clock)
     memory.put("a", 1)
     clock.now += 30
     memory.put("b", 2)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
+import time
+import tracemalloc
+
 import pytest
 
-from pipelines.crawl.robots import parse_robots, refused_by_tag
+from pipelines.crawl.robots import MAX_BYTES, parse_robots, refused_by_tag
 
 TEXT = """
 Disallow: /before-any-group
@@ -50,6 +55,88 @@ def test_without_a_group_of_our_own_the_one_for_everybody_counts() -> None:
     assert rules.allows("/private")
     assert parse_robots("", "RepTokBot").allows("/a")
     assert not parse_robots("\ufeffUser-agent: *\r\nDisallow: /", "RepTokBot").allows("/a")
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "matches"),
+    [
+        ("/a*b*c", "/aXbYc/rest", True),
+        ("/a*b*c", "/aXcYb", False),
+        ("/a**b", "/ab", True),
+        ("/a*b$", "/aXbXb", True),
+        ("/a*b$", "/aXbX", False),
+        ("/ab*ba$", "/aba", False),  # the two ends may not share a character
+        ("/ab*ba$", "/abba", True),
+        ("/a$", "/a", True),
+        ("/a$", "/ab", False),
+        ("/a*$", "/abc", True),
+        ("/*.[a-z]+", "/x.jpg", False),  # nothing else is special
+        ("/$a", "/$a", True),
+        ("*", "/", True),
+    ],
+)
+def test_a_star_is_anything_and_a_dollar_at_the_end_is_the_end(rule: str, path: str, matches: bool) -> None:
+    assert parse_robots(f"User-agent: *\nDisallow: {rule}", "RepTokBot").allows(path) is not matches
+
+
+def test_patterns_match_as_regular_expressions_would() -> None:
+    seed = random.randrange(1 << 30)
+    rng = random.Random(seed)
+    for _ in range(3000):
+        rule = "/" + "".join(rng.choices("ab*$", k=rng.randrange(7)))
+        path = "/" + "".join(rng.choices("ab$", k=rng.randrange(8)))
+        ends = rule.endswith("$")
+        parts = rule.removesuffix("$").split("*")
+        expression = ".*".join(map(re.escape, parts)) + (r"\Z" if ends else "")
+        allowed = parse_robots(f"User-agent: *\nDisallow: {rule}", "RepTokBot").allows(path)
+        assert allowed is (re.match(expression, path) is None), (seed, rule, path)
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "allowed"),
+    [
+        ("Disallow: /a\nAllow: /a", "/a", True),
+        ("Disallow: /a*\nAllow: /a", "/a", False),
+        ("Disallow: /a\nAllow: /*a", "/a", True),
+        ("Disallow: /*b\nAllow: /ab", "/ab", True),
+        ("Disallow: /ab\nAllow: /*b", "/ab", True),
+        ("Allow: /ab\nDisallow: /*bc", "/abc", False),
+        ("Disallow: /*\nAllow: /a$", "/a", True),
+        ("Disallow: /a$\nAllow: /aa$\nDisallow: /", "/aa", True),
+    ],
+)
+def test_among_prefixes_and_patterns_the_longest_decides(rules: str, path: str, allowed: bool) -> None:
+    assert parse_robots(f"User-agent: *\n{rules}", "RepTokBot").allows(path) is allowed
+
+
+HEAD = "User-agent: *\n"
+LARGE = {
+    "stars": HEAD + "Disallow: /" + "*a" * 6 + "$",
+    "one rule of stars": HEAD + "Disallow: /" + "*ab" * 170_000,
+    "only stars": HEAD + "Disallow: /" + "*" * 500_000 + "b",
+    "prefixes": HEAD + "".join(f"Disallow: /x{number}/\n" for number in range(60_000)),
+    "prefixes of all lengths": HEAD + "".join(f"Disallow: /{'a' * n}Z\n" for n in range(1000)),
+    "patterns": HEAD + "".join(f"Disallow:/*{number:x}\n" for number in range(60_000)),
+    "nearly": HEAD + "".join(f"Disallow:/*{'a' * (n % 9)}b{n:x}\n" for n in range(60_000)),
+    "agents": "".join(f"User-agent: bot{n}\n" for n in range(1500)) * 2 + "Disallow: /abcdefgh\n" * 20_000,
+    "everybody, often": HEAD * 1500 + "".join(f"Disallow: /{number}\n" for number in range(40_000)),
+    "lines": HEAD + "\n" * 500_000,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_half_a_megabyte_of_rules_costs_milliseconds_and_little_memory(name: str) -> None:
+    text = LARGE[name][:MAX_BYTES]
+    tracemalloc.start()
+    rules = parse_robots(text, "RepTokBot")
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 20e6 and most < 60e6
+    assert kept <= 1.5 * rules.size + 100_000
+    for path in ("/images/a.jpg?size=large", "/" + "a" * 100, "/" + "a" * 400, "/" + "a" * 8000):
+        begin = time.process_time()
+        rules.allows(path)
+        assert time.process_time() - begin < 0.25, path[:30]
 
 
 @pytest.mark.parametrize(

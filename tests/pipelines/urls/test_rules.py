@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.urls.duplicates import Neighbours
-from pipelines.urls.rules import Filters, OptOut, make_rules
+from pipelines.urls.rules import Filters, make_rules
 from pipelines.urls.survey import Dedup, Survey
 
 NOTHING = Dedup(url=False, image=False)
@@ -151,15 +151,6 @@ def test_near_duplicates_are_dropped_over_all_batches(tmp_path: Path) -> None:
 def test_an_image_hash_must_be_hexadecimal(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image_phash must hold hashes.*columns.image_phash"):
         judged(tmp_path, [{"image_phash": "no hash"}], dedup=Dedup())
-
-
-def test_an_opted_out_host_stands_for_its_subdomains_in_any_spelling() -> None:
-    listed = OptOut(["Example.com", "http://b.test/one.jpg"])
-    assert "HTTPS://WWW.EXAMPLE.COM.:8080/x.jpg" in listed
-    assert "http://b.test/one.jpg/" in listed
-    assert "http://b.test/two.jpg" not in listed
-    assert "http://notexample.com/" not in listed
-    assert None not in listed
 
 
 def test_a_missing_column_is_named_with_its_rule_and_the_file(tmp_path: Path) -> None:
