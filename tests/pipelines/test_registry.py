@@ -33,7 +33,8 @@ class Count_(Stage):
 
 SOURCE = Source(key="data.drawn", config=Config, stages=lambda c: [Draw(c), Refuse(c)], classes=lambda c: 7,
                 tables=lambda c: [], conf=Path(__file__).parent / "drawn_conf")
-WORKFLOW = Workflow(key="counting", config=Config, build=lambda config, own: [Count_(own)], stages=lambda c: [])
+WORKFLOW = Workflow(key="counting", config=Config, build=lambda config, own: [Count_(own)],
+                    stages=lambda c: [])
 """
 
 
@@ -55,8 +56,9 @@ def installed(tmp_path):
 
 
 def planned(installed, *overrides):
+    command = [sys.executable, str(HOME / "pipelines" / "plan.py"), "format=json", f"root={installed}/runs"]
     return subprocess.run(
-        [sys.executable, str(HOME / "pipelines" / "plan.py"), "format=json", f"root={installed}/runs", *overrides],
+        [*command, *overrides],
         env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True,
     )  # fmt: skip
 
