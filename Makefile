@@ -16,7 +16,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dry-run plan test test-all lint ui submit bench lock \
+.PHONY: help demo dry-run plan test test-all lint ui submit audit bench lock \
         credentials results backup restore docker-bases docker-bases-remove lock-images
 
 help:  ## list the targets
@@ -51,11 +51,14 @@ lint: $(VENV)/.ready  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-ui: $(VENV)/.ready  ## MLflow's pages over the runs of this folder, on http://127.0.0.1:5000
-	@$(VENV)/bin/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///runs/mlflow.db --default-artifact-root runs/mlartifacts $(ARGS)
+ui: $(VENV)/.ready  ## MLflow's pages over the runs of a store, on http://127.0.0.1:5000 (ARGS="root=runs port=5000")
+	@$(PY) pipelines/ui.py $(ARGS)
 
 submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (address and token prepared)
 	@$(PY) infra/ray/submit.py $(ARGS)
+
+audit: $(VENV)/.ready  ## known vulnerabilities, bill of materials, secrets where none may be (ARGS="root=FOLDER")
+	@$(PY) infra/audit.py $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
 	@$(PY) -P -m benchmarks $(ARGS)

@@ -21,6 +21,7 @@ BENCHES = (
     "decoder_step",
     "tokenizer_step",
     "generator_step",
+    "mixer_step",
     "stored_bytes",
     "precompute",
     "stage_start",

@@ -1,4 +1,4 @@
-"""What a Ray container runs: `node.py head | worker | gpu-worker`, and `node.py healthy URL`.
+"""What a Ray container runs: `node.py head | worker | gpu-worker`, and `node.py healthy URL...`.
 
 The head holds no CPUs: what computes runs on workers, and the cluster counts each CPU of the machine once.
 """
@@ -105,7 +105,8 @@ def ray_command(role: str, folder: Path) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Become Ray, or ask whether it is healthy."""
     if arguments[0] == "healthy":
-        urllib.request.urlopen(arguments[1], timeout=5).close()
+        for url in arguments[1:]:
+            urllib.request.urlopen(url, timeout=5).close()
         return
     (role,) = arguments
     raise_open_files()

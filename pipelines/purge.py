@@ -1,19 +1,24 @@
 """Delete what was downloaded from those who opted out, and what was made of it.
 
-    python pipelines/purge.py root=runs opt_out=opt_out.txt [delete=true]
+    python pipelines/purge.py root=runs opt_out=opt_out.txt [delete=true] [tracking.uri=...]
 
 The list has a URL or a host per line. Without `delete=true` it says what it would do. It deletes whole
 artifacts: those with a row of such a URL, and whatever was made from them, unfinished and superseded ones
-included. The next run makes them again without those rows, given the same list as `data.select_urls.opt_out`;
-`data.download.reuse` spares it from fetching the rest anew, so run that before you purge. Trained models hold
-no pictures and stay: they are named, and it is yours to decide.
+included; and the pictures and reports of their runs in MLflow (at `tracking.uri`, MLFLOW_TRACKING_URI or in
+the store). A published model loses its pictures and its report, and keeps its weights. Trained weights hold
+no pictures and stay: they are named, and it is yours to decide. The next run makes the rest again without
+those rows, given the same list as `data.select_urls.opt_out`; `data.download.reuse` spares it from fetching
+the others anew, so run that before you purge.
+
+Links are not followed, and what cannot be read is named and passed over.
+Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
@@ -21,108 +26,106 @@ if __name__ == "__main__":
     # Last: what lies in a folder of ours must not hide a module of the same name.
     sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-
-from pipelines.dag.artifact import MANIFEST, Artifact  # noqa: E402
-from pipelines.dag.execution import SUPERSEDED  # noqa: E402
+from pipelines.dag.artifact import cache_root  # noqa: E402
+from pipelines.dag.embedded_tracking import database  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
-from pipelines.dag.storage import Folder, open_folder  # noqa: E402
+from pipelines.dag.storage import Folder, LocalFolder, open_folder  # noqa: E402
+from pipelines.dag.tracking import TrackingConfig, tracking_uri  # noqa: E402
+from pipelines.purging.find import MODEL, WEIGHTS, Stored, find  # noqa: E402
+from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.opt_out import OptOut  # noqa: E402
 
-WITH_URLS = ("urls", "images")
-"""Kinds whose tables name a URL in every row."""
-
-MODELS = ("tokenizer", "generator", "model")
-"""Kinds that were trained on pictures and hold none."""
+TRASH = "_purged"
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A folder of the store.
-
-    Attributes:
-        artifact: what it holds or was to hold.
-        identity: its kind and the digest of its bytes, or its place if it was never finished.
-        parents: identities of what it was made from.
-        rows: rows of those who opted out.
-    """
-
-    artifact: Artifact
-    identity: tuple[str, str]
-    parents: frozenset[tuple[str, str]]
-    rows: int
-
-
-def find(root: str, opted_out: OptOut) -> list[Stored]:
-    """Folders with rows of those who opted out, and those made from such folders, the first ones first."""
-    everything = [_stored(artifact, opted_out) for artifact in _folders(open_folder(root))]
-    made = [s for s in everything if s.artifact.kind not in WITH_URLS]  # the others' own rows tell
-    tainted = {s.identity for s in everything if s.rows}
-    while heirs := {s.identity for s in made if s.parents & tainted} - tainted:
-        tainted |= heirs
-    found = [s for s in everything if s.identity in tainted]
-    return sorted(found, key=lambda stored: (-stored.rows, stored.artifact.url))
+def purge(root: str, opt_out: str, delete: bool, uri: str | None = None) -> list[str]:
+    """Name, and with `delete` delete, what is of those who opted out; returns what could not be looked at."""
+    found = find(root, OptOut(read_lines(opt_out)))
+    runs = _purge_runs({stored.fingerprint for stored in found.tainted}, root, uri, delete, found.problems)
+    for stored in found.tainted:
+        print(_described(stored))
+    if delete:  # what tells of the others goes last: a purge that ends early is taken up where it ended
+        trash = open_folder(open_folder(root).url_of(TRASH))
+        trash.remove()
+        for stored in reversed(found.tainted):
+            _forget(stored, trash)
+    todo = bool(runs or [s for s in found.tainted if _deed(s) != "keep"])
+    print(
+        f"{len(found.tainted)} folders, files of {runs} runs"
+        + ("; nothing was deleted yet: delete=true" if todo and not delete else "")
+    )
+    return found.problems
 
 
-def _folders(root: Folder) -> Iterator[Artifact]:
-    """Every folder of every kind, superseded ones too."""
-    for store in (root, open_folder(root.url_of(SUPERSEDED))):
-        for kind in store.children():
-            if not kind.startswith("_"):
-                folder = open_folder(store.url_of(kind))
-                for name in folder.children():
-                    yield Artifact(kind, name, folder.url_of(name))
+def _deed(stored: Stored) -> str:
+    if stored.artifact.kind == MODEL and stored.finished:
+        return "strip" if pictures_of(stored.artifact) else "keep"
+    return "keep" if stored.artifact.kind in WEIGHTS else "delete"
 
 
-def _stored(artifact: Artifact, opted_out: OptOut) -> Stored:
-    identity, parents = (artifact.kind, artifact.url), frozenset[tuple[str, str]]()
-    if artifact.folder.exists(MANIFEST):
-        identity = (artifact.kind, artifact.digest)
-        parents = frozenset(artifact.manifest["input_digests"].items())
-    rows = 0
-    if artifact.kind in WITH_URLS:
-        names = [name for name in artifact.folder.sizes() if name.endswith(".parquet") and "/" not in name]
-        rows = sum(_rows(artifact, name, opted_out) for name in names)
-    return Stored(artifact, identity, parents, rows)
+def _described(stored: Stored) -> str:
+    place, deed = stored.artifact, _deed(stored)
+    what = f"{stored.rows:,} rows" if stored.rows else "made from such rows"
+    if stored.parents is None and not stored.finished and not stored.rows:
+        what = "unfinished, and nothing says what it is made from"
+    return f"{deed:<6} {place.kind:<20} {place.fingerprint}  {what}" + ", its pictures" * (deed == "strip")
 
 
-def _rows(artifact: Artifact, name: str, opted_out: OptOut) -> int:
-    """Rows of a table whose URL, or the URL that it led to, is one of theirs."""
-    with artifact.folder.open(name) as file:
-        try:
-            table = pq.ParquetFile(file)
-            read = [column for column in ("url", "final_url") if column in table.schema_arrow.names]
-            count = 0
-            for batch in table.iter_batches(batch_size=10_000, columns=read):
-                count += sum(any(url in opted_out for url in row.values()) for row in batch.to_pylist())
-            return count
-        except pa.ArrowException as error:
-            raise ValueError(f"{artifact.folder.url_of(name)} is not readable: {error}") from error
+def _forget(stored: Stored, trash: Folder) -> None:
+    deed = _deed(stored)
+    if deed == "strip":
+        remove_pictures(stored.artifact)
+    elif deed == "delete":
+        folder = stored.artifact.folder
+        if isinstance(folder, LocalFolder):  # at once: half a folder would no longer tell whose it was
+            folder.move_to(open_folder(trash.url_of("folder")))
+            trash.remove()
+        folder.remove()
+    if deed != "keep":  # copies on this machine of what lies elsewhere
+        shutil.rmtree(
+            cache_root() / "artifacts" / stored.artifact.kind / stored.fingerprint, ignore_errors=True
+        )
+        shutil.rmtree(cache_root() / "scratch" / stored.fingerprint, ignore_errors=True)
+
+
+def _purge_runs(fingerprints: set[str], root: str, uri: str | None, delete: bool, problems: list[str]) -> int:
+    """Treat the runs of these artifacts; returns how many have files that show something."""
+    config = TrackingConfig(uri=uri)
+    embedded = not (uri or os.environ.get("MLFLOW_TRACKING_URI"))
+    if not fingerprints or (embedded and not database(root).exists()):
+        return 0
+    from pipelines.purging.runs import RunPictures
+
+    try:
+        runs = RunPictures(tracking_uri(config, root), root)
+        found = runs.of(fingerprints, problems)
+        for run, place in found:
+            print(f"strip  run                  {run}  its pictures, reports and messages")
+            if delete:
+                runs.delete(place)
+    except Exception as error:  # of the tracking server's own kinds
+        problems.append(f"the record of runs could not be purged: {type(error).__name__}: {error}")
+        return 0
+    return len(found)
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; 0, or 2 for wrong use."""
+    """The command line; 0, 1 if something could not be looked at, or 2 for wrong use."""
     given = dict(argument.partition("=")[::2] for argument in arguments)
-    if not given.get("root") or not given.get("opt_out") or given.keys() - {"root", "opt_out", "delete"}:
+    known = {"root", "opt_out", "delete", "tracking.uri"}
+    if not given.get("root") or not given.get("opt_out") or given.keys() - known:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        found = find(given["root"], OptOut(read_lines(given["opt_out"])))
-        for stored in found:
-            place = stored.artifact
-            kept = place.kind in MODELS
-            what = f"{stored.rows:,} rows" if stored.rows else "made from such rows"
-            print(f"{'keep  ' if kept else 'delete'} {place.kind:<20} {place.fingerprint}  {what}")
-            if given.get("delete") == "true" and not kept:
-                place.folder.remove()
+        delete = given.get("delete") == "true"
+        problems = purge(given["root"], given["opt_out"], delete, given.get("tracking.uri"))
     except (ValueError, OSError) as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
-    done = given.get("delete") == "true"
-    print(f"{len(found)} folders" + ("" if done or not found else "; nothing was deleted yet: delete=true"))
-    return 0
+    for line in problems:
+        print(f"error: {redacted(line)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

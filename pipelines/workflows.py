@@ -146,6 +146,7 @@ def model_of(config: Config) -> list[Stage]:
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:
     """Print what was done, the scores, and where to look."""
+    from pipelines.reports.summary import shown_at
     from pipelines.reports.summary import summarise as print_summary
 
-    print_summary(results)
+    print_summary(results, curves=shown_at(config.tracking, config.root))

@@ -10,6 +10,7 @@ import typer
 
 from reptok import data_cli
 from reptok.bench import commands
+from reptok.terminal import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,21 +211,21 @@ def info(model: Model) -> None:
 
     pipe = _load(model, "cpu")
     typer.echo(default_card(pipe).split("---\n", 2)[-1].strip())
-    typer.echo(f"\nimages {pipe.tokenizer.image_size} px; latents {pipe.tokenizer.autoencoder.spec}")
+    typer.echo(f"\nimages {pipe.tokenizer.image_size} px; latents {visible(pipe.tokenizer.autoencoder.spec)}")
     if pipe.class_names:
-        typer.echo(f"classes: {', '.join(pipe.class_names)}")
+        typer.echo(visible(f"classes: {', '.join(pipe.class_names)}"))
 
 
 commands.register(app)
 
 
 def main() -> None:
-    """Run the command line; what a user can cause becomes one line on standard error and exit status 1."""
+    """Run the command line; what a user can cause becomes a sentence on standard error and exit status 2."""
     try:
         app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"reptok: {error}", err=True)
-        raise SystemExit(1) from error
+    except (ValueError, OSError, MemoryError) as error:
+        typer.echo(f"reptok: {visible(error) or 'there is not enough memory'}", err=True)
+        raise SystemExit(2) from error
 
 
 def _load(model: str, device: str) -> RepTokPipeline:

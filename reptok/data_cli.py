@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from reptok.terminal import visible
+
 app = typer.Typer(help="Look at, check and reshard folders of data.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A dataset, latents or tokens folder.")]
@@ -30,9 +32,9 @@ def verify(
     with _bar("shards") as progress:
         verdict = check(folder, dataset, images=images, workers=workers, progress=progress)
     for line in verdict.notes:
-        typer.echo(f"note: {line}")
+        typer.echo(f"note: {visible(line)}")
     for line in verdict.faults:
-        typer.echo(line)
+        typer.echo(visible(line))
     found = f"{len(verdict.faults):,} faults" if verdict.faults else "sound"
     typer.echo(f"{folder}: {verdict.kind} of {verdict.rows:,} samples in {verdict.shards:,} shards: {found}")
     if verdict.faults:
@@ -49,7 +51,7 @@ def stats(
     from reptok.data.stats import contact_sheet, describe
 
     for line in describe(folder):
-        typer.echo(line)
+        typer.echo(visible(line))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(folder, images).save(sheet)

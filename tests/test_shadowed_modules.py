@@ -64,12 +64,12 @@ CALL = "from pipelines.dag.own_process import call; import math; print(call(math
     "command",
     [
         [str(REPOSITORY / "pipelines/plan.py"), "root=runs"],
-        [str(REPOSITORY / "pipelines/dry_run.py"), "rows=5"],
+        pytest.param([str(REPOSITORY / "pipelines/dry_run.py"), "rows=5"], marks=pytest.mark.slow),
         [str(REPOSITORY / "pipelines/purge.py"), "root=runs", "opt_out=/dev/null"],
         [str(REPOSITORY / "pipelines/run_all.py"), "verify=true", "root=runs"],
         [str(BIN / "reptok"), "--help"],
         ["-P", "-c", CALL],
-        ["-P", "-m", "benchmarks", "stored_bytes"],
+        pytest.param(["-P", "-m", "benchmarks", "stored_bytes"], marks=pytest.mark.slow),
     ],
     ids=lambda command: Path(command[0]).name if len(command[0]) > 2 else command[2][:10],
 )
@@ -104,9 +104,7 @@ def test_what_stands_in_the_working_folder_alone_is_still_found(here: Path) -> N
     assert run([sys.executable, "-c", program], here, PYTHONPATH=str(here)).stdout == "8\n"
 
 
-@pytest.mark.parametrize(
-    "target", ["plan", "dry-run ARGS=rows=5", "test ARGS='--collect-only tests/test_dependencies.py'"]
-)
+@pytest.mark.parametrize("target", ["plan", "test ARGS='--collect-only tests/test_dependencies.py'"])
 def test_targets_of_make_in_a_checkout_with_such_files(target: str, here: Path) -> None:
     if not (REPOSITORY / ".venv" / ".ready").exists():
         pytest.skip("no .venv that make would use")

@@ -152,7 +152,8 @@ case ${1:-} in
     make)
         shift
         [ "$(id -u)" = 0 ] || fail "debootstrap wants root"
-        command -v debootstrap > /dev/null || fail "debootstrap is missing: apt-get install debootstrap"
+        command -v debootstrap > /dev/null || apt-get install -y -q debootstrap > /dev/null \
+            || fail "debootstrap is missing, and apt-get does not bring it"
         work=$(mktemp -d "${TMPDIR:-/var/tmp}/reptok-bases.XXXXXX")
         trap 'rm -rf "$work"' EXIT
         for what in python postgres "$@"; do

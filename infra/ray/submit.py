@@ -1,38 +1,148 @@
 """Submit the workflow to a running Ray head: `make submit ARGS="experiment=demo"`.
 
-Prepares what a bare `ray job submit -- python pipelines/run_all.py` needs and does not say: the cluster's
-token, a head that is ready to take a job, an absolute artifact root (the job's working folder is a copy that
-Ray deletes), and the files that must stay at home. Then it runs that command and follows the job's log.
+A cluster of this folder's `compose.yaml` runs the program that its images hold: nothing is uploaded, and no
+path of this host is sent. Any other head (`RAY_ADDRESS=http://host:8265`) gets this folder, without what no
+job reads. Either way the head must ask for a token, there may be one live job for an artifact root, and a job
+whose driver's machine is gone is named and submitted again, here and while its log is followed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import posixpath
+import shlex
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+IN_PLACE = "--in-place"  # the program lies on the cluster already; for the call inside a compose head
 # Ray leaves out what .gitignore names; these are tracked, or belong to git itself, and no job reads them.
 EXCLUDES = [".git", "tests", "docker", "infra", "/runs", "/.venv"]
-READY_SECONDS = 180
+READY_SECONDS, POLL_SECONDS, LAST_LINES_SECONDS = 180.0, 5.0, 5.0
+SUBMISSIONS = 3
+LIVE, ENDED = ("PENDING", "RUNNING"), ("SUCCEEDED", "FAILED", "STOPPED")
+LOST = "LOST"
 
 
-class NotReadyError(RuntimeError):
-    """The head does not take jobs; the message says why and what to do."""
+class RefusedError(RuntimeError):
+    """Nothing was submitted; the message says why and what to do."""
+
+
+class Head:
+    """A Ray head's Jobs API, asked without Ray's own client, whose import takes seconds."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address, self._token = address.rstrip("/"), token
+
+    def get(self, path: str, *, anonymous: bool = False) -> Any:
+        """Return the JSON at `path`; urllib's errors are the caller's."""
+        headers = {} if anonymous else {"Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(self.address + path, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def require_token(self, seconds: float = READY_SECONDS) -> None:
+        """Wait until the head takes requests, and see that it takes them with our token only.
+
+        Raises:
+            RefusedError: it answers anybody, refuses the token, or nothing answers within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.get("/api/jobs/", anonymous=True)
+                raise RefusedError(
+                    f"the head at {self.address} takes jobs from anybody who reaches it; start it with "
+                    "RAY_AUTH_MODE=token and a token file (`ray get-auth-token --generate`)"
+                )
+            except urllib.error.HTTPError as error:
+                if error.code in (401, 403):
+                    break
+                reason = f"HTTP {error.code}"
+            except OSError as error:
+                reason = str(error)
+            if time.monotonic() > deadline:
+                raise RefusedError(
+                    f"no Ray head took requests at {self.address} within {seconds:.0f} s ({reason}); start "
+                    "one with `docker compose up --wait` or `.venv/bin/ray start --head --block`, or name "
+                    "another: RAY_ADDRESS=http://host:8265"
+                )
+            time.sleep(1)
+        try:
+            self.get("/api/jobs/")
+        except urllib.error.HTTPError as error:
+            raise RefusedError(
+                f"the head at {self.address} refused the token (HTTP {error.code}); use the token of the "
+                "user who started the head: RAY_AUTH_TOKEN_PATH=<file>"
+            ) from error
+
+    def driver_is_gone(self, job: Mapping[str, Any]) -> bool:
+        """Whether the node of the job's driver is dead; the job says RUNNING for ever then."""
+        node = job.get("driver_node_id")
+        if not node:
+            return False
+        nodes = {
+            entry["raylet"]["nodeId"]: entry["raylet"]["state"]
+            for entry in self.get("/nodes?view=summary")["data"]["summary"]
+            if entry.get("raylet", {}).get("nodeId")
+        }
+        return bool(nodes) and nodes.get(node, "DEAD") == "DEAD"
+
+    def clear_root(self, root: str) -> None:
+        """See that no live job works on `root`; name those whose driver is gone.
+
+        Raises:
+            RefusedError: one does.
+        """
+        for job in self.get("/api/jobs/"):
+            if job["status"] not in LIVE or root_of_job(job) != root:
+                continue
+            name = job["submission_id"] or job["job_id"]
+            if not self.driver_is_gone(job):
+                raise RefusedError(
+                    f"job {name} works on {root} and is {job['status']}; follow it with `ray job logs -f "
+                    f"{name}`, stop it with `ray job stop {name}`, or choose another root=..."
+                )
+            print(f"job {name} says {job['status']}, but its driver's machine is gone; submitting again")
+
+
+def root_of(arguments: Sequence[str], default: str) -> str:
+    """The artifact root that `run_all.py` with these arguments uses, in one spelling."""
+    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("root=")]
+    root = chosen[-1].strip("'\"") if chosen else default
+    scheme, separator, path = root.rpartition("://")
+    return scheme + separator + posixpath.normpath(path) if path else root
+
+
+def root_of_job(job: Mapping[str, Any]) -> str | None:
+    """The root of a job, also of one that `ray job submit` sent; None if it runs something else."""
+    if known := (job.get("metadata") or {}).get("root"):
+        return str(known)
+    with suppress(ValueError):
+        words = shlex.split(job["entrypoint"])
+        for number, word in enumerate(words):
+            if word.endswith("run_all.py"):
+                return root_of(words[number + 1 :], os.environ.get("REPTOK_ROOT", "runs"))
+    return None
 
 
 def read_token() -> str:
     """Return the cluster's token from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's own default file.
 
     Raises:
-        NotReadyError: no token is to be found.
+        RefusedError: no token is to be found.
     """
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
@@ -40,95 +150,152 @@ def read_token() -> str:
     try:
         return path.read_text().strip()
     except OSError as error:
-        raise NotReadyError(
+        raise RefusedError(
             f"no cluster token at {path} ({error.strerror}); `ray get-auth-token --generate` before "
             "`ray start --head` makes one, or point RAY_AUTH_TOKEN_PATH at the head's token file"
         ) from error
 
 
-def wait_until_ready(address: str, token: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until the Jobs API at `address` answers an authenticated request.
+def job_of(address: str, arguments: Sequence[str], in_place: bool) -> dict[str, Any]:
+    """What Ray's client is to submit: entry point, runtime environment, metadata.
 
     Raises:
-        NotReadyError: the token is refused, or nothing answers within `seconds`.
+        RefusedError: the head is on another machine, and no root says what both see.
     """
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=10):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise NotReadyError(
-                    f"the head at {address} refused the token (HTTP {error.code}); use the token of "
-                    "the user who started the head: RAY_AUTH_TOKEN_PATH=<file>"
-                ) from error
-            reason = f"HTTP {error.code}"
-        except OSError as error:
-            reason = str(error)
-        if time.monotonic() > deadline:
-            raise NotReadyError(
-                f"no Ray head took requests at {address} within {seconds:.0f} s ({reason}); start one with "
-                "`.venv/bin/ray start --head --block`, or name another: RAY_ADDRESS=http://host:8265"
+    local = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+    environment: dict[str, Any] = {}
+    if in_place:
+        root = root_of(arguments, os.environ.get("REPTOK_ROOT", "runs"))
+    else:
+        repository = Path(__file__).resolve().parents[2]
+        named = any(argument.startswith("root=") for argument in arguments)
+        if not local and not named:
+            raise RefusedError(
+                f"{address} is another machine: name an artifact root that all its nodes see, root=s3://... "
+                "or root=/a/shared/folder"
             )
-        time.sleep(1)
+        # Absolute: the job's working folder is a copy that Ray deletes.
+        arguments = arguments if named else [f"root={repository / 'runs'}", *arguments]
+        root = root_of(arguments, "")
+        environment = {"working_dir": str(repository), "excludes": EXCLUDES}
+        if local:
+            # A head started by `.venv/bin/ray` has no .venv on its PATH; the job's `python` must be this one.
+            environment["env_vars"] = {"PATH": f"{Path(sys.executable).parent}:${{PATH}}"}
+    return {
+        "entrypoint": shlex.join(["python", "pipelines/run_all.py", *arguments]),
+        "runtime_env": environment,
+        "metadata": {"root": root},
+    }
 
 
-def job_command(address: str, arguments: list[str]) -> list[str]:
-    """Return the `ray job submit` command line for `pipelines/run_all.py` with these overrides."""
-    if not any(argument.startswith("root=") for argument in arguments):
-        arguments = [f"root={REPOSITORY / 'runs'}", *arguments]
-    runtime_env: dict[str, object] = {"excludes": EXCLUDES}
-    if urlsplit(address).hostname in ("127.0.0.1", "localhost"):
-        # A head started by `.venv/bin/ray` has no .venv on its PATH; the job's `python` must be this one.
-        runtime_env["env_vars"] = {"PATH": f"{Path(sys.executable).parent}:${{PATH}}"}
-    return [
-        str(Path(sys.executable).with_name("ray")), "job", "submit",
-        "--address", address,
-        "--working-dir", str(REPOSITORY),
-        "--runtime-env-json", json.dumps(runtime_env),
-        "--", "python", "pipelines/run_all.py", *arguments,
-    ]  # fmt: skip
-
-
-def submit(command: list[str], environment: dict[str, str]) -> int:
-    """Run `command`, echo its output, and try again while the head's agents are still starting."""
+def submit(client: Any, job: Mapping[str, Any]) -> str:
+    """Submit, and try again while the head's agents are still starting; returns the job's name."""
     for attempt in range(10):
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        assert process.stdout is not None
-        starting = False
-        for line in process.stdout:
-            starting |= "No available agent" in line
-            print(line, end="", flush=True)
-        if process.wait() == 0 or not starting:
-            return process.returncode
-        print(f"the head is still starting its agents; trying again ({attempt + 1} of 10)", flush=True)
-        time.sleep(5)
+        name = f"reptok-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+        try:
+            return str(client.submit_job(submission_id=name, **job))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or attempt == 9:
+                raise
+            print(f"the head is still starting its agents; trying again ({attempt + 1} of 10)", flush=True)
+            time.sleep(5)
+    raise AssertionError
+
+
+async def follow(client: Any, head: Head, name: str) -> str:
+    """Print the job's log until it ends; returns its last status, LOST if its driver's machine is gone."""
+    seen, silent_since = 0, None
+
+    async def tail() -> None:
+        nonlocal seen
+        position = 0
+        async for text in client.tail_job_logs(name):
+            position += len(text)
+            if position > seen:
+                print(text[len(text) - (position - seen) :], end="", flush=True)
+                seen = position
+
+    reader = asyncio.create_task(tail())
+    while True:
+        await asyncio.wait({reader}, timeout=POLL_SECONDS)
+        try:
+            job = await asyncio.to_thread(head.get, f"/api/jobs/{name}")
+            if job["status"] in ENDED:
+                await asyncio.wait({reader}, timeout=LAST_LINES_SECONDS)
+                reader.cancel()
+                return str(job["status"])
+            gone = await asyncio.to_thread(head.driver_is_gone, job)
+            silent_since = None
+        except urllib.error.HTTPError as error:
+            gone = error.code == 404  # a new head, which knows nothing of the one before
+        except OSError:
+            silent_since = silent_since or time.monotonic()
+            gone = time.monotonic() - silent_since > READY_SECONDS
+        if gone:
+            reader.cancel()
+            return LOST
+        if reader.done():  # the connection broke
+            with suppress(Exception):
+                reader.result()
+            reader = asyncio.create_task(tail())
+
+
+def run(head: Head, arguments: Sequence[str], in_place: bool) -> int:
+    """Submit, follow, submit again what is lost; returns the exit status."""
+    job = job_of(head.address, arguments, in_place)
+    from ray.job_submission import JobSubmissionClient
+
+    for _ in range(SUBMISSIONS):
+        head.require_token()
+        head.clear_root(job["metadata"]["root"])
+        client = JobSubmissionClient(head.address)
+        name = submit(client, job)
+        print(f"submitted {name}; Ctrl-C ends the following, the job goes on", flush=True)
+        try:
+            status = asyncio.run(follow(client, head, name))
+        except KeyboardInterrupt:
+            print(f"\n{name} goes on: `ray job logs -f {name}` follows, `ray job stop {name}` stops it")
+            return 130
+        print(f"job {name}: {status}", flush=True)
+        if status != LOST:
+            return 0 if status == "SUCCEEDED" else 1
+        print("its driver's machine is gone; what is finished is kept, submitting again", flush=True)
     return 1
+
+
+def compose_head() -> list[str] | None:
+    """The command that runs something in the head of this folder's compose cluster, if that is up."""
+    repository = Path(__file__).resolve().parents[2]
+    if not (repository / "compose.yaml").exists() or not shutil.which("docker"):
+        return None
+    compose = ["docker", "compose", "--project-directory", str(repository)]
+    try:
+        found = subprocess.run(
+            [*compose, "ps", "--status", "running", "--quiet", "head"],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
+    return [*compose, "exec", "-T", "head"] if found.returncode == 0 and found.stdout.strip() else None
 
 
 def main(arguments: list[str]) -> int:
     """Submit and follow; return the job's exit status (2: nothing was submitted)."""
-    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
-    if not address.startswith("http"):
-        address = DEFAULT_ADDRESS
+    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
+    in_place = arguments[:1] == [IN_PLACE]
+    if not address.startswith("http") and not in_place and (inside := compose_head()):
+        # Its image need not hold this file, which is read from standard input.
+        with open(__file__) as script:
+            return subprocess.run([*inside, "python", "-", IN_PLACE, *arguments], stdin=script).returncode
+    address = address if address.startswith("http") else DEFAULT_ADDRESS
     try:
-        token = read_token()
-        wait_until_ready(address, token)
-    except NotReadyError as error:
+        head = Head(address, read_token())
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": read_token()}
+        os.environ.pop("RAY_ADDRESS", None)
+        return run(head, arguments[1:] if in_place else arguments, in_place)
+    except RefusedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    environment.pop("RAY_ADDRESS", None)
-    return submit(job_command(address, arguments), environment)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class Fetcher:
                 return answer
             try:
                 target = str(url.join(URL(answer.headers["Location"])))
-            except (KeyError, ValueError) as error:
+            except (LookupError, ValueError) as error:
                 raise Failure("bad_redirect") from error
             url = self._guard.parse(target)
         raise Failure("too_many_redirects")

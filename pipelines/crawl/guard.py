@@ -142,7 +142,7 @@ class AddressGuard(AbstractResolver):
         try:
             parsed = URL(url)
             host, port = parsed.raw_host, parsed.port
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, LookupError) as error:  # the last for "http://[]@/"
             raise Failure("bad_url", str(error)) from error
         if parsed.scheme not in ("http", "https"):
             raise Failure("scheme_refused", parsed.scheme)

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,7 +113,8 @@ class LocalFolder(Folder):
                 os.replace(temporary, target)
                 _sync_directory(target.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong says more
+                temporary.unlink(missing_ok=True)
             raise
 
     def size(self, name: str) -> int | None:
@@ -125,7 +126,7 @@ class LocalFolder(Folder):
         for directory, _, names in os.walk(self.url):
             for name in names:
                 path = Path(directory, name)
-                if not name.endswith(TEMPORARY_SUFFIX):
+                if not name.endswith(TEMPORARY_SUFFIX) and path.is_file():
                     found[path.relative_to(self.url).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
 

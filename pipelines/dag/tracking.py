@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.dag import embedded_tracking
 from pipelines.dag.metrics import board
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
 from pipelines.dag.storage import LocalFolder, open_folder
+from pipelines.dag.writing import explained
 
 PARAM_LIMIT, PARAMS_PER_CALL = 500, 100
 FILE_LIMIT_BYTES = 16 * 2**20
@@ -271,10 +273,12 @@ def tracking_uri(config: TrackingConfig, root: str) -> str:
     chosen = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if chosen:
         return chosen.replace("{root}", root)
-    folder = open_folder(root)
-    place = folder.path() if isinstance(folder, LocalFolder) else Path.cwd()
-    place.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{place}/mlflow.db"
+    address = embedded_tracking.uri(root)
+    path = embedded_tracking.database(root)
+    with explained(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    embedded_tracking.relocate(root)
+    return address
 
 
 def _experiment(client: Any, name: str, root: str) -> str:
@@ -283,9 +287,8 @@ def _experiment(client: Any, name: str, root: str) -> str:
         return str(found.experiment_id)
     folder = open_folder(root)
     local = isinstance(folder, LocalFolder) and str(client.tracking_uri).startswith("sqlite")
-    return str(
-        client.create_experiment(name, artifact_location=folder.url_of("mlartifacts") if local else None)
-    )
+    place = folder.url_of(embedded_tracking.FILES) if local else None
+    return str(client.create_experiment(name, artifact_location=place))
 
 
 def _reopen(client: Any, run_id: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _CAUSES = {
@@ -14,8 +16,17 @@ _CAUSES = {
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another place with root=...",
     errno.EROFS: "the file system is read-only; choose another place with root=...",
     errno.EACCES: "this user may not write there; choose another place with root=...",
+    errno.ENAMETOOLONG: "the path is too long; choose a shorter one with root=...",
+    errno.ENOTDIR: "a file lies where a folder should be; move it away, or choose another with root=...",
+    errno.EEXIST: "a file lies where a folder should be; move it away, or choose another with root=...",
+    errno.EISDIR: "a folder lies where a file should be; move it away, or choose another with root=...",
     errno.EPERM: "this user may not write there; choose another place with root=...",
 }
+
+_NO_INODES = (
+    "the file system holds no more files (`df -i`), although there is space; remove some files, or choose "
+    "another place with root=..."
+)
 
 
 class StorageError(OSError):
@@ -103,7 +114,16 @@ def explained(place: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _CAUSES:
             raise
-        message = (
-            f"cannot write {place}: {_CAUSES[error.errno]}. What is finished is kept: run again afterwards."
-        )
+        cause = _NO_INODES if error.errno == errno.ENOSPC and _has_no_inodes(place) else _CAUSES[error.errno]
+        message = f"cannot write {place}: {cause}. What is finished is kept: run again afterwards."
         raise StorageError(error.errno, message) from error
+
+
+def _has_no_inodes(place: str) -> bool:
+    """Whether the file system of a place has room, and no inode for another file."""
+    path = Path(place)
+    found = next((parent for parent in (path, *path.parents) if parent.exists()), None)
+    if found is None:
+        return False
+    system = os.statvfs(found)
+    return system.f_files > 0 and system.f_favail == 0 and system.f_bavail > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipelines.dag.progress import duration
 from pipelines.evaluation.results import Evaluation, Score
 from pipelines.reports.lineage import Step
 from pipelines.reports.pictures import curves
+from reptok.terminal import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 HISTORY_FILE = "history.json"
@@ -130,10 +132,18 @@ def _picture(title: str, caption: str, data: bytes) -> Picture:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["markdown"] = _markdown
+    return environment
+
+
+def _markdown(text: object) -> str:
+    """Text of strangers, names of classes among it, as one line of Markdown that means only itself."""
+    line = " ".join(visible(text).split())
+    return re.sub(r"[\\`*\[\]<>|]", lambda found: f"&#{ord(found[0])};", line.replace("&", "&amp;"))

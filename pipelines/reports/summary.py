@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
@@ -9,19 +11,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.dag.progress import duration
+from pipelines.dag.redaction import redacted
+from pipelines.dag.reference import HOME
 from pipelines.dag.stage import StageResult
+from pipelines.dag.storage import open_folder
+from pipelines.dag.tracking import TrackingConfig
 from pipelines.evaluation.results import Evaluation
 
 REPORTS = ("tokenizer_report", "generator_report")
 COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
 
 
-def summarise(results: Sequence[StageResult], console: Console | None = None) -> None:
+def summarise(results: Sequence[StageResult], console: Console | None = None, curves: str = "") -> None:
     """Print the stages, the scores and the way to the report.
 
     Args:
         results: what the runner returned.
         console: where to print; standard output by default.
+        curves: where the curves are to be seen; "" where nothing was recorded.
     """
     console = console or Console(highlight=False)
     console.print(_stages(results))
@@ -35,7 +42,8 @@ def summarise(results: Sequence[StageResult], console: Console | None = None) ->
         report = model.url_of("report.html")
         console.print(f"\nReport:   {escape(report)}", soft_wrap=True)
         console.print(f"Model:    {escape(model.url)}", soft_wrap=True)
-        console.print("Curves:   [bold]make ui[/]")
+        if curves:
+            console.print(f"Curves:   [bold]{escape(curves)}[/]", soft_wrap=True)
 
 
 def _stages(results: Sequence[StageResult]) -> Table:
@@ -91,3 +99,19 @@ def describe(stats: Mapping[str, float]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}" for name, value in shown
     )
+
+
+def make_command(root: str) -> str:
+    """What a user types to see the runs of this store."""
+    if open_folder(root).url == str(HOME / "runs"):
+        return "make ui"
+    argument = shlex.quote(f"root={open_folder(root).url}").replace("$", "$$")  # make reads a $ as its own
+    return f"make ui {shlex.quote(f'ARGS={argument}')}"
+
+
+def shown_at(tracking: TrackingConfig, root: str) -> str:
+    """Where a user sees the runs of an invocation; "" where none were recorded."""
+    server = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking.enabled:
+        return ""
+    return redacted(server) if server else make_command(root)

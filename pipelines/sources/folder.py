@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.sources import imagenet
 from pipelines.sources.metadata import NAMES, caption_beside, read_metadata
-from pipelines.sources.source import Part, Picture, Source, read_file
+from pipelines.sources.source import OUTSIDE, OutsideError, Part, Picture, Source, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -88,13 +88,15 @@ class FolderSource(Source):
 def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:
     """Yield the pictures of a part; see `source.Read`."""
     for path, split, label, caption in place["pictures"]:
-        source = folder / path
         subject = names[label] if names and label is not None else None
+        data, reason = b"", ""
         try:
-            data, reason = read_file(source), ""
+            caption = caption if caption is not None else caption_beside(folder, path)
+            data = read_file(folder, path)
+        except OutsideError:
+            reason = OUTSIDE
         except (OSError, ValueError):
-            data, reason = b"", "unreadable"
-        caption = caption if caption is not None else caption_beside(source)
+            reason = "unreadable"
         yield Picture(_shown(path), data, reason, split, label, subject, caption)
 
 

@@ -9,8 +9,11 @@ LOC_val_solution.csv      ILSVRC2012_val_00000001,n03995372 85 1 499 272
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from pipelines.sources.source import read_file
 
 DATA = ("ILSVRC", "Data", "CLS-LOC")
 MAPPING, SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
@@ -57,13 +60,13 @@ def list_challenge(folder: Path, paths: Sequence[Path]) -> tuple[list[tuple[str,
     if not listed:
         raise ValueError(f"'{folder}' has ImageNet's folders and no picture in them")
     # Two of the 1,000 first names are shared by two classes: those get their id beside it.
-    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
     return listed, {wnid: f"{name} ({wnid})" if name in shared else name for wnid, name in names.items()}
 
 
 def _text(folder: Path, name: str) -> str:
     try:
-        return (folder / name).read_text(encoding="utf-8", errors="replace")
+        return read_file(folder, name).decode("utf-8", "replace")
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{folder / name} is missing: ImageNet's layout has it beside ILSVRC/; put it there"

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.sources.source import clean_caption, read_file
+from pipelines.sources.source import OutsideError, clean_caption, read_file
 from reptok.data.shards import parse_object
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS, TEXT_COLUMNS = ("file_name", "file", "path"), ("caption", "text", "description")
 MAX_TEXT_BYTES = 2**16
-SHOWN = 5
+MAX_FAULTS, MAX_COLUMNS = 10_000, 1000
 
 
 def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[str]]:
@@ -32,12 +32,16 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
     for file in sorted(files):
         place = file.relative_to(root)
         try:
-            data = read_file(file)
+            data = read_file(root, place.as_posix())
         except (OSError, ValueError) as error:
             faults.append(f"{place}: cannot be read: {error}")
             continue
         rows = _json_lines(data) if file.suffix == ".jsonl" else _csv_rows(data)
+        found = len(faults)
         for number, row in rows:
+            if len(faults) - found >= MAX_FAULTS:
+                faults.append(f"{place}: more than {MAX_FAULTS} lines are no entries; the rest is not read")
+                break
             try:
                 name, text = _entry(row)
             except ValueError as error:
@@ -47,10 +51,16 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
     return captions, faults
 
 
-def caption_beside(picture: Path) -> str | None:
-    """The text of the `.txt` beside a picture; None if there is none that can be read."""
+def caption_beside(folder: Path, picture: str) -> str | None:
+    """The text of the `.txt` beside a picture; None if there is none that can be read.
+
+    Raises:
+        OutsideError: It is a link that leaves the folder.
+    """
     try:
-        data = read_file(picture.with_suffix(".txt"), MAX_TEXT_BYTES)
+        data = read_file(folder, Path(picture).with_suffix(".txt").as_posix(), MAX_TEXT_BYTES)
+    except OutsideError:
+        raise
     except (OSError, ValueError):
         return None
     return clean_caption(data.decode("utf-8", "replace"))
@@ -70,7 +80,7 @@ def _entry(row: Any) -> tuple[str, str]:
 
 
 def _json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         if line.strip():
             try:
                 yield number, parse_object(line)
@@ -79,7 +89,16 @@ def _json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(data: bytes) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig", "replace"), newline=""))
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "replace", newline="")
+    reader = csv.DictReader(text)
+    try:
+        columns = len(reader.fieldnames or ())
+    except csv.Error as error:
+        yield 1, ValueError(f"no CSV: {error}")
+        return
+    if columns > MAX_COLUMNS:
+        yield 1, ValueError(f"{columns} columns")
+        return
     while True:
         try:
             row = next(reader)

@@ -6,7 +6,10 @@ The path beside the bytes is a name and is never opened. Class names stand in th
 from __future__ import annotations
 
 import json
+import mmap
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -16,18 +19,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.metadata import TEXT_COLUMNS
+from pipelines.sources.parquet_pages import largest_page
 from pipelines.sources.source import (
     MAX_CLASSES,
+    OUTSIDE,
+    OutsideError,
     Part,
     Picture,
     Source,
     clean_caption,
     clean_label,
+    opened,
     split_of_path,
 )
 
 IMAGE, LABEL = "image", "label"
-BATCH = 16
+BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
+"""Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
+MAX_NAMES, FEW_ROWS = 100_000, 2**22
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
 """What reading a damaged or hostile file raises."""
 
@@ -48,7 +57,7 @@ class ParquetSource(Source):
         self.files = [name for name in names if split_of_path(name) != "test"]
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
             try:
-                with _opened(self.folder / name) as file:
+                with _opened(self.folder, name) as file:
                     self.class_names = _class_names(file.schema_arrow)
             except UNREADABLE as error:
                 self.faults.append(f"{name}: {error}")
@@ -68,14 +77,15 @@ class ParquetSource(Source):
         parts = []
         for name in self.files:
             try:
-                with _opened(self.folder / name) as file:
+                with _opened(self.folder, name) as file:
                     count = file.metadata.num_rows
                     names = _class_names(file.schema_arrow)
                 if names and names != self.class_names:
                     raise ValueError("it has other class names than the files before")
             except UNREADABLE as error:
+                reason = OUTSIDE if isinstance(error, OutsideError) else "unreadable_file"
                 self.faults.append(f"{name}: {error}")
-                parts.append(Part(name, 1, {"file": name, "refused": True}))
+                parts.append(Part(name, 1, {"file": name, "refused": reason}))
                 continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
@@ -86,7 +96,7 @@ class ParquetSource(Source):
     def digest(self) -> str:
         digest = sha256()
         for name in self.files:
-            size = (self.folder / name).stat().st_size
+            size = (self.folder / name).lstat().st_size
             digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
         return digest.hexdigest()[:16]
 
@@ -95,9 +105,9 @@ class ParquetSource(Source):
         labels: set[Any] = set()
         for name in self.files:
             try:
-                with _opened(self.folder / name) as file:
+                with _opened(self.folder, name) as file:
                     if _tells_classes(file.schema_arrow):
-                        labels |= set(file.read(columns=[LABEL]).column(LABEL).unique().to_pylist())
+                        labels |= _labels(file, MAX_NAMES - len(labels))
             except UNREADABLE:
                 continue
         words = sorted(label for label in labels if isinstance(label, str))
@@ -110,13 +120,12 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     """Yield the pictures of a part; see `source.Read`."""
     name = place["file"]
     if place.get("refused"):
-        yield Picture(name, reason="unreadable_file")
+        yield Picture(name, reason=place["refused"])
         return
     split = split_of_path(name)
     try:
-        with _opened(folder / name) as file:
-            for number, row in enumerate(_rows(file, place["start"], place["stop"]), place["start"]):
-                yield _picture(f"{name}:{number}", row, split, names)
+        for number, row in enumerate(_rows(folder, name, place["start"], place["stop"]), place["start"]):
+            yield _picture(f"{name}:{number}", row, split, names)
     except UNREADABLE as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -136,10 +145,51 @@ def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] 
     return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+@dataclass
+class _File:
+    """An open file of pictures: pyarrow's reader, and the bytes for the pages' headers."""
+
+    table: pq.ParquetFile
+    data: mmap.mmap
+
+    @property
+    def schema_arrow(self) -> pa.Schema:
+        return self.table.schema_arrow
+
+    @property
+    def metadata(self) -> Any:
+        return self.table.metadata
+
+    @property
+    def columns(self) -> list[str]:
+        """Of what is read: the bytes of the image and not its path, label and texts."""
+        kind = self.schema_arrow.field(IMAGE).type
+        image = f"{IMAGE}.bytes" if pa.types.is_struct(kind) else IMAGE
+        return [image, *(c for c in (LABEL, *TEXT_COLUMNS) if c in self.schema_arrow.names)]
+
+    def batch_rows(self, group: int, columns: list[str], most: int) -> int:
+        """Rows to read at a time: one page may serve them all, by a dictionary or by what they share."""
+        page = largest_page(self.data, self.metadata, group, columns)
+        return max(1, min(most, BATCH_BYTES // max(page, 1)))
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[_File]:
     """Open a file and check that it has pictures; pages are read as they are needed."""
-    file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    schema = file.schema_arrow
+    with opened(folder, name) as raw:
+        if not raw.seek(0, 2):
+            raise ValueError("it is empty")
+        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            raw.seek(0)
+            with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
+                _check(table, len(data))
+                yield _File(table, data)
+
+
+def _check(table: pq.ParquetFile, size: int) -> None:
+    if table.metadata.num_rows > max(size, FEW_ROWS):
+        raise ValueError(f"{table.metadata.num_rows} rows in {size} bytes: there is no picture in so little")
+    schema = table.schema_arrow
     if schema.names.count(IMAGE) != 1:
         raise ValueError(f"not one column {IMAGE!r} (it has: {', '.join(schema.names)[:200]})")
     kind = schema.field(IMAGE).type
@@ -149,29 +199,67 @@ def _opened(path: Path) -> pq.ParquetFile:
         raise ValueError(
             f"column {IMAGE!r} is {schema.field(IMAGE).type}; bytes or {{bytes, path}} is expected"
         )
-    return file
 
 
-def _rows(file: pq.ParquetFile, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Rows [start, stop) of a file; only the row groups that hold them are read."""
-    groups: list[int] = []
-    begin = before = 0
+def _labels(file: _File, most: int) -> set[Any]:
+    """The different labels of a file, at most so many."""
+    found: set[Any] = set()
     for group in range(file.metadata.num_row_groups):
-        end = begin + file.metadata.row_group(group).num_rows
-        if begin < stop and end > start:
-            before = begin if not groups else before
-            groups.append(group)
-        begin = end
-    if not groups:
-        return
-    columns = [c for c in (IMAGE, LABEL, *TEXT_COLUMNS) if c in file.schema_arrow.names]
-    for batch in file.iter_batches(BATCH, row_groups=groups, columns=columns):
-        after = before + batch.num_rows
-        if after > start and before < stop:
-            yield from batch.slice(max(start - before, 0), min(stop, after) - max(start, before)).to_pylist()
-        before = after
-        if before >= stop:
+        rows = file.batch_rows(group, [LABEL], LABELS)
+        for batch in file.table.iter_batches(rows, row_groups=[group], columns=[LABEL]):
+            found |= set(batch.column(0).unique().to_pylist())
+            if len(found) > most:
+                raise ValueError(f"more than {MAX_NAMES} classes")
+    return found
+
+
+@dataclass
+class _Cursor:
+    """Where reading stands in a file: the next part of a row group goes on there instead of at its start."""
+
+    key: tuple[Any, ...]
+    position: int
+    rows: Iterator[pa.RecordBatch]
+    left: pa.RecordBatch | None = None
+
+
+_reading = threading.local()
+
+
+def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Rows [start, stop) of a file; parts that follow each other in one process read it once."""
+    facts = (folder / name).stat()
+    key = (str(folder), name, facts.st_size, facts.st_mtime_ns)
+    cursor: _Cursor | None = getattr(_reading, "cursor", None)
+    _reading.cursor = None  # given back below, once this part was read to its end
+    if cursor is None or cursor.key != key or cursor.position > start:
+        batches = _batches(folder, name, start)
+        cursor = _Cursor(key, next(batches), batches)
+    while cursor.position < stop:
+        batch = cursor.left or next(cursor.rows, None)
+        if batch is None:
             return
+        skipped = min(max(start - cursor.position, 0), batch.num_rows)
+        taken = min(batch.num_rows, stop - cursor.position)
+        if skipped < taken:
+            yield from batch.slice(skipped, taken - skipped).to_pylist()
+        cursor.position += taken
+        cursor.left = batch.slice(taken) if taken < batch.num_rows else None
+    _reading.cursor = cursor
+
+
+def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
+    """The first row of the row group that holds row `start`, then the batches from there to the end."""
+    with _opened(folder, name) as file:
+        begin = first = 0
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        while first < len(sizes) - 1 and begin + sizes[first] <= start:
+            begin += sizes[first]
+            first += 1
+        yield begin
+        for group in range(first, len(sizes)):
+            rows = file.batch_rows(group, file.columns, BATCH)
+            yield from file.table.iter_batches(rows, row_groups=[group], columns=file.columns)
 
 
 def _tells_classes(schema: pa.Schema) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
+
+from reptok.folder import inside
 
 MAX_FILE_BYTES = 2**28
 MAX_CAPTION = 10_000
@@ -17,6 +22,14 @@ _SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
 _TEST = "test"
+
+
+OUTSIDE = "outside_folder"
+"""Reason of a row whose file is a link out of the folder: somebody else's file would become a sample."""
+
+
+class OutsideError(ValueError):
+    """A link leads out of the source's folder."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +131,28 @@ def clean_label(value: object) -> int | None:
     return value
 
 
-def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Read a regular file of at most `limit` bytes.
+@contextmanager
+def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a file of the source by its name, never waiting and never leaving the folder.
 
     Raises:
-        ValueError: It is none (a pipe would wait for ever, a device never ends), or larger.
-        OSError: It cannot be read.
+        OutsideError: A link leads out of the folder.
+        ValueError: It is a pipe, a device or a folder.
+        OSError: It cannot be opened.
     """
-    if not path.is_file():
-        raise ValueError("not a regular file")
-    with path.open("rb") as file:
+    try:
+        path = inside(folder, name)
+    except ValueError as error:
+        raise OutsideError(str(error)) from error
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        yield file
+
+
+def read_file(folder: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Read a file of at most `limit` bytes; raises as `opened`, and ValueError if it is larger."""
+    with opened(folder, name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"more than {limit} bytes")

@@ -16,12 +16,23 @@ from typing import Any
 
 from pipelines.sources.folder import EXTENSIONS
 from pipelines.sources.metadata import TEXT_COLUMNS
-from pipelines.sources.source import Part, Picture, Source, clean_caption, clean_label, split_of_path
-from reptok.data.foreign_tar import ForeignMember, iterate_foreign
+from pipelines.sources.source import (
+    OUTSIDE,
+    OutsideError,
+    Part,
+    Picture,
+    Source,
+    clean_caption,
+    clean_label,
+    opened,
+    split_of_path,
+)
+from reptok.data.foreign_tar import MAX_DATA_BYTES, ForeignMember, iterate_foreign
 from reptok.data.shards import parse_object
 
 IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
-READ = (*IMAGES, "txt", "json", "cls")
+TEXTS = {"txt": 2**24, "json": 2**20, "cls": 2**10}
+"""What else is read of a sample, and its most bytes: JSON takes fifty times its size in memory."""
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
 
@@ -64,7 +75,7 @@ class WebDatasetSource(Source):
     def digest(self) -> str:
         digest = sha256()
         for name in self.tars:
-            size = (self.folder / name).stat().st_size
+            size = (self.folder / name).lstat().st_size
             digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
         return digest.hexdigest()[:16]
 
@@ -72,10 +83,8 @@ class WebDatasetSource(Source):
         """Samples of a tar; where it is damaged, what follows counts as one."""
         rows = 0
         try:
-            if not (self.folder / name).is_file():
-                raise ValueError("not a regular file")
-            with (self.folder / name).open("rb") as file:
-                for _ in groups(iterate_foreign(file, contents=False)):
+            with opened(self.folder, name) as file:
+                for _ in groups(iterate_foreign(file)):
                     rows += 1
         except (OSError, ValueError) as error:
             return rows + 1, str(error)
@@ -86,9 +95,26 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     """Yield the samples of a tar; see `source.Read`."""
     name = place["tar"]
     split = split_of_path(name)
-    with (folder / name).open("rb") as file:
-        for group in groups(iterate_foreign(file)):
-            yield _picture(f"{name}:{group.key}", group, split)
+    try:
+        with opened(folder, name) as file:
+            for group in groups(iterate_foreign(file, wanted=_wanted)):
+                yield _picture(f"{name}:{group.key}", group, split)
+    except OutsideError:
+        yield Picture(name, reason=OUTSIDE)
+    except OSError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _wanted(path: str) -> int | None:
+    """The most bytes of a member that is read; None for one that is passed over."""
+    extension = _key(path)[1]
+    return MAX_DATA_BYTES if extension in IMAGES else TEXTS.get(extension)
+
+
+def _key(path: str) -> tuple[str, str]:
+    """A sample's key and the extension, in small letters."""
+    match = _NAME.fullmatch(path.removeprefix("./"))
+    return (match[1], match[2].lower()) if match else (path, "")
 
 
 def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
@@ -96,8 +122,7 @@ def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
     current: Group | None = None
     seen: set[bytes] = set()
     for member in members:
-        match = _NAME.fullmatch(member.path.removeprefix("./"))
-        key, extension = (match[1], match[2].lower()) if match else (member.path, "")
+        key, extension = _key(member.path)
         if current is None or key != current.key:
             if current is not None:
                 yield current
@@ -107,8 +132,8 @@ def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
         if extension in current.members:
             current.refused = current.refused or "duplicate"
         current.refused = current.refused or member.refused
-        if extension in READ:
-            current.members[extension] = member.data
+        if extension in TEXTS or (extension in IMAGES and not current.members.keys() & set(IMAGES)):
+            current.members[extension] = member.data  # of several pictures the first
     if current is not None:
         yield current
 

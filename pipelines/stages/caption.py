@@ -16,6 +16,7 @@ from pipelines.captions.images import CaptionImages
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
+from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -67,9 +68,9 @@ class CaptionJob(ShardJob):
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
             rows += self._look(part)
         self._judge(rows, stats)
-        provenance = self._provenance()
+        provenance, errors = self._provenance(), RowErrors(shard.name, len(rows))
         for row in rows:
-            alt_text, alt_reason = clean_alt_text(row["text"], self.config.alt_text)
+            alt_text, alt_reason = self._cleaned(row, errors)
             caption, source, reason = choose(row, alt_text, alt_reason, self._mix(row), self.config)
             row |= {"caption": caption, "source": source, "reason": reason, "alt_text": alt_text or None}
             row |= provenance if row["generated"] else {}
@@ -128,6 +129,12 @@ class CaptionJob(ShardJob):
                     stats[f"refused_{caption['reason']}"] += 1
             if row["failure"]:
                 stats[f"failed_{row['failure']}"] += 1
+
+    def _cleaned(self, row: Row, errors: RowErrors) -> tuple[str, str | None]:
+        try:
+            return clean_alt_text(row["text"], self.config.alt_text)
+        except Exception as error:
+            return "", errors.reason(row["key"], error)
 
     def _mix(self, row: Row) -> float:
         config = self.config

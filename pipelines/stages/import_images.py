@@ -1,6 +1,6 @@
 """Stage import_images: pictures that somebody has, with or without classes or captions, become a dataset.
 
-They lie in a folder of picture files, of parquet files or of WebDataset tars: see `pipelines/imports`.
+They lie in a folder of picture files, of parquet files or of WebDataset tars: see `pipelines/sources`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import ARTIFACT
+from pipelines.dag.rows import RowErrors, is_ours
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -23,6 +24,7 @@ from pipelines.stages.tables import occupied
 from reptok.bounds import Count, Decay, Pixels, Quality
 from reptok.data.images import centre_crop, decode_image, encode_jpeg
 from reptok.data.shards import Sample, split_of
+from reptok.terminal import visible
 
 SHOWN_FAULTS = 5
 
@@ -73,11 +75,14 @@ class ImportJob(ShardJob):
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` and `.parquet` of both splits; count what cannot be read, by reason."""
         stats = {"rows_in": float(shard.rows), "rows_out": 0.0, "dropped_unreadable": 0.0}
-        first = shard.payload["first"]
+        first, errors = shard.payload["first"], RowErrors(shard.name, shard.rows)
         with DatasetShardWriter(out, shard.index) as writer:
-            for number, picture in enumerate(self._pictures(shard), first):
+            for number, picture in enumerate(self._pictures(shard, errors), first):
                 key = f"{number:012d}"
-                sample, reason = self._sample(key, picture)
+                try:
+                    sample, reason = self._sample(key, picture)
+                except Exception as error:
+                    sample, reason = None, errors.reason(picture.name, error)
                 if sample is None:
                     stats[f"dropped_{reason}"] = stats.get(f"dropped_{reason}", 0.0) + 1
                     continue
@@ -85,7 +90,7 @@ class ImportJob(ShardJob):
                 stats["rows_out"] += 1
         return stats
 
-    def _pictures(self, shard: Shard) -> Iterator[Picture]:
+    def _pictures(self, shard: Shard, errors: RowErrors) -> Iterator[Picture]:
         """The part's rows; where its file is damaged, what is missing follows as damaged rows."""
         count = 0
         try:
@@ -93,7 +98,12 @@ class ImportJob(ShardJob):
                 count += 1
                 yield picture
         except ValueError as error:
-            print(f"import_images: {error}", flush=True)
+            print(f"import_images: {visible(error)}", flush=True)
+        except Exception as error:
+            if count >= shard.rows or (isinstance(error, OSError) and is_ours(error)):
+                raise
+            yield Picture(shard.name, reason=errors.reason(f"row {count} of {shard.name}", error))
+            count += 1
         for _ in range(count, shard.rows):
             yield Picture(shard.name, reason="damaged_file")
 
@@ -143,7 +153,7 @@ class ImportImages(Stage):
             shards.append(Shard(index, part.name, part.rows, {"first": first, "place": part.place}))
             first += part.rows
         for line in source.faults[:SHOWN_FAULTS]:
-            print(f"  {self.name}: {line}", flush=True)
+            print(f"  {self.name}: {visible(line)}", flush=True)
         if len(source.faults) > SHOWN_FAULTS:
             print(f"  {self.name}: and {len(source.faults) - SHOWN_FAULTS} more such lines", flush=True)
         layout = layout_of(folder) if config.layout == "auto" else config.layout

@@ -63,7 +63,9 @@ def train_generator(settings: dict[str, Any]) -> None:
     folders = dataset.local_path(), tokens.local_path()
     data = GeneratorData(*folders, "train")
     validation = GeneratorData(*folders, "val") if split_sizes(folders[0]).get("val") else None
-    objective = GeneratorObjective(generator, conditions, config.time_sampling)
+    objective = GeneratorObjective(
+        generator, conditions, config.time_sampling, time_loc=config.time_loc, time_scale=config.time_scale
+    )
 
     def save(trained: GeneratorObjective, folder: Path) -> None:
         save_generator(trained.generator, folder)

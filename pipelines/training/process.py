@@ -23,7 +23,7 @@ from reptok.training.config import TrainConfig
 from reptok.training.loop import train
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
-from reptok.training.step import StepRandom, TrainStep
+from reptok.training.step import Begun, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
 from reptok.training.watch import Watch
 
@@ -98,7 +98,7 @@ def run(
     """
     parallel = parallelize(
         objective, config.strategy, world_size=member.world_size, device=member.device,
-        compile=config.compile, recompute=config.recompute,
+        compile=config.compile, recompute=config.recompute, precision=config.precision,
     )  # fmt: skip
     state = TrainState(objective, config.optim, config.ema_decay)
     checkpoints = Checkpointer(out.scratch / "checkpoints", state, parallel, config.keep_checkpoints)
@@ -140,13 +140,13 @@ def run(
         with parallel.patient():
             checkpoints.save()
 
-    def train_step(batch: Any, random: StepRandom, requests: Mapping[str, bool]) -> dict[str, float]:
+    def train_step(batch: Any, random: StepRandom, requests: Mapping[str, float]) -> Begun:
         nonlocal begun
-        values = step(batch, random, requests)
+        running = step(batch, random, requests)
         if not begun:  # and compiled
             begun = True
             parallel.in_step(config.step_timeout_seconds)
-        return values
+        return running
 
     watch = Watch(member.rank, member.world_size, config.step_timeout_seconds / 2, log.note)
     ceiling = matmul_speed(member.device, config.precision) if first and flops_per_image else 0.0
@@ -176,6 +176,9 @@ def run(
         stop=_Poll(lambda: first and stop_file(out).exists()),
         endangered=_preempted if member.preemptible else lambda: False,
         watch=watch,
+        note=(lambda line: log.note(line)) if first else (lambda line: None),
+        rank=member.rank,
+        world_size=member.world_size,
     )
     watch.close()
     checkpoints.wait()

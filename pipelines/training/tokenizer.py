@@ -54,8 +54,9 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
         save_tokenizer(trained.tokenizer, folder)
 
     objective = TokenizerObjective(
-        tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"]
-    )
+        tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"],
+        time_loc=config.time_loc, time_scale=config.time_scale,
+    )  # fmt: skip
     draws, alone = settings["draws"], settings["decoder_first_steps"]
     whole = flops.tokenizer_training(tokenizer_config, draws=draws)
     decoder = draws * flops.decoder_training(tokenizer_config.decoder)

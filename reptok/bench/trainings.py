@@ -66,6 +66,7 @@ class Training:
         batch_size: Samples in it.
         flops_per_image: Forward and backward, 2 x MAC.
         state: Weights, optimiser and average.
+        objective: What is trained.
     """
 
     step: Callable[[Any], None]
@@ -73,6 +74,7 @@ class Training:
     batch_size: int
     flops_per_image: int
     state: TrainState | None = None
+    objective: Any = None
 
 
 def tokenizer_training(
@@ -150,7 +152,7 @@ def _training(objective: nn.Module, batch: Any, settings: Settings, cost: int) -
         state.step += 1
 
     on_gpu = settings.device.type == "cuda"
-    return Training(train, batch.pinned() if on_gpu else batch, settings.batch_size, cost, state)
+    return Training(train, batch.pinned() if on_gpu else batch, settings.batch_size, cost, state, objective)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ never in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,6 +20,7 @@ MAX_DATA_BYTES = 2**28
 """Larger files are passed over: no picture has as many bytes."""
 MAX_CLAIM = 2**40
 CHUNK = 2**20
+_PAX_ENTRY = re.compile(rb"(\d{1,6}) ([^=]{1,256})=")
 _GZIP, _OTHERS = b"\x1f\x8b", (b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _REGULAR, _FOLDER, _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = (
     (b"0", b"\0"), b"5", b"L", b"K", (b"x", b"X"), b"g",
@@ -41,12 +42,15 @@ class ForeignMember:
     refused: str = ""
 
 
-def iterate_foreign(file: BinaryIO, *, contents: bool = True) -> Iterator[ForeignMember]:
+def iterate_foreign(
+    file: BinaryIO, *, wanted: Callable[[str], int | None] | None = None
+) -> Iterator[ForeignMember]:
     """Yield the files of a tar in order; folders are left out.
 
     Args:
-        file: The archive; without `contents` it must be seekable.
-        contents: Read the files' bytes; else pass over them.
+        file: The archive, seekable: what is not read is not looked at, holes of a sparse file among it.
+        wanted: The most bytes that are read of a file of that name, None to pass over it; a larger one is
+            refused. Without it, no bytes are read.
 
     Raises:
         ValueError: The archive is damaged, truncated or compressed, from here on.
@@ -69,14 +73,15 @@ def iterate_foreign(file: BinaryIO, *, contents: bool = True) -> Iterator[Foreig
         path, long_name = long_name or _path(header), ""
         if kind not in _REGULAR:
             size = 0 if kind in b"123456" else size
-        reason = refusal(path, kind, size)
+        limit = wanted(path) if wanted and kind != _FOLDER else None
+        reason = refusal(path, kind, size if limit is None else size + MAX_DATA_BYTES - limit)
         data = b""
         try:
-            if contents and not reason and kind != _FOLDER:
+            if limit is not None and not reason:
                 data = _exactly(file, size)
                 _exactly(file, -size % BLOCK)
             else:
-                _skip(file, size + -size % BLOCK, seek=not contents)
+                _skip(file, size + -size % BLOCK)
         except ValueError:
             yield ForeignMember(path, b"", "damaged")  # its name tells that what stood before it was whole
             raise
@@ -130,26 +135,26 @@ def _path(header: bytes) -> str:
 
 def _pax_path(record: bytes) -> str:
     """The `path` of a pax header, "" if it has none."""
-    path = ""
-    while record:
-        found = re.match(rb"(\d{1,6}) ([^=]+)=", record)
-        if found is None or int(found[1]) > len(record) or int(found[1]) <= found.end():
+    path, place = "", 0
+    while place < len(record):
+        found = _PAX_ENTRY.match(record, place)
+        end = place + int(found[1]) if found else 0
+        if found is None or end > len(record) or end <= found.end():
             raise ValueError("a broken pax header; the archive is damaged")
-        value = record[found.end() : int(found[1]) - 1]
+        value = record[found.end() : end - 1]
         if found[2] == b"path":
             path = value.decode("utf-8", "replace")
         elif found[2] == b"size" or found[2].startswith(b"GNU.sparse"):
             raise ValueError("a pax header with a size of its own, which no image needs")
-        record = record[int(found[1]) :]
+        place = end
     return path
 
 
-def _skip(file: BinaryIO, size: int, *, seek: bool) -> None:
-    if seek and size:
+def _skip(file: BinaryIO, size: int) -> None:
+    """Pass over bytes without reading them, all but the last: it tells whether they are there."""
+    if size:
         file.seek(size - 1, 1)
-        size = 1
-    while size:
-        size -= len(_exactly(file, min(size, CHUNK)))
+        _exactly(file, 1)
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

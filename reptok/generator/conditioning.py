@@ -67,8 +67,8 @@ class Condition:
         return replace(self, dropped=dropped if self.dropped is None else dropped | self.dropped)
 
     def to(self, device: torch.device | str) -> Condition:
-        """Move all tensors."""
-        return Condition(*(None if v is None else v.to(device) for v in self._values()))
+        """Move all tensors; from pinned memory without waiting."""
+        return Condition(*(None if v is None else v.to(device, non_blocking=True) for v in self._values()))
 
     def index(self, rows: Tensor | slice) -> Condition:
         """The conditions at ``rows`` of the batch."""

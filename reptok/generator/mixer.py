@@ -5,14 +5,23 @@ B batch, S tokens in the sequence (extra, noisy, class, time), D width inside th
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reptok.generator.text import CrossAttention, TextContext
 
 
 class TokenMLP(nn.Module):
-    """Perceptron over the sequence axis, shared by all channels: (B, S, D) -> (B, S, D)."""
+    """Perceptron over the sequence axis, shared by all channels: (B, S, D) -> (B, S, D).
+
+    A sequence has three to six tokens: as a layer on the transposed input its products are far too thin for
+    a matrix unit, and their copies cost more than they do.
+    """
 
     def __init__(self, num_tokens: int, hidden: int) -> None:
         super().__init__()
@@ -21,7 +30,56 @@ class TokenMLP(nn.Module):
         self.down = nn.Linear(hidden, num_tokens)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.act(self.up(x.transpose(1, 2)))).transpose(1, 2)
+        if x.is_cuda:
+            y = _Sums.apply(x, self.up.weight, self.up.bias, self.down.weight, self.down.bias)
+            return y.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else y
+        return self._as_products(x)
+
+    def _as_products(self, x: Tensor) -> Tensor:
+        """Products of the small weights with (S, B * D), whose rows are as long as can be: for a CPU."""
+        columns = x.transpose(0, 1).flatten(1)
+        hidden = self.act(torch.addmm(self.up.bias[:, None], self.up.weight, columns))
+        out = torch.addmm(self.down.bias[:, None], self.down.weight, hidden)
+        return out.unflatten(1, x.shape[::2]).transpose(0, 1)
+
+
+class _Sums(torch.autograd.Function):
+    """The perceptron with all products written out, element by element, for a compiler that fuses them.
+
+    Forward is one pointwise kernel, and so is backward but for the gradients of the small weights, which
+    are long sums; the hidden values are made again rather than kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, up, up_bias, down)
+        hidden = [F.gelu(row) for row in _combined(up, x.unbind(1), up_bias)]
+        return torch.stack(_combined(down, hidden, down_bias), dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        (grad,) = grads
+        x, up, up_bias, down = ctx.saved_tensors
+        before = _combined(up, x.unbind(1), up_bias)
+        after = _combined(down.T, grad.unbind(1))
+        inner = [torch.ops.aten.gelu_backward(g, row) for g, row in zip(after, before, strict=True)]
+        hidden, inside = torch.stack([F.gelu(row) for row in before], 1), torch.stack(inner, 1)  # (B, H, D)
+        return (
+            torch.stack(_combined(up.T, inner), dim=1),
+            torch.einsum("bhd,bsd->hs", inside, x),
+            inside.sum((0, 2)),
+            torch.einsum("bsd,bhd->sh", grad, hidden),
+            grad.sum((0, 2)),
+        )
+
+
+def _combined(weights: Tensor, rows: Sequence[Tensor], bias: Tensor | None = None) -> list[Tensor]:
+    """Return the products of weights (T, S) with S rows, (B, D) each, and a bias (T,), as T rows."""
+    combined = [
+        functools.reduce(torch.add, (w * row for w, row in zip(line.unbind(), rows, strict=True)))
+        for line in weights.unbind()
+    ]
+    return combined if bias is None else [row + b for row, b in zip(combined, bias.unbind(), strict=True)]
 
 
 class ChannelMLP(nn.Sequential):

@@ -7,7 +7,10 @@ placeholder that records what it is given.
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -42,6 +45,11 @@ DAMAGE = (  # what reading a broken or hostile file can raise
     RuntimeError,
     TypeError,
 )
+MAX_PICKLE = 2**23
+"""Bytes of the pickle; its tensors lie beside it. The release's has a twentieth of it."""
+MAX_INTEGER = 8
+"""Bytes of a number in it: larger ones only serve to make keys that collide."""
+MAX_SHELLS = 16
 LOCAL_HEADER = 30  # fixed part of a zip member's header
 
 
@@ -79,6 +87,8 @@ class Inert:
 def _rebuild_tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
+    if math.prod(size) > storage.numel():  # a stride of 0 would make many numbers of one
+        raise ValueError(f"a tensor of {tuple(size)} over a storage of {storage.numel()} numbers")
     return storage.as_strided(tuple(size), tuple(stride), offset)  # refuses to leave the storage
 
 
@@ -133,13 +143,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                     raise ValueError(f"{path} refers to storage of an unknown kind")
                 return _map_storage(path, members[f"{root}data/{key}"], dtype, int(num))
 
-            with archive.open(pickles[0]) as file:
-                checkpoint = _InertUnpickler(file, storage).load()
-    except DAMAGE as error:
+            checkpoint = _InertUnpickler(io.BytesIO(_pickle(archive, members[pickles[0]])), storage).load()
+    except (*DAMAGE, MemoryError) as error:
         raise ValueError(f"{path} is no readable PyTorch checkpoint: {error}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds no dictionary")
     return checkpoint
+
+
+def _pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The pickle, whole, once none of its instructions claims more memory than it has bytes."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size > MAX_PICKLE:
+        raise ValueError(f"{member.filename} is compressed or has more than {MAX_PICKLE} bytes")
+    data = archive.read(member)
+    try:
+        instructions = list(pickletools.genops(data))
+    except ValueError as error:
+        raise ValueError(f"{member.filename} is damaged: {error}") from error
+    for opcode, argument, _ in instructions:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise ValueError(f"{member.filename} numbers more objects than it can hold")
+        if isinstance(argument, int) and argument.bit_length() > 8 * MAX_INTEGER:
+            raise ValueError(f"{member.filename} has a number of {argument.bit_length()} bits")
+    return data
 
 
 def _map_storage(path: Path, member: zipfile.ZipInfo, dtype: torch.dtype, num: int) -> Tensor:
@@ -157,17 +183,30 @@ def _map_storage(path: Path, member: zipfile.ZipInfo, dtype: torch.dtype, num: i
     return torch.from_numpy(mapped).view(dtype)
 
 
-def plain(value: Any) -> Any:
-    """Untrusted configuration objects as plain dictionaries, lists and values where they show any."""
-    if isinstance(value, Inert):
-        state = value.state
-        if isinstance(state, dict) and "_content" in state:  # OmegaConf's containers
-            return plain(state["_content"])
-        if isinstance(state, dict) and "_val" in state:  # and leaves
-            return plain(state["_val"])
-        return plain(value.items or state or value.elements or None)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+def entry(value: Any, *path: str) -> Any:
+    """A leaf of untrusted configuration objects, OmegaConf's containers among them; nothing else is visited.
+
+    Such objects may hold each other a million times over, or themselves: only the way to the leaf is walked.
+
+    Raises:
+        KeyError: There is no such entry.
+    """
+    value = _opened(value)
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            raise KeyError(key)
+        value = _opened(value[key])
     return value
+
+
+def _opened(value: Any) -> Any:
+    """What an object stands for: the content of OmegaConf's containers and leaves, else its items."""
+    for _ in range(MAX_SHELLS):
+        if not isinstance(value, Inert):
+            return value
+        state = value.state
+        if isinstance(state, dict) and ("_content" in state or "_val" in state):
+            value = state["_content"] if "_content" in state else state["_val"]
+        else:
+            return value.items or state or value.elements or None
+    raise KeyError("an object that stands for itself")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import default_card, save_pretrained
-from reptok.reference_weights.checkpoint import plain, read_checkpoint
+from reptok.reference_weights.checkpoint import entry, read_checkpoint
 from reptok.reference_weights.generator import import_generator
 from reptok.reference_weights.tokenizer import import_tokenizer
 
@@ -86,7 +86,7 @@ def _check_encoder_copy(tokenizer: Mapping[str, Tensor], copy: Mapping[str, Tens
 def _scale_factor(checkpoint: Mapping[str, Any]) -> float:
     """The number the authors divide tokens by, from the hyper-parameters."""
     try:
-        scale = plain(checkpoint["hyper_parameters"])["first_stage_cfg"]["params"]["scale_factor"]
+        scale = entry(checkpoint, "hyper_parameters", "first_stage_cfg", "params", "scale_factor")
         return float(scale)
     except (KeyError, TypeError, ValueError):
         warnings.warn("the checkpoint names no scale_factor of its tokens; 1.0 is assumed", stacklevel=3)

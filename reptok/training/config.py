@@ -28,8 +28,11 @@ class OptimConfig:
         eps: AdamW's epsilon.
         weight_decay: Decoupled decay, of matrices alone (no norms, biases, embeddings).
         warmup_steps: Steps over which the learning rate rises linearly.
-        schedule: "constant" after the warm-up, or "cosine" down to `final_lr` at the last step.
-        final_lr: Where cosine ends, as a fraction of `lr`.
+        schedule: What follows the warm-up: "constant"; "cosine" or "linear" down to `final_lr` at the last
+            step; or "wsd" (warm-up, stable, decay), constant until the last `decay_steps` and then linear, so
+            that how long a training is need not be known when it begins.
+        decay_steps: Length of the decay of "wsd".
+        final_lr: Where a decay ends, as a fraction of `lr`.
         grad_clip: Largest gradient norm; 0 clips nothing.
         cls_lr_scale: Factor on the learning rate of the `[cls]` embedding.
         mapping_lr_scale: Factor on that of the decoder's time mapping and of what it modulates; networks of
@@ -42,11 +45,16 @@ class OptimConfig:
     eps: Positive = 1e-8
     weight_decay: Number = 0.0
     warmup_steps: Whole = 2000
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "constant"
+    decay_steps: Whole = 0
     final_lr: Share = 0.0
     grad_clip: Number = 1.0
     cls_lr_scale: Number = 1.0
     mapping_lr_scale: Number = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule == "wsd" and not self.decay_steps:
+            raise ValueError("train.optim.schedule wsd needs train.optim.decay_steps, its last part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,9 @@ class TrainConfig:
         seed: Of order, mirroring, noise, times and dropout.
         time_sampling: Distribution of t; the authors train the decoder with logit-normal, the generator
             with uniform times.
+        time_loc: Mean of the logit of logit-normal times; below 0 more of them lie at noise (t = 0), as a
+            schedule that is shifted for large latents wants it.
+        time_scale: Its standard deviation.
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
@@ -100,6 +111,8 @@ class TrainConfig:
     ema_decay: Decay = 0.9999
     seed: Whole = 0
     time_sampling: TimeSampling = "uniform"
+    time_loc: float = 0.0
+    time_scale: Positive = 1.0
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
@@ -124,6 +137,17 @@ class TrainConfig:
         positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")
         if small := [name for name in positive if getattr(self, name) < 1]:
             raise ValueError(f"train.{small[0]} must be at least 1, not {getattr(self, small[0])}")
+        if self.time_sampling == "uniform" and (self.time_loc, self.time_scale) != (0.0, 1.0):
+            raise ValueError(
+                "train.time_loc and train.time_scale are of logit-normal times; set "
+                "train.time_sampling=logit_normal, or leave them at 0 and 1"
+            )
+        optim = self.optim
+        if optim.schedule == "wsd" and optim.warmup_steps + optim.decay_steps > self.steps:
+            raise ValueError(
+                f"train.optim.decay_steps {optim.decay_steps} after warmup_steps {optim.warmup_steps} do not "
+                f"fit into train.steps {self.steps}; lower one of them"
+            )
         if not 0 <= self.min_workers <= max(self.workers, 0):
             raise ValueError(
                 f"train.min_workers {self.min_workers} must lie between 0 and train.workers {self.workers}"

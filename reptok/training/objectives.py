@@ -44,6 +44,8 @@ class TokenizerObjective(nn.Module):
         time_sampling: TimeSampling,
         *,
         draws: int = 1,
+        time_loc: float = 0.0,
+        time_scale: float = 1.0,
     ):
         """Train `tokenizer`.
 
@@ -52,10 +54,13 @@ class TokenizerObjective(nn.Module):
             preservation_weight: lambda of the cosine loss.
             time_sampling: Distribution of t.
             draws: Noises and times that an encoded image is decoded from; they share the encoder's cost.
+            time_loc: Of logit-normal times.
+            time_scale: Of logit-normal times.
         """
         super().__init__()
         self.tokenizer = tokenizer
-        self.preservation_weight, self.time_sampling, self.draws = preservation_weight, time_sampling, draws
+        self.preservation_weight, self.draws = preservation_weight, draws
+        self._times = (time_sampling, time_loc, time_scale)
 
     def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch means "loss", "velocity" and "preservation", and "segments" (see `by_segment`).
@@ -81,7 +86,7 @@ class TokenizerObjective(nn.Module):
             for _ in draws
         ]
         noise = torch.cat([random.normal(*latent_shape) for _ in draws])
-        times = torch.cat([random.times(self.time_sampling) for _ in draws]) if t is None else t
+        times = torch.cat([random.times(*self._times) for _ in draws]) if t is None else t
         losses = self.tokenizer.losses_by_draw(
             None if images is None else to_float(images),
             latents=torch.cat(latents),
@@ -106,16 +111,20 @@ class GeneratorObjective(nn.Module):
         generator: TokenGenerator,
         conditions: Callable[[GeneratorBatch], Condition],
         time_sampling: TimeSampling,
+        *,
+        time_loc: float = 0.0,
+        time_scale: float = 1.0,
     ):
         super().__init__()
-        self.generator, self.conditions, self.time_sampling = generator, conditions, time_sampling
+        self.generator, self.conditions = generator, conditions
+        self._times = (time_sampling, time_loc, time_scale)
 
     def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch mean "loss" and "segments"; with a given t (B,) no condition is dropped."""
         tokens = batch.tokens.to(random.device, non_blocking=True).float()
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
-        times = random.times(self.time_sampling) if t is None else t
+        times = random.times(*self._times) if t is None else t
         per_sample = self.generator.losses(
             tokens,
             self.conditions(batch).to(random.device),

@@ -29,8 +29,10 @@ def lr_factor(step: int, total_steps: int, config: OptimConfig) -> float:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    begins = total_steps - config.decay_steps if config.schedule == "wsd" else config.warmup_steps
+    done = min(1.0, max(0.0, (step - begins) / max(1, total_steps - begins)))
+    left = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
+    return config.final_lr + (1 - config.final_lr) * left
 
 
 @dataclass
@@ -74,18 +76,25 @@ class AdamW:
             group.parameters.append(parameter)
             group.exp_avg.append(torch.zeros_like(local(parameter)))
             group.exp_avg_sq.append(torch.zeros_like(local(parameter)))
-            group.steps.append(torch.zeros((), device=parameter.device))
+        for group in self._groups.values():  # all of a group's parameters have made the same steps
+            group.steps = [torch.zeros((), device=group.parameters[0].device)] * len(group.names)
 
     @torch.no_grad()
-    def step(self, lr_factor: float) -> None:
-        """Update every parameter from its gradient; `lr_factor` scales all learning rates."""
+    def step(self, lr_factor: float, *, scale: Tensor | None = None, skipped: Tensor | None = None) -> None:
+        """Update every parameter from its gradient; nothing waits for the device.
+
+        Args:
+            lr_factor: Scales all learning rates.
+            scale: Scalar on the device that all gradients are divided by, within the update's own pass.
+            skipped: Scalar on the device; 1.0 leaves everything as it is.
+        """
         for group in self._groups.values():
             parameters = [local(parameter) for parameter in group.parameters]
             gradients = [
                 torch.zeros_like(mine) if parameter.grad is None else local(parameter.grad)
                 for mine, parameter in zip(parameters, group.parameters, strict=True)
             ]
-            torch._foreach_add_(group.steps, 1)
+            group.steps[0].add_(1)
             torch._fused_adamw_(
                 parameters,
                 gradients,
@@ -100,7 +109,11 @@ class AdamW:
                 eps=self.config.eps,
                 amsgrad=False,
                 maximize=False,
+                grad_scale=scale,
+                found_inf=skipped,
             )
+            if skipped is not None:
+                group.steps[0].sub_(skipped)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -109,16 +122,19 @@ class AdamW:
                 parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the moments by name, `{exp_avg, exp_avg_sq, steps}/{parameter}`; not copies.
+        """Return the moments by name, `{exp_avg, exp_avg_sq}/{parameter}`; not copies.
 
-        Moments are this process's rows, like its weights; a count of steps is a whole scalar.
+        They are this process's rows, like its weights. `steps/{parameter}` is the scalar that all
+        parameters of a group share, under the name of its first.
         """
-        return {
+        moments = {
             f"{moment}/{name}": tensor
             for group in self._groups.values()
-            for moment in ("exp_avg", "exp_avg_sq", "steps")
+            for moment in ("exp_avg", "exp_avg_sq")
             for name, tensor in zip(group.names, getattr(group, moment), strict=True)
         }
+        steps = {f"steps/{group.names[0]}": group.steps[0] for group in self._groups.values()}
+        return {**moments, **steps}
 
 
 def group_of(name: str, ndim: int, config: OptimConfig) -> tuple[float, float]:
@@ -141,21 +157,20 @@ def group_of(name: str, ndim: int, config: OptimConfig) -> tuple[float, float]:
     )
 
 
-def clip_gradients(
-    parameters: list[nn.Parameter], max_norm: float, total: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """Scale gradients down to a total norm of `max_norm` (0: leave them) and return the norm before.
+def gradient_norm(parameters: list[nn.Parameter], total: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return the norm of all gradients together, a scalar on the device.
 
     Args:
         parameters: Whose gradients; of a sharded one this process's rows are looked at.
-        max_norm: The largest norm.
         total: Sums squared norms over processes, where each has its own rows.
     """
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    norm = nn.utils.get_total_norm(gradients)
     if total is not None:
         norm = total(norm.square()).sqrt()
-    if max_norm > 0:
-        coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, coefficient)
     return norm
+
+
+def clip_scale(norm: Tensor, max_norm: float) -> Tensor | None:
+    """Return what gradients of that norm are divided by so that it is at most `max_norm`; None for 0."""
+    return ((norm + 1e-6) / max_norm).clamp(min=1.0) if max_norm > 0 else None

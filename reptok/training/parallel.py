@@ -16,13 +16,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from reptok.training.config import PATIENT_SECONDS, Strategy
+from reptok.generator.text import TextContext
+from reptok.training.config import PATIENT_SECONDS, Precision, Strategy
 from reptok.training.ema import EMA
+
+Backend = str | Callable[..., Any]
 
 
 class Alone:
@@ -33,9 +36,10 @@ class Alone:
         module: What a training step calls.
         rank: This process, in [0, world_size).
         world_size: Number of processes.
+        compiled: Whether the blocks of `module` are compiled, for the training alone.
     """
 
-    rank, world_size = 0, 1
+    rank, world_size, compiled = 0, 1, False
 
     def __init__(self, objective: nn.Module):
         self.objective = self.module = objective
@@ -69,8 +73,10 @@ class Alone:
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
         """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
         self.objective.eval()
+        # Another mode, and batches of another size: each would be a compilation that serves a few calls.
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         try:
-            with ema.applied():
+            with eager, ema.applied():
                 yield self.objective if self.rank == 0 else None
         finally:
             self.objective.train()
@@ -88,7 +94,8 @@ class Replicated(Alone):
         self.module = self._divide()
 
     def _divide(self) -> nn.Module:
-        return DistributedDataParallel(self.objective, broadcast_buffers=False)
+        # A gradient lies where it is exchanged: no copy into buckets and back.
+        return DistributedDataParallel(self.objective, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         assert isinstance(self.module, DistributedDataParallel)
@@ -123,24 +130,35 @@ class Sharded(Replicated):
     second, plain copy of what trains, for evaluation and publication.
     """
 
-    def __init__(self, objective: nn.Module, device: torch.device, plain: nn.Module | None):
-        self._plain = plain
+    def __init__(
+        self, objective: nn.Module, device: torch.device, plain: nn.Module | None, precision: Precision
+    ):
+        self._plain, self._precision = plain, precision
         super().__init__(objective, device)
 
     def _divide(self) -> nn.Module:
         self._mesh = init_device_mesh(self.device.type, (self.world_size,))
         frozen = {parameter for parameter in self.objective.parameters() if not parameter.requires_grad}
+        # Weights travel in the type that they are multiplied in; gradients are summed in float32.
+        policy = (
+            MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+            if self._precision == "bfloat16"
+            else MixedPrecisionPolicy()
+        )
+        how: dict[str, Any] = {"mesh": self._mesh, "ignored_params": frozen, "mp_policy": policy}
         for block in trained_blocks(self.objective):
             if not getattr(block, "called_in_parts", False):  # what gathers weights is a block's own call
-                fully_shard(block, mesh=self._mesh, ignored_params=frozen)
-        return fully_shard(self.objective, mesh=self._mesh, ignored_params=frozen)
+                fully_shard(block, **how)
+        return fully_shard(self.objective, **how)
 
     @property
     def sharded(self) -> bool:
         return True
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext()  # summed as shards: whole gradients would need the memory that sharding saves
+        assert isinstance(self.module, FSDPModule)
+        self.module.set_requires_gradient_sync(last)  # until then whole gradients are summed in each process
+        return nullcontext()
 
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
@@ -163,7 +181,8 @@ def parallelize(
     device: torch.device | str = "cpu",
     compile: bool = False,
     recompute: bool = False,
-    backend: str = "inductor",
+    precision: Precision = "float32",
+    backend: Backend = "inductor",
 ) -> Alone:
     """Prepare an objective for training in this process; several need a process group.
 
@@ -174,6 +193,7 @@ def parallelize(
         device: Where this process computes.
         compile: Compile every block.
         recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        precision: Of matrix products; of weights on their way, too, where they are sharded.
         backend: Of torch.compile.
     """
     sharded = world_size > 1 and strategy == "fsdp"
@@ -183,14 +203,24 @@ def parallelize(
     if compile:
         compile_blocks(objective, backend)
     if sharded:
-        return Sharded(objective, torch.device(device), plain)
-    return Replicated(objective, torch.device(device)) if world_size > 1 else Alone(objective)
+        result: Alone = Sharded(objective, torch.device(device), plain, precision)
+    else:
+        result = Replicated(objective, torch.device(device)) if world_size > 1 else Alone(objective)
+    result.compiled = compile
+    return result
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of the model's stacks, those that are frozen included."""
-    stacks = (module for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)))
-    return [block for stack in stacks if len({type(block) for block in stack}) == 1 for block in stack]
+def blocks(model: nn.Module, within: bool = False) -> list[nn.Module]:
+    """Return the blocks of the model's stacks that gradients pass through.
+
+    Those are all with trained weights, and those of a frozen network (`within`) that stands beside a trained
+    weight of the same module, as the encoder's transformer does; the VAE is none of them.
+    """
+    if isinstance(model, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in model}) == 1:
+        return list(model)
+    within = within or any(parameter.requires_grad for parameter in model.parameters(recurse=False))
+    passed = [part for part in model.children() if within or any(p.requires_grad for p in part.parameters())]
+    return [block for part in passed for block in blocks(part, within)]
 
 
 def trained_blocks(model: nn.Module) -> list[nn.Module]:
@@ -198,10 +228,26 @@ def trained_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for block in blocks(model) if any(p.requires_grad for p in block.parameters())]
 
 
-def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+def compile_blocks(model: nn.Module, backend: Backend = "inductor") -> None:
     """Compile every block on its own: one short compilation serves all of a stack."""
+    # A block's gradients are ready together: to cut its graph where a bucket of DDP ends gains nothing.
+    torch._dynamo.config.optimize_ddp = False
     for block in blocks(model):
-        block.forward = torch.compile(block.forward, backend=backend)  # type: ignore[method-assign]
+        compiled = torch.compile(block.forward, backend=backend)
+        block.forward = of_any_length(compiled)  # type: ignore[method-assign]
+
+
+def of_any_length(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a compiled block that serves captions of all lengths with one graph, from the first on."""
+
+    def run(x: Tensor, *conditions: Any) -> Tensor:
+        for condition in conditions:
+            if isinstance(condition, TextContext):
+                torch._dynamo.maybe_mark_dynamic(condition.states, 1)
+                torch._dynamo.maybe_mark_dynamic(condition.mask, 3)
+        return compiled(x, *conditions)
+
+    return run
 
 
 def recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -7,7 +7,8 @@ its share, keeps its own rows: how the batch is divided does not enter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from reptok.flow.time import sample_logit_normal, sample_uniform
 from reptok.training.config import OptimConfig, Precision, TimeSampling
-from reptok.training.optim import clip_gradients, lr_factor
+from reptok.training.optim import clip_scale, gradient_norm, lr_factor
 from reptok.training.parallel import Alone
 from reptok.training.state import TrainState
 
@@ -56,10 +57,12 @@ class StepRandom:
         full = (self.batch_size, *shape)
         return torch.randn(full, generator=self._generator, device=self.device)[self._mine]
 
-    def times(self, sampling: TimeSampling) -> Tensor:
-        """Draw training times in (0, 1), (B,)."""
-        sample = {"logit_normal": sample_logit_normal, "uniform": sample_uniform}[sampling]
-        return sample(self.batch_size, generator=self._generator, device=self.device)[self._mine]
+    def times(self, sampling: TimeSampling, loc: float = 0.0, scale: float = 1.0) -> Tensor:
+        """Draw training times in (0, 1), (B,); `loc` and `scale` are those of logit-normal ones."""
+        where: dict[str, Any] = {"generator": self._generator, "device": self.device}
+        if sampling == "uniform":
+            return sample_uniform(self.batch_size, **where)[self._mine]
+        return sample_logit_normal(self.batch_size, loc=loc, scale=scale, **where)[self._mine]
 
     def coins(self, probability: float) -> Tensor:
         """Toss a coin for each sample, bool (B,), True with `probability`."""
@@ -73,8 +76,54 @@ class NonFiniteError(FloatingPointError):
     """Too many steps in a row gave no finite gradient."""
 
 
+class OnItsWay:
+    """Scalars of a step that is queued on the device, on their way to the host."""
+
+    def __init__(self, names: Sequence[str], values: Tensor):
+        """Begin to copy.
+
+        Args:
+            names: Of the values.
+            values: (len(names),), on the device.
+        """
+        self._names = names
+        self._values = values.to("cpu", non_blocking=True)  # pinned, where it comes from a GPU
+        self._arrived = torch.cuda.Event() if values.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def read(self) -> dict[str, float]:
+        """Wait until they are here, if they are not, and return them by name."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return dict(zip(self._names, self._values.tolist(), strict=True))
+
+
+class Begun:
+    """A step that is queued on the device; what it found is known when `read` has waited for it."""
+
+    def __init__(self, settle: Callable[[], dict[str, float]]):
+        self._settle = settle
+        self._values: dict[str, float] | None = None
+
+    def read(self) -> dict[str, float]:
+        """Return the values of :meth:`TrainStep.__call__`; waits for the device, once.
+
+        Raises:
+            NonFiniteError: See there.
+        """
+        if self._values is None:
+            self._values = self._settle()
+        return dict(self._values)
+
+
 class TrainStep:
-    """Backward pass, clipping, optimiser and average; a step without a finite gradient changes no weight."""
+    """Backward pass, clipping, optimiser and average; a step without a finite gradient changes no weight.
+
+    The host never waits for the step that it queues: the optimiser learns on the device whether the gradient
+    is finite, and what the host has to know of a step (for the average, the curves, what processes ask for)
+    it reads while the next one computes.
+    """
 
     def __init__(
         self,
@@ -104,21 +153,20 @@ class TrainStep:
         self.parallel, self.state, self.optim, self.total_steps = parallel, state, optim, total_steps
         self.device, self.accumulate, self.max_skipped = torch.device(device), accumulate, max_skipped
         self.autocast = precision == "bfloat16"
+        self._running: Begun | None = None
 
-    def __call__(
-        self, batch: Any, random: StepRandom, requests: Mapping[str, bool] | None = None
-    ) -> dict[str, float]:
-        """Train on one batch.
+    def __call__(self, batch: Any, random: StepRandom, requests: Mapping[str, float] | None = None) -> Begun:
+        """Begin to train on one batch; the average follows when this or the next step's result is read.
 
         Args:
             batch: This process's share.
             random: The step's random numbers, for that share.
-            requests: What this process asks all of them to do after the step.
+            requests: Numbers that are summed over the processes, such as 1.0 for what one asks all to do.
 
         Returns:
-            The objective's values over the whole batch, "grad_norm" before clipping and "lr", and for every
-            segment k of time "segment_sum_{k}" and "segment_count_{k}"; only "skipped" 1.0 where nothing was
-            updated. Beside that, under each request's name, how many processes asked for it.
+            The step, whose `read` gives the objective's values over the whole batch, "grad_norm" before
+            clipping and "lr", and for every segment k of time "segment_sum_{k}" and "segment_count_{k}"; only
+            "skipped" 1.0 where nothing was updated. Beside that each request's sum.
 
         Raises:
             NonFiniteError: `max_skipped` steps in a row had no finite gradient; names the batch's samples.
@@ -129,7 +177,7 @@ class TrainStep:
         for number, (piece, draws) in enumerate(parts, start=1):
             share = draws.size / draws.batch_size
             with parallel.accumulating(last=number == len(parts)):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                with self._precision():
                     losses = parallel.module(piece, draws)
                 scale = share * parallel.world_size  # of processes the mean is taken, of samples the sum
                 (losses["loss"] if scale == 1 else losses["loss"] * scale).backward()
@@ -137,25 +185,50 @@ class TrainStep:
                 mean = value.detach() if name == "segments" else value.detach() * share
                 values[name] = values[name] + mean if name in values else mean
         weights = list(state.weights.values())
-        norm = clip_gradients(weights, self.optim.grad_clip, parallel.total if parallel.sharded else None)
-        segments = values.pop("segments", torch.zeros(2, 0))
-        asked = torch.tensor([float(wish) for wish in requests.values()], device=self.device)
+        norm = gradient_norm(weights, parallel.total if parallel.sharded else None)
+        segments = values.pop("segments", torch.zeros(2, 0, device=self.device))
         scalars = torch.stack([value.float() for value in values.values()])
-        summed = parallel.total(torch.cat([scalars, asked, segments.to(self.device).flatten()]))
-        # The step's one wait for the device. Every process reads the same numbers and so decides alike.
-        *numbers, grad_norm = torch.cat([summed, norm.float()[None]]).tolist()
+        # Every process reads the same numbers and so decides alike.
+        summed = parallel.total(torch.cat([scalars, self._asked(requests), segments.flatten()]))
         names = [*values, *requests]
         names += [f"segment_{kind}_{k}" for kind in ("sum", "count") for k in range(segments.shape[1])]
-        found = dict(zip(names, numbers, strict=True))
+        if self._running is not None:
+            self._running.read()  # its average is of the weights as they are now
         factor = lr_factor(state.step, self.total_steps, self.optim)
-        if not math.isfinite(grad_norm):
-            self._skip(batch)
-            return {"skipped": 1.0, **{name: found[name] for name in requests}}
-        state.optimizer.step(factor)
-        state.ema.update(state.step)
+        infinite = norm.isfinite().logical_not().float()
+        state.optimizer.step(factor, scale=clip_scale(norm, self.optim.grad_clip), skipped=infinite)
         state.optimizer.zero_grad()
-        state.skipped = 0
-        return {**found, "grad_norm": grad_norm, "lr": self.optim.lr * factor}
+        found = OnItsWay([*names, "grad_norm"], torch.cat([summed, norm.float()[None]]))
+        at, samples = (state.step, state.samples), getattr(batch, "samples", None)
+        self._running = Begun(lambda: self._settled(found, list(requests), factor, at, samples))
+        return self._running
+
+    def _settled(
+        self, found: OnItsWay, requests: list[str], factor: float, at: tuple[int, int], samples: Any
+    ) -> dict[str, float]:
+        """Learn what a step found, and take its weights into the average."""
+        state, values = self.state, found.read()
+        if math.isfinite(values["grad_norm"]):
+            state.ema.update(at[0])
+            state.skipped = 0
+            return {**values, "lr": self.optim.lr * factor}
+        state.skipped += 1
+        if state.skipped >= self.max_skipped:
+            raise NonFiniteError(
+                f"{state.skipped} steps in a row, the last one step {at[0]}, had no finite gradient "
+                f"(its batch begins at sample {at[1]} of the stream and holds the samples "
+                f"{'?' if samples is None else samples.tolist()}); lower train.optim.lr or look at the data"
+            )
+        return {"skipped": 1.0, **{name: values[name] for name in requests}}
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+
+    def _asked(self, requests: Mapping[str, float]) -> Tensor:
+        wishes = torch.tensor([float(wish) for wish in requests.values()])
+        if self.device.type == "cuda":
+            wishes = wishes.pin_memory()
+        return wishes.to(self.device, non_blocking=True)
 
     def _parts(self, batch: Any, random: StepRandom) -> Iterator[tuple[Any, StepRandom]]:
         """Divide this process's share into as many parts, of equal size up to one sample."""
@@ -165,15 +238,3 @@ class TrainStep:
         edges = [random.size * number // self.accumulate for number in range(self.accumulate + 1)]
         for start, stop in pairwise(edges):
             yield batch.part(slice(start, stop)), random.part(slice(start, stop))
-
-    def _skip(self, batch: Any) -> None:
-        state = self.state
-        state.optimizer.zero_grad()
-        state.skipped += 1
-        if state.skipped >= self.max_skipped:
-            samples = getattr(batch, "samples", None)
-            raise NonFiniteError(
-                f"{state.skipped} steps in a row, the last one step {state.step}, had no finite gradient "
-                f"(its batch begins at sample {state.samples} of the stream and holds the samples "
-                f"{'?' if samples is None else samples.tolist()}); lower train.optim.lr or look at the data"
-            )

@@ -79,3 +79,28 @@ def test_the_lock_outlives_the_process_that_took_it_in_the_one_that_it_becomes(t
     assert node._held(tmp_path / "ray" / ".alive")
     process.communicate("\n")
     assert not node._held(tmp_path / "ray" / ".alive")
+
+
+def test_healthy_means_that_every_place_answers():
+    import threading
+    import urllib.error
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/well" else 503)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f"http://127.0.0.1:{server.server_address[1]}"
+    node.main(["healthy", f"{place}/well", f"{place}/well"])
+    with pytest.raises(urllib.error.HTTPError):
+        node.main(["healthy", f"{place}/well", f"{place}/ill"])
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(OSError):
+        node.main(["healthy", f"{place}/well"])

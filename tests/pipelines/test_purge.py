@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pipelines import purge
+from pipelines.dag import runner, verify
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.execution import ORIGIN
+from pipelines.dag.stage import Stage
+from pipelines.dag.tracking import TrackingConfig
 from pipelines.dag.workspace import Workspace
 from reptok.data import columns
 
@@ -77,6 +85,185 @@ def test_what_others_gave_stays(tmp_path: Path) -> None:
     arguments = [f"root={tmp_path / 'runs'}", f"opt_out={tmp_path / 'opt_out.txt'}", "delete=true"]
     assert purge.main(arguments) == 0
     assert folders(tmp_path / "runs") == {"urls/bbbb", "images/dddd"}
+
+
+def delete(root: Path) -> int:
+    return purge.main([f"root={root}", f"opt_out={root.parent / 'opt_out.txt'}", "delete=true"])
+
+
+CARD = (
+    "# A model\n\n| a | b |\n\n![Best \\[x\\]](pictures/r/a.png)\n\n![Worst](pictures/r/b.png)\n\nThe end.\n"
+)
+
+
+def put_model(root: Path, name: str, **inputs: str) -> Path:
+    out = Workspace(str(root / "model" / name), name)
+    files = {"README.md": CARD, "report.html": "<img>", "model.safetensors": name, "pictures/r/a.png": "1",
+             "pictures/r/b.png": "2", "tokenizer/config.json": "{}"}  # fmt: skip
+    for file, text in files.items():
+        out.write_bytes(file, text.encode())
+    made_from = {kind: Artifact(kind, name, str(root / kind / name)).digest for kind, name in inputs.items()}
+    out.publish({"input_digests": made_from})
+    return root / "model" / name
+
+
+def test_a_model_loses_its_pictures_and_keeps_its_weights(store: Path) -> None:
+    model, other = put_model(store, "5555", tokenizer="3333"), put_model(store, "6666", dataset="2222")
+    old = put_model(store, "7777", tokenizer="3333")
+    old.rename(store / "_superseded" / "7777-1")
+    (store / "_superseded" / "model").mkdir()
+    (store / "_superseded" / "7777-1").rename(store / "_superseded" / "model" / "7777-1")
+    assert delete(store) == 0
+    for stripped in (model, store / "_superseded" / "model" / "7777-1"):
+        left = sorted(str(path.relative_to(stripped)) for path in stripped.rglob("*") if path.is_file())
+        assert left == ["README.md", "manifest.json", "model.safetensors", "tokenizer/config.json"]
+        assert (stripped / "README.md").read_text() == "# A model\n\n| a | b |\n\nThe end.\n"
+        manifest = json.loads((stripped / "manifest.json").read_text())
+        assert manifest["purged"] == ["pictures/r/a.png", "pictures/r/b.png", "report.html"]
+    assert (other / "report.html").exists() and (other / "pictures" / "r" / "a.png").exists()
+    assert verify.verify(str(store)) == []
+
+
+@pytest.mark.parametrize("step", range(1, 30))
+def test_a_purge_that_dies_is_taken_up_where_it_ended(
+    store: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead before its n-th change of the disk; run again, nothing of theirs is left."""
+    model = put_model(store, "5555", tokenizer="3333")
+    changes = 0
+
+    def dying(change):
+        def counted(*arguments, **keywords):
+            nonlocal changes
+            changes += 1
+            if changes == step:
+                raise KeyboardInterrupt
+            return change(*arguments, **keywords)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "replace", "rmdir"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        with suppress(KeyboardInterrupt):
+            delete(store)
+    assert delete(store) == 0
+    assert folders(store) - {"model/5555", "model/5555/tokenizer"} == {
+        "urls/bbbb", "images/dddd", "dataset/2222", "tokenizer/3333",
+    }  # fmt: skip
+    assert not (model / "report.html").exists() and not list(model.glob("pictures/*/*"))
+
+
+def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Path) -> None:
+    def unfinished(kind: str, name: str, origin: dict[str, str] | None) -> None:
+        out = Workspace(str(store / kind / name), name)
+        out.write_bytes("part", b"x")
+        if origin is not None:
+            out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
+
+    digests = {n: Artifact("dataset", n, str(store / "dataset" / n)).digest for n in ("1111", "2222")}
+    unfinished("latents", "theirs", {"dataset": digests["1111"]})
+    unfinished("latents", "others", {"dataset": digests["2222"]})
+    unfinished("latents", "0123456789abcdef", None)
+    unfinished("latents", "0123456789abcdff-3", ["no", "object"])  # type: ignore[arg-type]
+    unfinished("my_notes", "2026", None)  # no artifact at all
+    unfinished("mlartifacts", "0" * 32, None)
+    unfinished("model", "theirs", {"dataset": digests["1111"]})
+    unfinished("generator", "theirs", {"dataset": digests["1111"]})  # checkpoints: yours to decide
+    assert delete(store) == 0
+    left = {path.parent.name + "/" + path.name for path in store.glob("*/*") if path.is_dir()}
+    assert left >= {"latents/others", "generator/theirs", "my_notes/2026", "mlartifacts/" + "0" * 32}
+    assert not [name for name in left if name.startswith("latents/0")]
+    assert not {"latents/theirs", "model/theirs"} & left
+
+
+def test_links_are_named_and_not_followed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outside = store.parent / "outside"
+    for kind, name in (("images", "8888"), ("dataset", "9999")):
+        put(outside, kind, name, ["http://theirs.test/1.jpg"] if kind == "images" else None)
+    (store / "more_images").symlink_to(outside / "images")
+    (store / "images" / "linked").symlink_to(outside / "images" / "8888")
+    (store / "dataset" / "dangling").symlink_to(outside / "nowhere")
+    (store / "_superseded" / "dataset").symlink_to(outside / "dataset")
+    before = folders(outside)
+    assert delete(store) == 1
+    said = capsys.readouterr().err
+    for place in ("more_images", "images/linked", "_superseded/dataset"):
+        assert f"error: {store / place}: a link, which is not followed" in said
+    assert folders(outside) == before and (store / "more_images").is_symlink()
+    assert not (store / "images" / "cccc").exists(), "the rest went"
+
+
+def test_a_link_inside_an_artifact_takes_nothing_with_it(store: Path) -> None:
+    treasure = store.parent / "treasure"
+    treasure.mkdir()
+    (treasure / "file").write_text("mine")
+    (store / "images" / "cccc" / "deep").symlink_to(treasure)
+    (store / "images" / "cccc" / "flat").symlink_to(treasure / "file")
+    assert delete(store) == 0
+    assert (treasure / "file").read_text() == "mine" and not (store / "images" / "cccc").exists()
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_purged(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store / "dataset" / "2222" / "manifest.json").write_text('{"files": 5')
+    put(store, "images", "aced", ["http://b.test/1.jpg"], urls="bbbb")
+    (store / "images" / "aced" / "images-00000.parquet").write_bytes(b"PAR1 no table")
+    assert delete(store) == 1
+    said = capsys.readouterr().err
+    assert f"{store / 'dataset/2222/manifest.json'}: not a readable manifest" in said
+    assert "images-00000.parquet is not readable" in said and "Traceback" not in said
+    assert {"urls/bbbb", "images/dddd", "dataset/2222", "tokenizer/3333"} < folders(store)
+    assert not {"images/cccc", "dataset/1111", "tokenizer_report/4444"} & folders(store)
+
+
+class Pictures(Stage):
+    """Logs a picture, a report and an error's text, as evaluations and trainings do."""
+
+    def __init__(self, output: str, inputs: tuple[str, ...] = (), rows: list[str] | None = None) -> None:
+        super().__init__({"rows": rows})
+        self.name, self.output, self.inputs, self._rows = f"make_{output}", output, inputs, rows  # type: ignore[misc]
+
+    def run(self, inputs, out):
+        from PIL import Image
+
+        if self._rows is not None:
+            with out.create("images-00000.parquet") as file:
+                keys, status = [f"{n:012d}" for n in range(len(self._rows))], ["success"] * len(self._rows)
+                table = {"key": keys, "url": self._rows, "status": status, "final_url": self._rows}
+                columns.write_table(file, table, columns.IMAGES)
+        out.write_bytes("content", " ".join(source.digest for source in inputs.values()).encode())
+        out.log.picture("grid", Image.new("RGB", (4, 4)))
+        out.log.picture("val/reconstructions", Image.new("RGB", (4, 4)), step=5)
+        out.log.text("report.html", "<img>")
+        out.log.metrics({"loss": 1.0}, 5)
+        return {}
+
+
+def test_runs_lose_their_pictures_and_keep_their_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "runs, größe"
+    (tmp_path / "opt_out.txt").write_text("theirs.test\n")
+    for host in ("theirs.test", "b.test"):
+        stages = [Pictures("images", rows=[f"http://{host}/1.jpg"]), Pictures("dataset", ("images",)),
+                  Pictures("tokenizer", ("dataset",))]  # fmt: skip
+        runner.run(stages, root=str(root), tracking=TrackingConfig())
+    pictures = lambda: sorted(root.glob("mlartifacts/**/*.png")) + sorted(root.glob("mlartifacts/**/*.html"))  # noqa: E731
+    assert len(pictures()) == 18
+    assert purge.main([f"root={root}", f"opt_out={tmp_path / 'opt_out.txt'}"]) == 0
+    assert len(pictures()) == 18, "it was only asked"
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    assert delete(root) == 0
+    assert len(pictures()) == 9 and len(list(root.glob("mlartifacts/**/manifest.json"))) == 6
+    assert len(list(copy.glob("mlartifacts/**/*.png"))) == 12, "the copy is another store"
+    shutil.rmtree(root)
+    shutil.copytree(copy, root)
+    assert delete(copy) == 0, "and purging it"
+    assert len(list(copy.glob("mlartifacts/**/*.png"))) == 6 and len(pictures()) == 18, "leaves the first one"
 
 
 def test_wrong_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

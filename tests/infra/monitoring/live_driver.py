@@ -31,7 +31,8 @@ class Training(Toy):
             out.log.progress(step, 20, "steps")
         while not Path(f"{sys.argv[1]}/seen").exists():
             time.sleep(0.5)
-        return super().run(inputs, out)
+        out.write_bytes("0.txt", b"trained")
+        return {}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Alt-texts become plain one-line captions, or a reason why not."""
 
+import random
+import time
+import unicodedata
+
 import pytest
 
-from pipelines.captions.alt_text import AltTextConfig, clean_alt_text
+from pipelines.captions.alt_text import ADDRESS, AltTextConfig, clean_alt_text
+from pipelines.captions.gates import GatesConfig, refusal_reason
 
 
 def cleaned(text, **settings):
@@ -77,3 +82,87 @@ def test_cleaning_twice_changes_nothing():
 def test_unknown_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AltTextConfig(**settings)
+
+
+HOSTILE = {
+    "digits of a reference": lambda n: "&#" + "9" * n,
+    "hexadecimal digits": lambda n: "a &#x" + "f" * n + "; b",
+    "digits escaped twice": lambda n: "&amp;#" + "7" * n,
+    "at signs": lambda n: "@" * n,
+    "at signs and dots": lambda n: "a@" + ".a" * (n // 2),
+    "words with at signs": lambda n: "a@b" * (n // 3),
+    "marks": lambda n: "a" + "\u0301\u0316" * (n // 2),
+    "marks as references": lambda n: "a" + "&#769;&#790;" * (n // 12),
+    "marks and joiners": lambda n: "a" + "\u0301\u200d" * (n // 2),
+    "scripts never closed": lambda n: "<script>" * (n // 8),
+    "scripts half closed": lambda n: "<style></style " * (n // 15),
+    "comments never closed": lambda n: "<!--" * (n // 4),
+    "tags never closed": lambda n: "<a" * (n // 2),
+    "tags in tags": lambda n: "<b" * (n // 4) + ">" * (n // 4),
+    "entities": lambda n: "&amp;" * (n // 5),
+    "web addresses": lambda n: "http://" * (n // 7),
+    "spaces": lambda n: "a" + " " * n + "b",
+    "hangul": lambda n: "\u1100\u1161\u11a8" * (n // 3),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("limit", [300, 10_000])
+def test_hostile_texts_take_no_more_time_than_their_caption(name, limit):
+    """A million characters cost at most a few times what ten thousand do: the text is cut first."""
+    for length in (1_600, 4_400, 100_000, 1_000_000):
+        text = HOSTILE[name](length)
+        start = time.process_time()
+        caption, _ = cleaned(text, max_characters=limit)
+        assert time.process_time() - start < 2
+        assert len(caption) <= limit
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "[a](" * 5_000, "![" * 9_000, "<|" * 9_000, "a" * 10**7])
+def test_gates_read_hostile_captions_in_linear_time(text):
+    start = time.process_time()
+    assert refusal_reason(text, GatesConfig())
+    assert time.process_time() - start < 1
+
+
+def test_control_characters_do_not_hide_markup_or_addresses():
+    assert cleaned("<scr\u200bipt>x</scr\u200bipt>fox")[0] == "fox"
+    assert cleaned("fox ht\u200btp://example.com")[0] == "fox"
+    assert "<" not in cleaned("<b<b>>fox<i<i>>")[0]
+    assert cleaned("fox <script>alert(1)")[0] == "fox"
+
+
+PIECES = [
+    "fox", " ", "&", "#", "&#", "&#x", "&amp;", "&lt;", ";", "<", ">", "</", "<!--", "-->", "<script",
+    "</script", "@", ".", "http://", "www.", "a.jpg", "\u0301", "\u0316", "\u200d", "\u202e", "\x00", "9",
+    "\x1b[2J", "\U0001f98a", "\ufb1d", "\u1100", "\ud7ff", "\n", "'", '"', "|", "[", "](", "[[", "\u2028",
+    "&#769;", "&#0;", "\U000e0041",
+]  # fmt: skip
+
+
+def fuzz(seeds):
+    for seed in seeds:
+        rng = random.Random(seed)
+        pieces = [
+            rng.choice(PIECES) * rng.choice([1, 1, 1, 2, 50, 3000]) for _ in range(rng.randrange(1, 30))
+        ]
+        text = "".join(pieces)
+        limit = rng.choice([1, 20, 300])
+        start = time.process_time()
+        caption, reason = cleaned(text, max_characters=limit, emoji=rng.choice(["keep", "remove"]))
+        refusal_reason(text, GatesConfig())
+        assert time.process_time() - start < 2, seed
+        assert (caption == "") == (reason is not None), seed
+        assert len(caption) <= limit and ADDRESS.search(caption) is None, seed
+        assert all(unicodedata.category(c)[0] != "C" or c in "\u200c\u200d" for c in caption), seed
+        assert caption.isprintable() or "\u200c" in caption or "\u200d" in caption, seed
+    print(f"alt-texts: seeds {seeds}")
+
+
+def test_some_mutated_texts():
+    fuzz(range(150))
+
+
+@pytest.mark.slow
+def test_five_thousand_mutated_texts():
+    fuzz(range(1000, 6000))

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow  # a Ray, a training and a thousand refused calls
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 SHADOWS = ("pickle", "json", "numpy", "random", "uuid")
 GLOO = "gloo's pairs ask nobody who he is, and have no switch for it; they do on loopback alone"

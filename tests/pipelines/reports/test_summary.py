@@ -1,17 +1,21 @@
 import io
+import subprocess
 
+import pytest
 from rich.console import Console
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.reference import HOME
 from pipelines.dag.stage import StageResult
+from pipelines.dag.tracking import TrackingConfig
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Score
-from pipelines.reports.summary import describe, summarise
+from pipelines.reports.summary import describe, shown_at, summarise
 
 
 def printed(results):
     console = Console(file=io.StringIO(), width=140, highlight=False)
-    summarise(results, console)
+    summarise(results, console, curves="make ui")
     return console.file.getvalue()
 
 
@@ -44,3 +48,25 @@ def test_stats_are_said_in_a_few_words():
     assert describe({}) == ""
     assert describe({"val_loss": 0.51234}) == "val loss 0.5123"
     assert describe({"parameters": 167235.0}) == "parameters 167,235"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["runs", "a b", "größe", "it's", 'a"b', "$HOME", "a;b&c", "a#b", "(x)[y]{z}", "a=b", "`id`"],
+)
+def test_the_command_opens_the_root_of_this_run(name, tmp_path):
+    """As a shell and make take it apart."""
+    root = str(tmp_path / name)
+    makefile = tmp_path / "Makefile"
+    makefile.write_text("ui:\n\t@printf '%s\\n' $(ARGS)\n")
+    said = shown_at(TrackingConfig(), root)
+    done = subprocess.run(["sh", "-c", said], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"root={root}\n", (said, done.stderr)
+
+
+def test_where_the_curves_are_is_said_only_if_there_are_any(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert shown_at(TrackingConfig(enabled=False), "runs") == ""
+    assert shown_at(TrackingConfig(), str(HOME / "runs")) == "make ui"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:PLANTED@mlflow.example.org")
+    assert shown_at(TrackingConfig(), "runs") == "https://***@mlflow.example.org"

@@ -218,3 +218,35 @@ def test_weights_that_are_not_there_are_named_before_anything_runs(make_artifact
     config = CaptionerConfig(mix=1.0, model=VisionLanguageConfig(path="./nowhere"))
     with pytest.raises(FileNotFoundError, match=r"captioner\.model\.path: there is no folder '\./nowhere'"):
         run_stage(captioned(config), {"images": make_artifact("images", images)})
+
+
+HOSTILE = ["&#" + "9" * 4400, "@" * 1600, "a" + "\u0301\u0316" * 50_000, "<script" * 5000, "&#x" + "f" * 9000]
+
+
+def test_hostile_alt_texts_have_their_rows(make_artifact, run_stage):
+    def hostile(out):
+        rows = [
+            {"key": f"{i:012d}", "text": f"{HOSTILE[i % 5]} {i}" if i % 6 else "a fox", "status": "success"}
+            for i in range(30)
+        ]
+        with out.create("images-00000.parquet") as file:
+            write_table(file, rows, IMAGES)
+
+    captions, stats = run_stage(captioned(CaptionerConfig()), {"images": make_artifact("images", hostile)})
+    assert stats["rows_in"] == stats["rows_out"] == 30
+    assert [row["caption"] for row in table(captions)][::6] == ["a fox"] * 5
+
+
+def test_an_unforeseen_fault_of_one_alt_text_stays_its_own(make_artifact, run_stage, monkeypatch):
+    from pipelines.stages import caption as stage
+
+    clean = stage.clean_alt_text
+
+    def faulty(text, config):
+        if text and text.endswith((" 11", " 22")):
+            raise ZeroDivisionError("unforeseen")
+        return clean(text, config)
+
+    monkeypatch.setattr(stage, "clean_alt_text", faulty)
+    _, stats = run_stage(captioned(CaptionerConfig()), {"images": make_artifact("images", images)})
+    assert stats["instead_of_internal_ZeroDivisionError"] == 4 and stats["rows_out"] == 540

@@ -209,9 +209,12 @@ def test_pipes_and_devices_are_not_read(tmp_path, run_stage):
     os.mkfifo(tmp_path / "p" / "b.png")
     os.symlink("/dev/zero", tmp_path / "p" / "c.png")
     os.symlink("/dev/zero", tmp_path / "p" / "a.txt")
+    os.mkfifo(tmp_path / "p" / "d.txt")
+    picture(tmp_path / "p" / "d.png")
     dataset, stats = make(run_stage, tmp_path / "p", val_fraction=0.0)
-    assert (stats["rows_in"], stats["rows_out"], stats["dropped_unreadable"]) == (3, 1, 2)
-    assert samples(dataset)["a.png"][1].caption == ""
+    assert (stats["rows_in"], stats["rows_out"]) == (4, 1)
+    assert (stats["dropped_unreadable"], stats["dropped_outside_folder"]) == (1, 2)
+    assert samples(dataset)["d.png"][1].caption == ""
 
 
 def test_file_names_that_are_no_text_are_imported(tmp_path, run_stage):

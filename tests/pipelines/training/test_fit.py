@@ -109,7 +109,7 @@ def alone() -> dict[str, torch.Tensor]:
     step = TrainStep(parallelize(objective), state, CONFIG.optim, CONFIG.steps)
     batches = Batches(NumbersData(), CONFIG.batch_size, CONFIG.seed)
     for batch in islice(batches.stream(0), CONFIG.steps):
-        step(batch, StepRandom(CONFIG.seed, state.step, CONFIG.batch_size, batches.mine))
+        step(batch, StepRandom(CONFIG.seed, state.step, CONFIG.batch_size, batches.mine)).read()
         state.step += 1
     return state.ema.weights
 

@@ -75,7 +75,7 @@ def first_losses(objective, train, data):
     objective.train()
     for batch in batches.stream(0):
         draws = StepRandom(train.seed, state.step, train.batch_size, batches.mine)
-        losses.append(step(batch, draws)["loss"])
+        losses.append(step(batch, draws).read()["loss"])
         state.step += 1
         if state.step == STEPS:
             return losses

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import zipfile
 from collections import OrderedDict
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from reptok.reference_weights import import_generator, import_release, import_tokenizer
-from reptok.reference_weights.checkpoint import Inert, plain, read_checkpoint
+from reptok.reference_weights.checkpoint import Inert, entry, read_checkpoint
 
 DTYPES = {"torch.float32": torch.float32, "torch.bfloat16": torch.bfloat16, "torch.int64": torch.int64}
 
@@ -69,11 +70,66 @@ def test_other_files_are_refused(tmp_path, content):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
-def test_untrusted_configuration_becomes_plain_values():
+def test_a_leaf_of_untrusted_configuration():
     leaf, node = Inert(), Inert()
     leaf.__setstate__({"_val": 2.5})
     node.__setstate__({"_content": {"scale_factor": leaf}})
-    assert plain({"params": node, "l": (1, leaf)}) == {"params": {"scale_factor": 2.5}, "l": [1, 2.5]}
+    assert entry({"params": node}, "params", "scale_factor") == 2.5
+    for path in (("params", "none"), ("none",), ("params", "scale_factor", "more")):
+        with pytest.raises(KeyError):
+            entry({"params": node}, *path)
+
+
+def self_held(kind):
+    shell = Inert()
+    if kind == "state":
+        shell.__setstate__({"_content": shell})
+    elif kind == "pair":
+        other = Inert()
+        shell.__setstate__({"_content": other})
+        other.__setstate__({"_val": shell})
+    else:
+        layer = []
+        for _ in range(100):
+            layer = [layer, layer]  # 2^100 lists, if one counts them
+        shell.append(layer)
+    return shell
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["state", "pair", "lists"])
+def test_objects_that_hold_themselves_are_not_followed(kind):
+    with pytest.raises(KeyError):
+        entry({"hyper_parameters": self_held(kind)}, "hyper_parameters", "scale_factor")
+
+
+def archive(path, stream, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("x/data.pkl", stream)
+    return path
+
+
+HOSTILE = {
+    "memo of 2^31 objects": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "memo by text": b"\x80\x02}p2147483647\n.",
+    "number of kilobytes": b"\x80\x02}\x8b" + (4000).to_bytes(4, "little") + b"\x01" * 4000 + b"K\x01s.",
+    "bytes that are not there": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".",
+    "without end": b"\x80\x02}",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_pickle_that_claims_more_than_it_has_is_refused_unread(name, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"data\.pkl|no readable"):
+        read_checkpoint(archive(tmp_path / "x.ckpt", HOSTILE[name]))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_a_compressed_pickle_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="compressed"):
+        read_checkpoint(archive(tmp_path / "x.ckpt", bytes(2**20), zipfile.ZIP_DEFLATED))
 
 
 def test_generator_keys_with_every_prefix_and_wrong_ones(parity):

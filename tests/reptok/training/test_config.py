@@ -17,6 +17,7 @@ def config(**values) -> TrainConfig:
         ({"workers": 4, "min_workers": 2}, "checkpoint_every_seconds to 300 or less, not 600"),
         ({"workers": 4, "accumulate": 3}, "cannot be divided among 4 workers in 3 parts"),
         ({"workers": 1, "min_workers": 2}, "must lie between 0 and train.workers 1"),
+        ({"time_loc": -0.5}, "are of logit-normal times; set train.time_sampling=logit_normal"),
         ({"accumulate": 0}, "train.accumulate must be at least 1"),
     ],
 )

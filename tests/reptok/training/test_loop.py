@@ -13,7 +13,8 @@ from reptok.data.loader import Batches
 from reptok.data.transforms import to_float
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions
-from reptok.training.loop import means
+from reptok.training.loop import means, straggler
+from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
@@ -87,12 +88,12 @@ def test_the_rhythm_of_log_evaluation_and_checkpoint(begin, trainings):
     assert [step for step, values in training.logged if "val/step" in values] == [4, 8]
     assert training.saved == [STEPS]
     often = begin("class", replace(trainings.CONFIG, checkpoint_every_seconds=0.0)).run(3)
-    assert often.saved == [1, 2, 3]
+    assert often.saved == [2, 3]  # what was asked in the first step is known after the second
 
 
 def test_a_stop_saves_and_leaves_and_a_warning_saves_once_and_goes_on(begin):
     training = begin("class")
-    assert training.run(STEPS, stop=lambda: training.state.step == 4).state.step == training.saved[-1] == 5
+    assert training.run(STEPS, stop=lambda: training.state.step == 4).state.step == training.saved[-1] == 6
     warned = begin("class").run(STEPS, endangered=lambda: True)
     assert warned.saved == [3, STEPS]  # asked when the curves get an entry
 
@@ -173,7 +174,7 @@ def test_bfloat16_keeps_weights_and_losses_in_float32(begin):
 def test_losses_by_segment_of_time_sum_to_the_loss(begin):
     training = begin("tokenizer")
     batch, draws = training.batches.read(0), StepRandom(0, 0, BATCH, slice(0, BATCH))
-    values = training.step(batch, draws)
+    values = training.step(batch, draws).read()
     counts = [values[f"segment_count_{k}"] for k in range(8)]
     assert sum(counts) == BATCH
     assert sum(values[f"segment_sum_{k}"] for k in range(8)) / BATCH == pytest.approx(values["velocity"])
@@ -216,11 +217,11 @@ def test_a_step_without_finite_gradient_changes_nothing_and_many_stop(begin):
     batch.tokens[1, 0, 3] = float("nan")
     step = TrainStep(training.parallel, training.state, training.config.optim, STEPS, max_skipped=3)
     draws = [StepRandom(0, number, BATCH, slice(0, BATCH)) for number in range(4)]
-    assert step(batch, draws[0]) == step(batch, draws[1]) == {"skipped": 1.0}
+    assert step(batch, draws[0]).read() == step(batch, draws[1]).read() == {"skipped": 1.0}
     after = training.state.tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(NonFiniteError, match=str(batch.samples.tolist())[1:-1]):
-        step(batch, draws[2])
+        step(batch, draws[2]).read()
 
 
 def test_segment_losses_are_the_losses_at_the_midpoints(begin):
@@ -232,6 +233,45 @@ def test_segment_losses_are_the_losses_at_the_midpoints(begin):
     third = objective(batch, StepRandom(9, 0, BATCH, slice(0, BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
     assert values["val/loss_segment_2"] == pytest.approx(third.item(), rel=1e-6)
     assert values["val/loss"] == pytest.approx(sum(values[f"val/loss_segment_{k}"] for k in range(8)) / 8)
+
+
+def test_logit_normal_times_have_the_location_and_scale_that_are_asked_for(trainings, tiny_models, data):
+    """Their logits are normal: mean and deviation of many draws, and through the objective the same ones."""
+    draws = StepRandom(3, 0, 20_000, slice(0, 20_000))
+    logits = torch.logit(draws.times("logit_normal", -0.7, 0.4).double())
+    assert float(logits.mean()) == pytest.approx(-0.7, abs=0.01)
+    assert float(logits.std()) == pytest.approx(0.4, abs=0.01)
+    tokenizer = trainings.tokenizer(tiny_models)
+    objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", time_loc=-4.0, time_scale=0.1)
+    batch = Batches(trainings.data_of("tokenizer", data), BATCH, 0).read(0)
+    sums, counts = objective(batch, StepRandom(3, 0, BATCH, slice(0, BATCH)))["segments"]
+    assert counts.tolist() == [BATCH, *[0] * 7], "next to noise"
+    assert sums[0] > 0
+
+
+def test_the_process_that_waits_for_its_data_is_named():
+    waits = {"wait_of_rank_0": 0.1, "wait_of_rank_1": 4.0, "wait_of_rank_2": 0.2, "loss": 9.0}
+    assert straggler(waits, 10.0).startswith("rank 1 waited 4.0 of 10.0 s for its data, the others 0.2 s")
+    assert straggler(waits, 100.0) is None, "4 % of the time is not worth a line"
+    assert straggler({**waits, "wait_of_rank_0": 3.0, "wait_of_rank_2": 3.0}, 10.0) is None, "all wait alike"
+    assert straggler({"wait_of_rank_0": 4.0}, 10.0) is None
+
+
+def test_garbage_is_collected_where_curves_get_an_entry_and_nowhere_else(begin):
+    import gc
+
+    passes, before = [], gc.get_threshold()
+    training = begin("class")
+    gc.callbacks.append(lambda phase, info: passes.append(training.state.step) if phase == "stop" else None)
+    try:
+        gc.set_threshold(1, 1, 1)
+        training.run(STEPS)
+    finally:
+        gc.callbacks.pop()
+        gc.set_threshold(*before)
+    during = [step for step in passes if step > 0]
+    assert set(during) <= {3, 6, 8} and {3, 6} <= set(during)
+    assert gc.isenabled()
 
 
 def test_a_repeated_caption_is_encoded_once(tiny_models):

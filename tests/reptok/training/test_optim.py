@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.training.config import OptimConfig
-from reptok.training.optim import AdamW, clip_gradients, group_of, lr_factor
+from reptok.training.config import OptimConfig, TrainConfig
+from reptok.training.optim import AdamW, clip_scale, gradient_norm, group_of, lr_factor
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -19,6 +19,26 @@ def test_cosine_follows_its_closed_form():
     assert lr_factor(60, 110, config) == pytest.approx(0.55)
     assert lr_factor(85, 110, config) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.75)))
     assert lr_factor(110, 110, config) == pytest.approx(0.1)
+
+
+def test_linear_and_warm_up_stable_decay_end_where_they_shall():
+    linear = OptimConfig(warmup_steps=10, schedule="linear", final_lr=0.2)
+    assert [lr_factor(step, 110, linear) for step in (10, 60, 110)] == pytest.approx([1.0, 0.6, 0.2])
+    stable = OptimConfig(warmup_steps=10, schedule="wsd", decay_steps=20)
+    assert [lr_factor(step, 110, stable) for step in (4, 10, 90, 100, 105, 110)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.5, 0.25, 0.0]
+    )
+    longer = [lr_factor(step, 1010, stable) for step in (50, 90, 989)]
+    assert longer == [1.0] * 3, "up to the decay a longer training is the same"
+
+
+def test_a_decay_that_does_not_fit_is_refused():
+    optim = OptimConfig(warmup_steps=10, schedule="wsd", decay_steps=20)
+    TrainConfig(steps=30, batch_size=1, optim=optim)
+    with pytest.raises(ValueError, match="20 after warmup_steps 10 do not fit into"):
+        TrainConfig(steps=29, batch_size=1, optim=optim)
+    with pytest.raises(ValueError, match=r"schedule wsd needs .*decay_steps"):
+        OptimConfig(schedule="wsd")
 
 
 def adamw_by_hand(weight, gradients, lr, decay, beta1, beta2, eps):
@@ -77,10 +97,29 @@ def test_nothing_to_train_is_an_error():
         AdamW({}, OptimConfig())
 
 
-def test_clipping_scales_to_the_norm_and_reports_the_one_before():
+def test_clipping_divides_by_what_is_above_the_norm():
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
-    assert float(clip_gradients([weight], 0.0)) == 5.0
-    assert weight.grad.tolist() == [3.0, 4.0]
-    clip_gradients([weight], 1.0)
-    assert torch.allclose(weight.grad, torch.tensor([0.6, 0.8]), atol=1e-5)
+    norm = gradient_norm([weight])
+    assert float(norm) == 5.0 and clip_scale(norm, 0.0) is None
+    assert float(clip_scale(norm, 10.0)) == 1.0
+    assert float(clip_scale(norm, 2.0)) == pytest.approx(2.5)
+
+
+def test_the_update_takes_the_scale_and_a_skipped_one_leaves_everything():
+    """The first update of Adam does not see a scale, the second does."""
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([-1.0, 2.0])]
+    config = OptimConfig(lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6)
+    whole, divided = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    one, other = AdamW({"w": whole}, config), AdamW({"w": divided}, config)
+    for number, gradient in enumerate(gradients):
+        scale = torch.tensor(4.0 if number else 1.0)
+        whole.grad, divided.grad = gradient / scale, gradient.clone()
+        one.step(1.0)
+        other.step(1.0, scale=scale, skipped=torch.tensor(0.0))
+        assert torch.allclose(whole, divided, rtol=1e-6)
+    before = [divided.detach().clone(), *(t.clone() for t in other.tensors().values())]
+    divided.grad = torch.tensor([float("nan"), 1.0])
+    other.step(1.0, scale=torch.tensor(2.0), skipped=torch.tensor(1.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, [divided, *other.tensors().values()], strict=True))
+    assert float(other.tensors()["steps/w"]) == 2.0

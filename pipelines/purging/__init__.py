@@ -1,0 +1,1 @@
+"""Deleting what was made of those who opted out."""

@@ -1,0 +1,169 @@
+"""`make submit`: where it goes, what it sends, what it refuses, and what it does when a driver is gone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import namespace
+import pytest
+
+SCRIPT = namespace.REPOSITORY / "infra" / "ray" / "submit.py"
+spec = importlib.util.spec_from_file_location("submit", SCRIPT)
+assert spec is not None and spec.loader is not None
+submit = importlib.util.module_from_spec(spec)
+sys.modules["submit"] = submit
+spec.loader.exec_module(submit)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["root=/data/runs"], ["root=/data/runs/"]),
+        (["root=/data/runs"], ["root=/data/./x/../runs"]),
+        (["root=s3://bucket/runs"], ["root=s3://bucket/runs/"]),
+        (["root='/data/with space'"], ["root=/data/with space"]),
+        (["root=/a", "root=/b"], ["root=/b"]),  # the last one counts
+        ([], ["root=/default"]),
+    ],
+)
+def test_spellings_of_one_root(one, other):
+    assert submit.root_of(one, "/default") == submit.root_of(other, "/default")
+
+
+def test_different_roots_differ():
+    roots = {
+        submit.root_of([f"root={root}"], "") for root in ("/a", "/A", "s3://a/b", "/s3:/a/b", "a", "/a/b")
+    }
+    assert len(roots) == 6
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "metadata", "root"),
+    [
+        ("python pipelines/run_all.py root=/r experiment=demo", None, "/r"),
+        ("python /app/pipelines/run_all.py experiment=demo", None, "/data/runs"),
+        ("env A=1 python -u pipelines/run_all.py 'root=/with space'", None, "/with space"),
+        ("python pipelines/run_all.py root=/r", {"root": "/told"}, "/told"),
+        ("python -c 'print(1)'", None, None),
+        ("echo 'unbalanced", None, None),
+    ],
+)
+def test_the_root_of_a_job_that_others_submitted(entrypoint, metadata, root, monkeypatch):
+    monkeypatch.setenv("REPTOK_ROOT", "/data/runs")
+    assert submit.root_of_job({"entrypoint": entrypoint, "metadata": metadata}) == root
+
+
+def test_a_job_in_place_has_nothing_of_this_host(monkeypatch):
+    monkeypatch.setenv("REPTOK_ROOT", "/data/runs")
+    job = submit.job_of("http://127.0.0.1:8265", ["experiment=demo", "name=a b"], in_place=True)
+    assert shlex.split(job["entrypoint"]) == ["python", "pipelines/run_all.py", "experiment=demo", "name=a b"]
+    assert job["runtime_env"] == {} and job["metadata"] == {"root": "/data/runs"}
+    assert str(namespace.REPOSITORY) not in json.dumps(job)
+
+
+def test_a_local_head_gets_this_folder_and_an_absolute_root():
+    job = submit.job_of("http://127.0.0.1:8265", ["experiment=demo"], in_place=False)
+    root = f"{namespace.REPOSITORY}/runs"
+    assert job["metadata"] == {"root": root} and f"root={root}" in shlex.split(job["entrypoint"])
+    assert ".git" in job["runtime_env"]["excludes"]
+
+
+def test_another_machine_needs_a_root_that_both_see():
+    with pytest.raises(submit.RefusedError, match="root=s3://"):
+        submit.job_of("https://cluster.example:8265", ["experiment=demo"], in_place=False)
+    job = submit.job_of("https://cluster.example:8265", ["root=s3://b/r"], in_place=False)
+    assert "env_vars" not in job["runtime_env"], "this host's PATH is nothing to another machine"
+
+
+def test_a_running_compose_head_is_where_it_goes(tmp_path):
+    """The command that `docker` gets, and on which standard input; the real Compose is met elsewhere."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\necho "$@" >> calls\ncase "$*" in *" ps "*) echo 0123abc;; *) cat > stdin; exit 7;; esac\n'
+    )
+    docker.chmod(0o755)
+    repository = tmp_path / "repository"
+    (repository / "infra" / "ray").mkdir(parents=True)
+    (repository / "infra" / "ray" / "submit.py").write_text(SCRIPT.read_text())
+
+    def call():
+        return subprocess.run(
+            [sys.executable, repository / "infra/ray/submit.py", "experiment=demo", "name=a b"],
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    assert "no cluster token" in call().stderr, "a folder without compose.yaml has no compose head"
+    (repository / "compose.yaml").touch()
+    assert call().returncode == 7, "the job's own exit status"
+    _, execution = (tmp_path / "calls").read_text().splitlines()
+    assert execution.endswith("exec -T head python - --in-place experiment=demo name=a b")
+    assert (tmp_path / "stdin").read_text() == SCRIPT.read_text()
+
+
+needs_namespace = pytest.mark.skipif(
+    not namespace.allowed(), reason="needs the right to make a network namespace (root)"
+)
+
+
+@pytest.mark.slow
+@needs_namespace
+def test_a_head_that_answers_anybody_is_refused(home):
+    done = namespace.run(
+        """
+        start_head
+        RAY_AUTH_TOKEN=made-up $PYTHON infra/ray/submit.py experiment=smoke root=$HOME/runs
+        echo "ended with $?"
+        kill $HEAD; wait $HEAD
+        """,
+        home, seconds=300, mode="disabled",
+    )  # fmt: skip
+    assert "ended with 2" in done.stdout and "takes jobs from anybody" in done.stderr, (
+        done.stdout + done.stderr
+    )
+    assert not (home / "runs").exists()
+
+
+LOST = """
+export RAY_gcs_storage=rocksdb RAY_gcs_storage_path=$HOME/gcs
+mkdir $HOME/gcs
+start_head
+for root in stale busy; do
+    $BIN/ray job submit --address http://127.0.0.1:8265 --no-wait \\
+        --metadata-json "{\\"root\\": \\"$HOME/$root\\"}" -- sleep 3000 > /dev/null 2>&1
+done
+sleep 5
+$PYTHON infra/ray/submit.py experiment=smoke root=$HOME/busy/ > $HOME/busy.log 2>&1
+echo "busy ended with $?"
+$PYTHON infra/ray/submit.py experiment=smoke until=download root=$HOME/runs > $HOME/submit.log 2>&1 &
+SUBMIT=$!
+for _ in $(seq 200); do grep -q "select_urls: done" $HOME/submit.log && break; sleep 0.3; done
+[ $$ = 1 ] && for pid in $(ps -eo pid=); do  # the machine loses power: all of this namespace but two
+    case $pid in 1 | $SUBMIT) ;; *) kill -9 $pid 2> /dev/null ;; esac
+done
+start_head
+wait $SUBMIT; echo "submit ended with $?"
+$PYTHON infra/ray/submit.py experiment=smoke until=select_urls root=$HOME/stale > $HOME/stale.log 2>&1
+echo "stale ended with $?"
+kill $HEAD; wait $HEAD
+"""
+
+
+@pytest.mark.slow
+@needs_namespace
+def test_a_job_whose_driver_is_gone_is_named_and_submitted_again(home):
+    done = namespace.run(LOST, home, seconds=580)
+    found = {name: home / f"{name}.log" for name in ("busy", "submit", "stale")}
+    logs = {name: path.read_text() if path.exists() else "" for name, path in found.items()}
+    told = done.stdout + done.stderr + "".join(f"\n--- {name}\n{log[-3000:]}" for name, log in logs.items())
+    assert "busy ended with 2" in done.stdout and "ray job stop" in logs["busy"], told
+    assert "submit ended with 0" in done.stdout, told
+    assert "LOST" in logs["submit"] and "submitting again" in logs["submit"], told
+    assert logs["submit"].count("submitted reptok-") == 2 and "download: done in" in logs["submit"], told
+    assert "select_urls: skip (published)" in logs["submit"], "what was finished was kept"
+    assert "stale ended with 0" in done.stdout and "says RUNNING" in logs["stale"], told

@@ -1,0 +1,57 @@
+"""Thirty mutated answers, URLs, redirects and robots files each through the whole stage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+
+from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.reasons import is_reason
+from pipelines.crawl.resize import ResizeConfig
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.workspace import Workspace
+from pipelines.stages.download import Download, DownloadConfig
+from reptok.data import columns
+
+COUNT = 30
+
+
+def test_the_stage_makes_a_row_of_everything(
+    tmp_path: Path, in_process: None, hostile_web: ModuleType, load_fixture: Callable[[str], ModuleType]
+) -> None:
+    fuzz, seed = load_fixture("fuzz_crawl"), random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rngs = [random.Random(seed + number) for number in range(COUNT)]
+    pages = {f"/answer/{number}": fuzz.answers(rng) for number, rng in enumerate(rngs)}
+    for number, rng in enumerate(rngs):
+        target = fuzz.urls(rng).replace("\0", "").replace("\n", "").encode("utf-8", "surrogateescape")
+        pages[f"/to/{number}"] = hostile_web.answer(302).replace(
+            b"\r\n\r\n", b"\r\nLocation: %s\r\n\r\n" % target
+        )
+    urls = [url.encode("utf-8", "replace").decode() for url in map(fuzz.urls, rngs)]
+    with ExitStack() as stack:
+        web = stack.enter_context(hostile_web.HostileWeb(pages))
+        urls += [web.url(path) for path in pages]
+        for rng in rngs:
+            robots = hostile_web.answer(200, fuzz.robots_files(rng))
+            site = stack.enter_context(hostile_web.HostileWeb({"/robots.txt": robots}))
+            urls.append(site.url("/a.jpg"))
+        out = Workspace(str(tmp_path / "urls" / "0"))
+        with out.create("urls-00000.parquet") as file:
+            keys = [f"{number:012d}" for number in range(len(urls))]
+            columns.write_table(file, {"key": keys, "url": urls}, columns.URLS)
+        out.publish({})
+        images = Workspace(str(tmp_path / "images" / "0"), "0")
+        fetch = FetchConfig(
+            allow_hosts=(hostile_web.ADDRESS,), host_rate=0, retries=0, contact="a test", attempt_seconds=4.0
+        )
+        config = DownloadConfig(fetch=fetch, resize=ResizeConfig(image_size=64, min_size=8))
+        stats = Download(config).run({"urls": Artifact("urls", "0", out.url)}, images)
+        with images.folder.open("images-00000.parquet") as file:
+            reasons = [row["reason"] for row in columns.read_table(file, columns.IMAGES).to_pylist()]
+    assert len(reasons) == stats["rows_in"] == 4 * COUNT
+    assert all(is_reason(reason) for reason in reasons if reason)
+    assert not any(reason.startswith("internal_") for reason in reasons if reason)
