@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pipelines import registry
 from pipelines.captions.caption import CaptionerConfig
+from pipelines.configuration.compose import ConfigError
 from pipelines.configuration.costs import EstimateConfig
 from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
@@ -122,6 +123,11 @@ class Config:
     @staticmethod
     def extra_schemas() -> dict[str, type]:
         """Keys of installed sources and workflows."""
+        if not registry.plugins():
+            raise ConfigError(
+                "no source and no workflow is installed, not even this package's own: after a change of "
+                "pyproject.toml run `make`, or `.venv/bin/uv pip install --no-deps -e .`"
+            )
         return {plugin.key: plugin.config for plugin in registry.plugins()}
 
     @staticmethod
