@@ -44,7 +44,7 @@ def draw(values: Path) -> dict[str, str]:
 def rendered(value: dict[str, str]) -> dict[str, str]:
     """Each service's files, `folder/name` to content."""
     aws = f"[default]\naws_access_key_id = {value['s3-key']}\naws_secret_access_key = {value['s3-secret']}\n"
-    probe = "basic_auth:\n  username: reptok\n  password: {}\n"  # for the services' own tools
+    probe = f"basic_auth:\n  username: reptok\n  password: {value['alertmanager-password']}\n"  # for amtool
     mlflow = (
         "[mlflow]\nmlflow_tracking_username = reptok\n"
         f"mlflow_tracking_password = {value['mlflow-password']}\n"
@@ -58,8 +58,7 @@ def rendered(value: dict[str, str]) -> dict[str, str]:
         "mlflow/pgpass": f"postgres:5432:mlflow:mlflow:{value['postgres-password']}\n",
         "postgres/password": value["postgres-password"],
         "prometheus/alertmanager-password": value["alertmanager-password"],
-        "prometheus/probe.yml": probe.format(value["prometheus-password"]),
-        "alertmanager/probe.yml": probe.format(value["alertmanager-password"]),
+        "alertmanager/probe.yml": probe,
         "grafana/password": value["grafana-password"],
         "grafana/prometheus-password": value["prometheus-password"],
         "s3/rpc-secret": value["s3-rpc-secret"],

@@ -1,6 +1,6 @@
 """What would these thresholds remove? Judges a URL list and prints the answer; writes nothing.
 
-    python pipelines/dry_run.py [experiment=demo] [rows=N] [data.select_urls.filters.min_size=256 ...]
+    python pipelines/dry_run.py [experiment=NAME] [rows=N] [data.select_urls.filters.min_size=256 ...]
 
 `rows=N` judges the first N rows of the list alone.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +26,22 @@ if TYPE_CHECKING:
 
 
 def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
-    """The drop report of `data.select_urls` over its sources, or over the demo's own list."""
-    from pipelines.stages.select_urls import Tables, surveyed
+    """The drop report of `data.select_urls` over its sources, those of installed plug-ins included."""
+    from pipelines import registry
+    from pipelines.stages.select_urls import Tables, made, surveyed
     from pipelines.urls.drop_report import as_json
 
     select = config.data.select_urls
+    source = registry.chosen(config.extras)
     with tempfile.TemporaryDirectory(prefix="reptok-") as folder:
         tables: Any = Tables(select)
-        if not select.sources:
-            if config.data.web is None:
-                raise ValueError("there is no list: data.select_urls.sources names no file")
-            tables = _made(config.data.web)
+        if made(select):  # by a stage that may not have run: judged as it would be
+            if source is None:
+                raise ValueError(f"data.select_urls.sources={list(select.sources)}: a stage makes that list")
+            tables = lambda only: source.tables(config.extras[source.key])  # noqa: E731
+        elif not select.sources:
+            raise ValueError("there is no list: data.select_urls.sources names no file")
         return as_json(surveyed(select, tables, Path(folder, "hashes"), most_rows))
-
-
-def _made(web: Any) -> Any:
-    """The demo's list, made in memory."""
-    from examples.photographs.coyo import make_corpus
-
-    def tables(only: Iterable[str] | None) -> Iterator[tuple[str, Any]]:
-        yield "coyo.parquet", make_corpus(web).table
-
-    return tables
 
 
 def print_report(report: Mapping[str, Any]) -> None:

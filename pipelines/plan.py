@@ -2,7 +2,7 @@
 
 Starts nothing.
 
-python pipelines/plan.py [format=table|mermaid|json] [experiment=demo] [until=STAGE] [key=value ...]
+python pipelines/plan.py [format=table|mermaid|json] [experiment=NAME] [until=STAGE] [key=value ...]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Delete what was downloaded from those who opted out, and what was made of it.
 
-    python pipelines/purge.py root=runs/demo opt_out=opt_out.txt [delete=true] [tracking.uri=...]
+    python pipelines/purge.py root=runs opt_out=opt_out.txt [delete=true] [tracking.uri=...]
 
 The list has a URL or a host per line. Without `delete=true` it says what it would do. It deletes whole
 artifacts: those with a row of such a URL, and whatever was made from them, unfinished and superseded ones

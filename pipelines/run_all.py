@@ -1,6 +1,6 @@
 """Run a workflow: compose the config, build the stages, run what is not published yet.
 
-    python pipelines/run_all.py [experiment=demo] [until=STAGE] [only=STAGE] [force=STAGE] [key=value ...]
+    python pipelines/run_all.py [experiment=NAME] [until=STAGE] [only=STAGE] [force=STAGE] [key=value ...]
     python pipelines/run_all.py verify=true      compare every published file with its manifest
 
 Exit status: 0 all published, 1 a stage failed (or `verify` found a fault), 2 wrong use, 130 interrupted.

@@ -8,15 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from examples.photographs.photograph_folder import PhotographFolder
-from examples.photographs.photograph_web import PhotographWeb
-from examples.photographs.subjects import SUBJECTS
-from examples.zoo.pretrain_encoder import PretrainEncoder
-from examples.zoo.train_autoencoder import TrainAutoencoder
-from examples.zoo.train_captioner import TrainCaptioner
-from examples.zoo.train_class_generator import TrainClassGenerator
-from examples.zoo.train_text_encoder import TrainTextEncoder
+from pipelines import registry
 from pipelines.configuration.schema import Config
+from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.sources.layouts import open_source
 from pipelines.stages.caption import Caption, CaptionConfig
@@ -36,12 +30,31 @@ from reptok.configs import GeneratorConfig, LatentTokenizerConfig
 
 
 def build(config: Config) -> list[Stage]:
-    """The stages of `config.workflow`, in no particular order.
+    """The stages of `config.workflow`, in no particular order; what they refer to is made by plug-ins.
 
     Raises:
-        ValueError: The configuration lacks what the workflow needs.
+        ValueError: There is no such workflow, or the configuration lacks what it needs.
     """
-    return {"t2i": t2i, "class_conditional": class_conditional, "zoo": zoo}[config.workflow](config)
+    own = {"t2i": t2i, "class_conditional": class_conditional}
+    installed = registry.workflows()
+    if config.workflow in own:
+        stages = own[config.workflow](config)
+    elif config.workflow in installed:
+        entry = installed[config.workflow]
+        stages = entry.build(config, config.extras.get(entry.key) or entry.config())
+    else:
+        known = ", ".join([*own, *installed])
+        raise ValueError(f"workflow is one of {known}, not {config.workflow!r}")
+    stages = registry.with_makers(stages, config.extras)
+    made = {stage.output for stage in stages}
+    for stage in stages:
+        for kind in stage.inputs:
+            if kind not in made:
+                raise ValueError(
+                    f"{stage.name} refers to artifact:{kind}, which no stage of workflow={config.workflow} "
+                    "and of the chosen data makes; choose the data that have it, or name a file or folder"
+                )
+    return stages
 
 
 def t2i(config: Config) -> list[Stage]:
@@ -51,19 +64,16 @@ def t2i(config: Config) -> list[Stage]:
 
 def class_conditional(config: Config) -> list[Stage]:
     """A folder of labelled pictures takes the place of the web, and labels that of captions."""
-    settings, photographs = config.data.import_images, config.data.web
-    if settings and settings.folder:
-        if not settings.listing:  # else the classes were counted when the configuration was composed
-            settings = replace(settings, listing=_listing(config.generator, settings))
-        made: list[Stage] = [ImportImages(settings)]
-    elif settings and photographs:
-        made = [PhotographFolder(photographs), ImportImages(settings, ("pictures",))]
-    else:
+    settings = config.data.import_images
+    if settings is None:
         raise ValueError(
             f"workflow=class_conditional (experiment={config.experiment}) reads a folder of pictures, and "
             "the data name none: data=folder data.import_images.folder=<folder of classes>"
         )
-    return [*made, *model_of(config)]
+    if not settings.listing and not settings.folder.startswith(ARTIFACT):
+        # else the classes were counted when the configuration was composed, or another stage makes the folder
+        settings = replace(settings, listing=_listing(config.generator, settings))
+    return [ImportImages(settings), *model_of(config)]
 
 
 def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
@@ -77,43 +87,16 @@ def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
     return pictures.digest()
 
 
-def zoo(config: Config) -> list[Stage]:
-    """Train the embedded default's foundations, and the demo's models longer, on more crops."""
-    foundations: list[Stage] = []
-    if config.zoo.foundations:
-        foundations = [
-            TrainAutoencoder(config.zoo.autoencoder),
-            PretrainEncoder(config.zoo.encoder),
-            TrainTextEncoder(config.zoo.text_encoder),
-            TrainCaptioner(config.zoo.captioner),
-        ]
-        model, text = config.captioner.model, config.text_encoder
-        config = replace(
-            config,
-            vae=replace(config.vae, path="artifact:vae"),
-            encoder=replace(config.encoder, path="artifact:encoder"),
-            text_encoder=text and replace(text, path="artifact:text_encoder"),
-            captioner=replace(config.captioner, model=model and replace(model, path="artifact:captioner")),
-        )
-    labelled = replace(
-        config.generator, condition="class", num_classes=len(SUBJECTS), text_dim=0, num_learnable_tokens=0
-    )
-    by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
-    return [*foundations, *from_the_web(config), *model_of(config), by_class]
-
-
 def from_the_web(config: Config) -> list[Stage]:
-    """From a list of URLs to a dataset with captions; the demo brings its own web."""
+    """From a list of URLs to a dataset with captions."""
     data = config.data
-    if not (data.web or data.select_urls.sources):
+    if not data.select_urls.sources:
         raise ValueError(
             f"workflow={config.workflow} (experiment={config.experiment}) reads a list of URLs, and the data "
-            "name none (data.select_urls.sources): choose data=coyo or data=demo, or "
+            "name none (data.select_urls.sources): choose data=coyo, or "
             "workflow=class_conditional"
         )
-    web: list[Stage] = [PhotographWeb(data.web)] if data.web else []
     return [
-        *web,
         SelectUrls(data.select_urls),
         Download(data.download),
         Caption(CaptionConfig(captioner=config.captioner)),

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from pathlib import Path
 
@@ -28,8 +29,9 @@ ONLY_IN = {
     "ray": ("pipelines/", "benchmarks/"),
     "mlflow": ("pipelines/", "benchmarks/"),
     "hydra": ("pipelines/configuration/compose.py",),
-    "omegaconf": ("pipelines/configuration/compose.py",),
+    "omegaconf": ("pipelines/configuration/compose.py", "pipelines/configuration/groups.py"),
 }
+EXAMPLES = re.compile(r"\bexamples[./]|photograph|\bzoo\b|\bdemo\b")
 NETWORKS = ("reptok/decoder/", "reptok/encoder/", "reptok/generator/", "reptok/autoencoder.py")
 
 
@@ -64,6 +66,13 @@ def importers(module):
     )
 
 
+def names_of_examples(path):
+    """Texts of a file, docstrings among them, that name an example."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return [text[:60] for text in texts if EXAMPLES.search(text)]
+
+
 def below(*folders):
     return {name: found for name, found in FILES.items() if name.startswith(folders)}
 
@@ -75,6 +84,14 @@ def test_the_tree_is_read():
 @pytest.mark.parametrize("module", ["pipelines", "examples", "benchmarks", *sorted(ENGINES)])
 def test_the_library_does_not_know_the_program(module):
     assert [name for name in importers(module) if name.startswith("reptok/")] == []
+
+
+def test_the_program_knows_no_example_by_import_or_by_name():
+    for module in ("examples", "benchmarks"):
+        assert [name for name in importers(module) if name.startswith("pipelines/")] == []
+    found = {name: names_of_examples(REPOSITORY / name) for name in below("pipelines/")}
+    assert {name: texts for name, texts in found.items() if texts} == {}
+    assert names_of_examples(REPOSITORY / "examples/zoo/workflow.py")  # the search itself works
 
 
 @pytest.mark.parametrize(("module", "places"), ONLY_IN.items(), ids=str)

@@ -115,7 +115,8 @@ monitoring() {
     name=$(named prom/prometheus)
     if wanted "$name"; then
         debian
-        tree prometheus prometheus
+        tree prometheus prometheus busybox
+        ln -sf busybox "$work/prometheus/bin/wget" # the official image is made of it
         import "$work/prometheus" "$name" 'ENTRYPOINT ["/bin/prometheus"]' "USER 65534" "WORKDIR /prometheus"
     fi
     name=$(named prom/alertmanager)

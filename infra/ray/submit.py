@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import posixpath
 import shlex
@@ -245,6 +246,7 @@ def run(head: Head, arguments: Sequence[str], in_place: bool) -> int:
     job = job_of(head.address, arguments, in_place)
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it names every file that it leaves at home
     for _ in range(SUBMISSIONS):
         head.require_token()
         head.clear_root(job["metadata"]["root"])

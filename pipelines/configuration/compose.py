@@ -1,6 +1,6 @@
 """The configuration: Hydra composes YAML and command line, this file makes frozen dataclasses of it.
 
-    conf/config.yaml <- groups (experiment=demo, decoder=XL, ...) <- key=value from the command line
+    conf/config.yaml <- groups (experiment=NAME, decoder=XL, ...) <- key=value from the command line
 
 The dataclasses are the schema: a key that none of them has is an error that names the nearest valid one.
 """
@@ -11,7 +11,6 @@ import dataclasses
 import math
 import operator
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +20,10 @@ from typing import Annotated, Any, TypeVar, Union
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from pipelines.configuration.groups import chosen_groups, honour
 from pipelines.dag.redaction import redacted
 
 T = TypeVar("T")
-MISSING = "???"
 BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
     (Ge, "ge", operator.ge, "at least"),
     (Gt, "gt", operator.gt, "above"),
@@ -50,8 +49,10 @@ def load_config(
 
     Args:
         schema: the root dataclass. A field `experiment` left out of the YAML gets the name of the chosen
-            experiment. A static method `derive` is given the values and returns them with what follows from
-            them.
+            experiment. It may have static methods: `derive` is given the values and the extras and returns
+            the values with what follows from them; `extra_schemas` names dotted keys that others add, with
+            their dataclasses, whose instances the field `extras` gets by key; `extra_folders` are searched
+            for YAML beside `conf_dir`.
         overrides: `group=choice` and `dotted.key=value`. A text is taken as it stands; lists, numbers and
             quoted texts follow Hydra's grammar.
         conf_dir: folder of config.yaml and its groups.
@@ -60,15 +61,18 @@ def load_config(
         ConfigError: an unknown key, group or choice, a value of a wrong type, or a missing value.
     """
     conf = Path(conf_dir).resolve()
-    values, choices = _compose([_prepared(schema, override, conf) for override in overrides], conf)
+    extras: Mapping[str, type] = getattr(schema, "extra_schemas", dict)()
+    folders = [conf, *getattr(schema, "extra_folders", list)()]
+    values, choices = _compose([_prepared(schema, override, folders) for override in overrides], folders)
     if "experiment" in _types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
     _refuse_credentials(values, "")
-    _refuse_unknown(schema, values, "", list(valid_keys(schema)))
+    built = _taken_out(values, extras)
+    _refuse_unknown(schema, values, "", [*valid_keys(schema), *extras])
     derive = getattr(schema, "derive", None)
     if derive is not None:
-        values = derive(values)
-    result: T = construct(schema, values, "")
+        values = derive(values, built)
+    result: T = construct(schema, {**values, "extras": built} if extras else values, "")
     return result
 
 
@@ -82,17 +86,31 @@ def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
                 yield from valid_keys(option, f"{key}.")
 
 
-def _prepared(schema: Any, override: str, conf: Path) -> str:
+def _taken_out(values: dict[str, Any], extras: Mapping[str, type]) -> dict[str, Any]:
+    """Instances of the extra keys that the values have, by key; the values lose them."""
+    built = {}
+    for key, schema in extras.items():
+        *above, last = key.split(".")
+        group = dotted(values, ".".join(above)) if above else values
+        if isinstance(group, dict) and last in group:
+            own = group.pop(last)
+            if own is not None:
+                _refuse_unknown(schema, own, f"{key}.", list(valid_keys(schema, f"{key}.")))
+                built[key] = construct(schema, own, key)
+    return built
+
+
+def _prepared(schema: Any, override: str, folders: Sequence[Path]) -> str:
     """Let Hydra set keys that the YAML does not mention (our schema judges them); check group choices."""
     key, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"{override!r} is not of the form key=value")
     if key[:1] in "+~":
         return override
-    group = conf / key.split("@")[0]
-    if not group.is_dir():
+    groups = [folder / key.split("@")[0] for folder in folders]
+    if not any(group.is_dir() for group in groups):
         return f"++{key}={quoted(value) if _is_text(schema, key) else value}"
-    choices = sorted(path.stem for path in group.glob("*.yaml"))
+    choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
     if value not in choices:
         near = get_close_matches(value, choices, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -129,7 +147,7 @@ def _is_text(schema: Any, key: str) -> bool:
     return str in options and all(option in (str, type(None)) for option in options)
 
 
-def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compose(overrides: list[str], folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The composed values, without Hydra's own, and the chosen option of each group."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -137,59 +155,20 @@ def _compose(overrides: list[str], conf: Path) -> tuple[dict[str, Any], dict[str
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-            composed = compose("config", overrides, return_hydra_config=True)
+        with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+            search = ["hydra.searchpath=[{}]".format(",".join(f"file://{folder}" for folder in folders[1:]))]
+            composed = compose("config", search + overrides, return_hydra_config=True)
             chosen = {
-                key: OmegaConf.to_container(compose(f"{key}/{choice}"))
-                for key, choice in _chosen_groups(overrides, conf)
+                key: OmegaConf.to_container(compose(None, [*search, f"+{key}={choice}"]))
+                for key, choice in chosen_groups(overrides, folders)
             }
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
         user = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        _honour(user, chosen, overrides)
+        honour(user, chosen, overrides)
         values = OmegaConf.to_container(user, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}".lstrip(": ")) from None
     return typing.cast(dict[str, Any], values), typing.cast(dict[str, Any], choices)
-
-
-def _chosen_groups(overrides: Sequence[str], conf: Path) -> Iterator[tuple[str, str]]:
-    """Group and choice of those overrides that choose one, apart from the experiment."""
-    for override in overrides:
-        key, _, choice = override.partition("=")
-        if (conf / key).is_dir() and key != "experiment":
-            yield key, choice
-
-
-def _honour(values: Any, chosen: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Give a group that the command line chose what an experiment took from it as a whole, and say the rest.
-
-    An experiment refines groups, and may set one to null. What the command line chooses is not lost for that:
-    a null, or a group in the place of a chosen null, gives way.
-    """
-    from omegaconf import OmegaConf
-
-    final = OmegaConf.to_container(values)
-    typed = {override.lstrip("+~").partition("=")[0] for override in overrides} - chosen.keys()
-    for group, own in chosen.items():
-        for name in own:
-            if name in typed:
-                continue
-            if (own[name] is None) != (final.get(name) is None):
-                given = [key for key in typed if key.startswith(f"{name}.")]
-                kept = {key: OmegaConf.select(values, key) for key in given}
-                OmegaConf.update(values, str(name), own[name], merge=False, force_add=True)
-                for key, value in kept.items():
-                    OmegaConf.update(values, key, value, force_add=True)
-            elif (changed := _refined(own[name], final[name], str(name))) and not changed <= typed:
-                keys = ", ".join(sorted(changed - typed))
-                print(f"note: the experiment refines {group}: {keys}", file=sys.stderr)
-
-
-def _refined(own: Any, final: Any, prefix: str) -> set[str]:
-    """Dotted keys of a group's own file whose final values are others."""
-    if not isinstance(own, Mapping) or not isinstance(final, Mapping):
-        return {prefix} if own not in (final, MISSING) else set()
-    return {key for name in own for key in _refined(own[name], final.get(name), f"{prefix}.{name}")}
 
 
 def _one_line(error: Exception) -> str:

@@ -7,18 +7,20 @@ networks and the pictures that the configuration names. One that is typed all th
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
-from examples.photographs.subjects import SUBJECTS
+from pipelines import registry
 from pipelines.configuration import dimensions
 from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.dag.reference import ARTIFACT
 from pipelines.sources.layouts import open_source
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
 
 SQUARE = ("center_crop", "border")
 
 
-def derive(values: dict[str, Any]) -> dict[str, Any]:
+def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     """The composed values with everything that follows from them.
 
     Raises:
@@ -30,7 +32,7 @@ def derive(values: dict[str, Any]) -> dict[str, Any]:
     _tokens(values)
     _generator(values)
     _text(values)
-    _classes(values)
+    _classes(values, extras)
     _reference(values)
     return values
 
@@ -151,7 +153,7 @@ def _text(values: dict[str, Any]) -> None:
     if values.get("text_encoder") is None:
         raise ConfigError(
             "generator.condition=text needs a language model, and text_encoder is null; choose one, such as "
-            "text_encoder=zoo, or a generator by class, such as generator=mixer_class_tiny"
+            "text_encoder=clip_l14, or a generator by class, such as generator=mixer_class_tiny"
         )
     config = construct(TextEncoderConfig, values["text_encoder"], "text_encoder")
     known = dimensions.of_text_encoder(config)
@@ -164,20 +166,22 @@ def _text(values: dict[str, Any]) -> None:
         )
 
 
-def _classes(values: dict[str, Any]) -> None:
+def _classes(values: dict[str, Any], extras: Mapping[str, Any]) -> None:
     """Count the classes of the pictures, and keep the digest of their listing: many take long to list."""
     if values["generator"].get("condition") != "class":
         return
     folder, typed = dotted(values, "data.import_images.folder"), dotted(values, "generator.num_classes")
-    if folder and typed is None:
-        source = open_source(folder, dotted(values, "data.import_images.layout") or "auto")
-        if source.num_classes == 0:
+    made = str(folder or "").startswith(ARTIFACT)
+    if folder and not made and typed is None:
+        pictures = open_source(folder, dotted(values, "data.import_images.layout") or "auto")
+        if pictures.num_classes == 0:
             raise ConfigError(
                 f"generator.condition=class, and data.import_images.folder={folder} has no classes: put the "
                 "pictures into one folder per class"
             )
-        follows(values, "generator.num_classes", source.num_classes, f"data.import_images.folder={folder}")
-        put(values, "data.import_images.listing", source.digest())
-    elif not folder:
-        made = len(SUBJECTS) if dotted(values, "data.web") is not None else None
-        follows(values, "generator.num_classes", made, "the data")
+        follows(values, "generator.num_classes", pictures.num_classes, f"data.import_images.folder={folder}")
+        put(values, "data.import_images.listing", pictures.digest())
+    elif made or not folder:
+        source = registry.chosen(extras)
+        classes = source.classes(extras[source.key]) if source else None
+        follows(values, "generator.num_classes", classes, source.key if source else "the data")

@@ -63,6 +63,8 @@ def of_tokenizer(path: str, key: str) -> int:
 def _known(path: str, key: str, table: Mapping[str, T], read: Callable[[Path], T]) -> T | None:
     try:
         found = refer(path, key)
+        if found.artifact:
+            return None  # a stage is still to make it
         if found.folder:
             return read(found.folder)
         return table.get(found.hub) or _fetched_before(found.hub, read)

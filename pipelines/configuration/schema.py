@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from examples.photographs.coyo import CoyoConfig
-from examples.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
+from pipelines import registry
 from pipelines.captions.caption import CaptionerConfig
+from pipelines.configuration.compose import ConfigError
 from pipelines.configuration.costs import EstimateConfig
 from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
@@ -26,8 +28,6 @@ from reptok.bounds import Count, Number, Pixels, Whole
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
-WorkflowName = Literal["t2i", "class_conditional", "zoo"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -35,7 +35,6 @@ class DataConfig:
 
     Attributes:
         image_size: Side of the training images in pixels; the YAML hands it on to the stages.
-        web: The demo's own photographs, as a web or, where no folder is named, as a folder of pictures.
         select_urls: The URL list, and which of its rows are taken.
         download: How images are fetched and resized.
         shard: How samples are stored.
@@ -43,7 +42,6 @@ class DataConfig:
     """
 
     image_size: Pixels
-    web: CoyoConfig | None = None
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
@@ -79,31 +77,13 @@ class EvaluateGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZooRecipes:
-    """What `experiment=zoo` trains before the models.
-
-    Attributes:
-        foundations: Train the four small networks; otherwise those in `zoo/` are used.
-        autoencoder: Recipe of `zoo/autoencoder`.
-        encoder: Recipe of `zoo/encoder`.
-        text_encoder: Recipe of `zoo/text_encoder`.
-        captioner: Recipe of `zoo/captioner`.
-    """
-
-    foundations: bool = True
-    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
-    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
-    text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
-    captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a run depends on.
 
     Attributes:
         experiment: Name of the composed experiment.
-        workflow: Which set of stages.
+        workflow: Which set of stages: t2i, class_conditional, or one that is installed.
+        extras: What installed sources and workflows are configured with, by key.
         root: Folder or fsspec URL of the artifacts.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
@@ -114,7 +94,7 @@ class Config:
     """
 
     experiment: str
-    workflow: WorkflowName
+    workflow: str
     root: str = "runs"
     until: str | None = None
     only: str | None = None
@@ -130,12 +110,27 @@ class Config:
     encode: EncodeGroup = field(default_factory=EncodeGroup)
     train: TrainGroup
     evaluate: EvaluateGroup = field(default_factory=EvaluateGroup)
-    zoo: ZooRecipes = field(default_factory=ZooRecipes)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     estimate: EstimateConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    extras: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def derive(values: dict[str, Any]) -> dict[str, Any]:
+    def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
         """See `pipelines/configuration/derived.py`."""
-        return derive(values)
+        return derive(values, extras)
+
+    @staticmethod
+    def extra_schemas() -> dict[str, type]:
+        """Keys of installed sources and workflows."""
+        if not registry.plugins():
+            raise ConfigError(
+                "no source and no workflow is installed, not even this package's own: after a change of "
+                "pyproject.toml run `make`, or `.venv/bin/uv pip install --no-deps -e .`"
+            )
+        return {plugin.key: plugin.config for plugin in registry.plugins()}
+
+    @staticmethod
+    def extra_folders() -> list[Path]:
+        """Their YAML."""
+        return [plugin.conf for plugin in registry.plugins() if plugin.conf is not None]

@@ -91,8 +91,8 @@ def refer(path: str, key: str) -> Reference:
     """Decide whether a path means a folder or a model of the hub.
 
     What exists is a folder, relative to the working folder or else to the repository. What does not, but
-    begins with the name of a folder that does (`zoo/captoiner`), was meant as one. The rest is a model of the
-    hub if it has the form of its ids; `hf://owner/name` always is. `artifact:kind` is what a stage makes.
+    begins with the name of a folder that does (`weights/captoiner`), was meant as one. The rest is a model of
+    the hub if it has the form of its ids; `hf://owner/name` always is. `artifact:kind` is what a stage makes.
 
     Args:
         path: As the configuration has it.

@@ -246,9 +246,9 @@ class ObjectFolder(Folder):
 
 
 def open_folder(url: str) -> Folder:
-    """The folder at a URL: `runs/demo`, `file:///data/runs`, `s3://bucket/runs`, ..."""
+    """The folder at a URL: `runs`, `file:///data/runs`, `s3://bucket/runs`, ..."""
     if not url:
-        raise ValueError("a storage URL must not be empty (for example root=runs/demo)")
+        raise ValueError("a storage URL must not be empty (for example root=runs)")
     scheme, separator, rest = url.partition("://")
     if separator and "@" in rest.partition("/")[0]:
         raise ValueError(

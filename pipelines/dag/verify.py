@@ -59,7 +59,7 @@ def _cure(artifact: Artifact) -> str:
 def main(arguments: list[str]) -> int:
     """Print the faults of a store; 0 if there are none, 1 if there are, 2 for wrong use."""
     if len(arguments) != 1:
-        print("usage: python -m pipelines.dag.verify ROOT   (the artifact store, for example runs/demo)")
+        print("usage: python -m pipelines.dag.verify ROOT   (the artifact store, for example runs)")
         return 2
     found = verify(arguments[0])
     print("\n".join(found) if found else f"{len(published_artifacts(arguments[0]))} artifacts are sound")

@@ -13,6 +13,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import required
 from pipelines.dag.workspace import Workspace
 from reptok.bounds import Count
+from reptok.metrics.versions import VERSIONS
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
@@ -34,6 +35,7 @@ class ExtractorsConfig:
         inception_weights: file of the FID Inception's weights; without it there is no FID.
         batch_size: images at a time.
         device: torch device.
+        metrics: what each metric means, by its version.
     """
 
     bank_images: Count = 2000
@@ -41,6 +43,7 @@ class ExtractorsConfig:
     inception_weights: str = field(default="", metadata=WEIGHTS_FILE)
     batch_size: Count = insignificant(50)
     device: str = insignificant("cpu")
+    metrics: dict[str, Count] = field(default_factory=lambda: dict(VERSIONS))
 
     @property
     def notes(self) -> list[str]:

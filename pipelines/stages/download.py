@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from examples.photographs.web import accounting
+from pipelines import registry
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import may_heal
 from pipelines.crawl.resize import ResizeConfig
@@ -32,7 +32,8 @@ class DownloadConfig:
         resize: what an image must be, and what is made of it.
         reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
             that last, are taken over; only what may be better now, or is new, is asked for.
-        serve_web: each worker serves the `web` artifact to itself: the demo's URLs lead nowhere else.
+        serve: name of an installed source whose URLs lead nowhere else: each worker serves its web to
+            itself.
         workers: how many processes download, and what each occupies.
     """
 
@@ -40,13 +41,14 @@ class DownloadConfig:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     reuse: str = ""
-    serve_web: bool = False
+    serve: str = ""
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
-        if self.engine == "img2dataset" and self.serve_web:
+        if self.engine == "img2dataset" and self.serve:
             raise ValueError(
-                "download.engine=img2dataset cannot reach the demo's web: its hosts exist for our fetch only"
+                "download.engine=img2dataset cannot reach a web that is served here: its hosts exist for our "
+                "fetch only"
             )
 
 
@@ -58,7 +60,6 @@ class Download(Stage):
 
     name, output, version = "download", "images", 3
     modules = (
-        "examples.photographs.served_download",
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",
         "pipelines.crawl.reuse",
@@ -66,12 +67,13 @@ class Download(Stage):
 
     def __init__(self, config: DownloadConfig) -> None:
         super().__init__(config)
-        self.inputs = ("urls", "web") if config.serve_web else ("urls",)
+        self.source = registry.source(config.serve, "download.serve") if config.serve else None
+        self.inputs = ("urls", self.source.served) if self.source else ("urls",)
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         config = self.config
-        if config.engine == "guarded" and not config.serve_web and not config.fetch.contact:
+        if config.engine == "guarded" and not config.serve and not config.fetch.contact:
             raise ValueError(
                 "say how the owner of a site can reach you, for the requests to carry it: "
                 "data.download.fetch.contact=mailto:you@example.org"
@@ -81,28 +83,26 @@ class Download(Stage):
         if earlier:
             shards = _with_earlier(shards, inputs["urls"], earlier)
         rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
-        job = self._job(inputs["urls"], inputs.get("web"), earlier)
+        job = self._job(inputs, earlier)
         stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
-        if config.serve_web:
-            _compare(stats, out)
+        if self.source and self.source.accounting:
+            _compare(self.source.accounting(stats), out)
         _log_times(shards, out)
         self._say(stats, out)
         return stats
 
-    def _job(self, urls: Artifact, web: Artifact | None, earlier: Artifact | None) -> ShardJob:
+    def _job(self, inputs: Mapping[str, Artifact], earlier: Artifact | None) -> ShardJob:
         config = self.config
         common: dict[str, Any] = {
-            "urls": urls, "fetch": config.fetch, "resize": config.resize, "earlier": earlier
+            "urls": inputs["urls"], "fetch": config.fetch, "resize": config.resize, "earlier": earlier
         }  # fmt: skip
         if config.engine == "guarded":
             from pipelines.crawl.guarded import GuardedDownload
 
             download = GuardedDownload(**common)
-            if web is None:
+            if self.source is None or self.source.serve is None:
                 return download
-            from examples.photographs.served_download import ServedDownload
-
-            return ServedDownload(download=download, web=web)
+            return self.source.serve(download, inputs[self.source.served])
         from pipelines.crawl.img2dataset_engine import UNGUARDED, Img2datasetDownload
 
         print(f"  {self.name}: warning: {UNGUARDED}", flush=True)
@@ -138,7 +138,7 @@ class Download(Stage):
             for key, count in stats.items()
             if key.startswith("failed_") and may_heal(key.removeprefix("failed_"))
         )
-        if healing and not self.config.serve_web:
+        if healing and not self.config.serve:
             print(
                 f"  {healing:.0f} of the failures may heal; data.download.reuse={out.fingerprint} asks for "
                 "those alone",
@@ -200,9 +200,8 @@ def _percentile(values: Any, percent: float) -> float:
     return float(np.percentile(values, percent)) if len(values) else 0.0
 
 
-def _compare(stats: Mapping[str, float], out: Workspace) -> None:
+def _compare(rows: Sequence[tuple[str, int, int]], out: Workspace) -> None:
     """Put the web's own count beside the stage's."""
-    rows = accounting(stats)
     lines = [f"{'outcome':<34}{'server':>8}{'stage':>8}"]
     lines += [f"{outcome:<34}{here:>8}{there:>8}" for outcome, here, there in rows]
     differ = [outcome for outcome, here, there in rows if here != there]

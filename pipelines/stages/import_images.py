@@ -12,6 +12,7 @@ from typing import Literal
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.rows import RowErrors, is_ours
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
@@ -33,7 +34,7 @@ class ImportImagesConfig:
     """Which pictures, and what becomes of them.
 
     Attributes:
-        folder: The folder of pictures; "" for those of another stage.
+        folder: The folder of pictures, or artifact:KIND for one that another stage makes.
         layout: "folder" (picture files), "parquet", "webdataset"; "auto" goes by the files that it has.
         listing: Digest of its listing, so that a changed folder is another dataset.
         image_size: Side of the images: the shorter side is resized to it, the middle is kept.
@@ -135,16 +136,16 @@ class ImportImages(Stage):
 
     name, output, version = "import_images", "dataset", 2
 
-    def __init__(self, config: ImportImagesConfig, inputs: tuple[str, ...] = ()):
-        """Read the artifact of kind "pictures" in the place of `config.folder`, where `inputs` names it."""
+    def __init__(self, config: ImportImagesConfig):
         super().__init__(config)
-        self.inputs = inputs
+        made = config.folder.removeprefix(ARTIFACT) if config.folder.startswith(ARTIFACT) else ""
+        self.inputs = (made,) if made else ()
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         config = self.config
         if self.inputs:
-            config = replace(config, folder=str(inputs["pictures"].local_path()))
+            config = replace(config, folder=str(inputs[self.inputs[0]].local_path()))
         source = open_source(config.folder, config.layout)
         folder = source.folder
         shards, first = [], 0

@@ -12,8 +12,8 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from examples.photographs.web import TABLE
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.urls.drop_report import as_html, as_json
 from pipelines.urls.duplicates import MAX_DISTANCE, Neighbours
@@ -32,7 +32,8 @@ class SelectUrlsConfig:
     """Where the list is and which of its rows are wanted.
 
     Attributes:
-        sources: parquet or CSV files, folders or globs, by any URL of fsspec; none for the `web` artifact.
+        sources: parquet or CSV files, folders or globs, by any URL of fsspec; artifact:KIND/FILE for a list
+            that another stage makes.
         columns: our column name to the source's, where they differ (`url`, `text`, ...).
         filters: bounds on columns.
         opt_out: file with a URL or a host per line that must not be used ("" for none). Another list makes
@@ -84,7 +85,7 @@ class SelectUrls(Stage):
 
     def __init__(self, config: SelectUrlsConfig) -> None:
         super().__init__(replace(config, lists_digest=_lists_digest(config)))
-        self.inputs = () if config.sources else ("web",)
+        self.inputs = tuple(dict.fromkeys(kind for kind, _ in made(config)))
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         shutil.rmtree(out.scratch / "hashes", ignore_errors=True)  # of a run that was killed
@@ -116,9 +117,13 @@ class SelectUrls(Stage):
         }
 
     def _tables(self, inputs: Mapping[str, Artifact]) -> Tables:
-        if self.config.sources:
-            return Tables(self.config)
-        return Tables(self.config, inputs["web"])
+        return Tables(self.config, inputs)
+
+
+def made(config: SelectUrlsConfig) -> list[tuple[str, str]]:
+    """Kind and file of the sources that other stages make."""
+    names = [source.removeprefix(ARTIFACT) for source in config.sources if source.startswith(ARTIFACT)]
+    return [(kind, file) for kind, _, file in (name.partition("/") for name in names)]
 
 
 class Tables:
@@ -126,20 +131,20 @@ class Tables:
 
     Args:
         config: names the files.
-        web: an artifact that holds the list instead.
+        inputs: artifacts that hold lists, by kind.
     """
 
-    def __init__(self, config: SelectUrlsConfig, web: Artifact | None = None) -> None:
-        self._config, self._web = config, web
+    def __init__(self, config: SelectUrlsConfig, inputs: Mapping[str, Artifact] | None = None) -> None:
+        self._config, self._inputs = config, inputs or {}
 
     def __call__(self, only: Iterable[str] | None) -> Iterator[tuple[str, pa.Table]]:
         """Read the columns named `only`, or all."""
-        if self._web:
-            with self._web.open(TABLE) as file:
-                for table in read_source(file, TABLE, self._config.columns, only):
-                    yield TABLE, table
-            return
-        for system, path in find_sources(self._config.sources):
+        for kind, name in made(self._config):
+            with self._inputs[kind].open(name) as file:
+                for table in read_source(file, name, self._config.columns, only):
+                    yield name, table
+        others = [source for source in self._config.sources if not source.startswith(ARTIFACT)]
+        for system, path in find_sources(others) if others else ():
             with system.open(path, "rb") as file:
                 for table in read_source(file, path, self._config.columns, only):
                     yield path, table

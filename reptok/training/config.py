@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reptok.bounds import Count, Decay, Number, Positive, Share, Whole
+from reptok.bounds import Count, Decay, Number, Positive, Share, Signed, Whole
 
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
@@ -111,7 +111,7 @@ class TrainConfig:
     ema_decay: Decay = 0.9999
     seed: Whole = 0
     time_sampling: TimeSampling = "uniform"
-    time_loc: float = 0.0
+    time_loc: Signed = 0.0
     time_scale: Positive = 1.0
     precision: Precision = "float32"
     flip: bool = True

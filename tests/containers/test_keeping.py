@@ -36,7 +36,7 @@ def test_the_runs_come_back_after_the_loss_of_database_and_files(new_cluster: Ne
     secrets = [name for name, value in cluster.values().items() if holds(tmp_path / "backup", value)]
     assert secrets == []
 
-    succeeded(cluster.compose("rm", "--stop", "--force", "mlflow", "postgres"))
+    succeeded(cluster.compose("rm", "--stop", "--force", "mlflow", "postgres", "init"))
     for volume in ("mlflow", "postgres"):
         succeeded(run(["docker", "volume", "rm", f"{cluster.project}_{volume}"]))
     cluster.up()

@@ -71,7 +71,7 @@ def test_a_service_sees_the_secrets_of_no_other(init):
         "ray": {"ray-token", "mlflow-password", "s3-key", "s3-secret"},
         "mlflow": {"mlflow-password", "mlflow-secret-key", "postgres-password"},
         "postgres": {"postgres-password"},
-        "prometheus": {"prometheus-password", "alertmanager-password"},
+        "prometheus": {"alertmanager-password"},
         "alertmanager": {"alertmanager-password"},
         "grafana": {"grafana-password", "prometheus-password"},
         "s3": {"s3-rpc-secret", "s3-admin-token"},

@@ -34,7 +34,7 @@ def run(script: str, home: Path, *, seconds: float, mode: str = "token") -> subp
                 HEAD=$!
                 while kill -0 $HEAD 2> /dev/null; do
                     $PYTHON -c 'import urllib.request as r; r.urlopen("'$HEALTH'")' 2> /dev/null &&
-                        grep -q "Ray runtime started" $HOME/head.log && return
+                        grep -q "Ray runtime started" $HOME/head.log && sleep 3 && kill -0 $HEAD && return
                     sleep 1
                 done
             done
@@ -49,6 +49,7 @@ def run(script: str, home: Path, *, seconds: float, mode: str = "token") -> subp
         env=kept | {
             "HOME": str(home), "BIN": str(BIN), "PYTHON": sys.executable, "RAY_AUTH_MODE": mode,
             "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1",
+            "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",  # and not a compose head of this machine
         },
         cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip

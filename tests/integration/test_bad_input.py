@@ -34,8 +34,8 @@ def test_a_missing_column_is_named(program, tmp_path):
             "experiment=smoke",
             f"root={tmp_path / 'runs'}",
             "until=select_urls",
-            "data.web=null",
-            "data.download.serve_web=false",
+            "data.photographs=null",
+            "data.download.serve=",
             f"data.select_urls.sources=[{source}]",
         )
     )

@@ -23,6 +23,7 @@ SCRIPT = textwrap.dedent(
     {bin}/ray start --head --block --num-cpus=2 --temp-dir={home}/ray \\
         --disable-usage-stats > {home}/head.log 2>&1 &
     head=$!
+    export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265  # and not a compose head of this machine
     make --no-print-directory -o .venv/.ready submit PY={python} \\
         ARGS="experiment=smoke until=caption root={home}/runs"
     echo "submit ended with $?"

@@ -12,6 +12,7 @@ from pipelines.configuration.schema import Config
 from pipelines.dag.planner import plan
 from pipelines.dag.reference import HOME
 from pipelines.workflows import build
+from reptok.metrics.versions import VERSIONS
 
 DATA = ["urls", "images", "captions", "dataset", "latents"]
 
@@ -50,6 +51,11 @@ def test_the_place_of_weights_is_not_significant_and_their_contents_are(demo, tm
 def test_a_captioners_name_stands_in_its_captions(demo, tmp_path):
     copy = shutil.copytree(HOME / "zoo" / "captioner", tmp_path / "captioner")
     assert "captions" in changed(demo, f"captioner.model.path={copy}")
+
+
+def test_a_metric_that_means_something_else_is_measured_again(demo, monkeypatch):
+    monkeypatch.setitem(VERSIONS, "knn", VERSIONS["knn"] + 1)
+    assert changed(demo) == {"tokenizer_report", "generator_report", "model"}
 
 
 @pytest.mark.parametrize(

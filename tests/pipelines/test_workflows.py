@@ -1,4 +1,4 @@
-"""Every recipe in conf/experiment composes, and its stages order themselves."""
+"""Every recipe composes, and its stages order themselves."""
 
 import pytest
 from PIL import Image
@@ -22,7 +22,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-RECIPES = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+FOLDERS = [CONF_DIR, *Config.extra_folders()]
+RECIPES = {path.stem: path for folder in FOLDERS for path in sorted((folder / "experiment").glob("*.yaml"))}
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
@@ -32,7 +33,7 @@ def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp
     planned = plan(build(config), config.root)
     assert {stage.action for stage in planned} == {"run"}
     assert "train_generator" in [stage.stage.name for stage in planned]
-    lines = (CONF_DIR / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    lines = RECIPES[experiment].read_text().splitlines()
     for word in ("command", "hardware", "time", "score"):
         assert any(line.startswith(f"# {word} ") for line in lines), word
     for train in (config.train.tokenizer, config.train.generator):  # a part that a GPU can hold
@@ -65,7 +66,9 @@ def test_the_zoo_trains_its_foundations_or_takes_them():
     assert foundations < set(names("experiment=zoo"))
     trained = {stage.name: stage for stage in build(load_config(Config, ["experiment=zoo"]))}
     assert trained["caption"].inputs == ("images", "captioner")
-    assert not foundations & set(names("experiment=zoo", "zoo.foundations=false"))
+    published = [f"{group}=zoo" for group in ("vae", "encoder", "text_encoder", "captioner")]
+    assert not foundations & set(names("experiment=zoo", *published))
+    assert foundations & set(names("experiment=zoo", *published[1:])) == {"train_autoencoder"}
 
 
 def test_captions_come_from_a_model_on_gpus_or_from_the_zoos():

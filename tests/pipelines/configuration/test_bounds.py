@@ -37,6 +37,8 @@ def numbers(schema, prefix=""):
 def test_every_number_states_its_bounds():
     """A new number gets a type of `reptok/bounds.py`, or Annotated bounds of its own."""
     found = dict(numbers(Config))
+    for key, schema in Config.extra_schemas().items():
+        found |= dict(numbers(schema, f"{key}."))
     assert len(found) > 250
     assert [key for key, bounded in found.items() if not bounded] == []
 

@@ -110,7 +110,7 @@ CONTRADICTIONS = [
     ("generator.heads=5", "generator.dim=192 must be a multiple of generator.heads=5"),
     ("text_encoder=null", "there is no text_encoder 'null'"),
     ("text_encoder.max_length=77", "text_encoder.max_length=77 is more than the 32 tokens"),
-    ("generator=mixer_class_tiny generator.num_classes=7", "generator.num_classes=7 contradicts the data"),
+    ("generator=mixer_class_tiny generator.num_classes=7", "generator.num_classes=7 contradicts data.photo"),
     ("workflow=class_conditional", "workflow=class_conditional (experiment=demo) reads a folder of pictures"),
     (
         "experiment=t2i_coyo data=folder data.import_images.folder=x",

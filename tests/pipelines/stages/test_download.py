@@ -32,7 +32,7 @@ RESIZE = ResizeConfig(image_size=64)
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("artifacts")
     artifacts: dict[str, Artifact] = {}
-    config = SelectUrlsConfig(rows_per_shard=30)
+    config = SelectUrlsConfig(sources=("artifact:web/coyo.parquet",), rows_per_shard=30)
     for stage in (PhotographWeb(CoyoConfig(images=54, fault_fraction=0.5)), SelectUrls(config)):
         out = Workspace(str(folder / stage.output))
         stage.run(artifacts, out)
@@ -122,4 +122,4 @@ def test_bytes_and_counts_do_not_depend_on_order_concurrency_or_workers(
 
 def test_the_stage_asks_for_the_web_only_when_it_serves_it() -> None:
     assert Download(DownloadConfig()).inputs == ("urls",)
-    assert Download(DownloadConfig(serve_web=True)).inputs == ("urls", "web")
+    assert Download(DownloadConfig(serve="photographs")).inputs == ("urls", "web")

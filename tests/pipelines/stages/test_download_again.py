@@ -152,8 +152,8 @@ def test_the_open_web_is_asked_only_with_a_contact(world: World) -> None:
 
 
 def test_the_demos_web_is_not_for_img2dataset() -> None:
-    with pytest.raises(ValueError, match="cannot reach the demo's web"):
-        DownloadConfig(engine="img2dataset", serve_web=True)
+    with pytest.raises(ValueError, match="cannot reach a web that is served here"):
+        DownloadConfig(engine="img2dataset", serve="photographs")
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_the_demos_photographs_are_labelled_and_keep_their_split(run_stage):
     pictures, written = run_stage(PhotographFolder(web), {}, "pictures")
     assert written["rows_out"] == 120
     dataset, stats = run_stage(
-        ImportImages(ImportImagesConfig(image_size=8), ("pictures",)), {"pictures": pictures}
+        ImportImages(ImportImagesConfig(image_size=8, folder="artifact:pictures")), {"pictures": pictures}
     )
     assert (stats["rows_out"], stats["dropped_unreadable"]) == (120, 0)
     assert dataset.read_json("index.json")["class_names"] == sorted(subject.name for subject in SUBJECTS)

@@ -149,7 +149,7 @@ def test_the_demos_web_loses_exactly_the_rows_that_it_says(tmp_path: Path) -> No
         max_watermark_score=0.5,
         max_nsfw_score_opennsfw2=0.5,
     )
-    stage = SelectUrls(SelectUrlsConfig(filters=filters))
+    stage = SelectUrls(SelectUrlsConfig(sources=("artifact:web/coyo.parquet",), filters=filters))
     assert stage.inputs == ("web",)
     out = Workspace(str(tmp_path / "urls"))
     stats = stage.run({"web": artifact}, out)

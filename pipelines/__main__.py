@@ -1,0 +1,44 @@
+"""The program's command line.
+
+    python -m pipelines run [experiment=NAME] [until=STAGE] [key=value ...]     run what is not published yet
+    python -m pipelines plan [format=table|mermaid|json] [key=value ...]        say what would run, and why
+    python -m pipelines dry-run [rows=N] [key=value ...]                        what would filters remove
+    python -m pipelines verify [root=URL]                                       compare files with digests
+    python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
+
+`run_all.py`, `plan.py`, `dry_run.py` and `purge.py` are doors to the same commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from pipelines import dry_run, plan, purge, run_all
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run_all.main,
+    "plan": plan.main,
+    "dry-run": dry_run.main,
+    "verify": lambda arguments: run_all.main([*arguments, "verify=true"]),
+    "purge": purge.main,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Hand the rest of the command line to the command that it names; 2 for wrong use."""
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print(__doc__)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        print(f"error: there is no command {name!r}; {hint}There are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return COMMANDS[name](rest)
+
+
+if __name__ == "__main__":
+    run_all.command(lambda: main(sys.argv[1:]))
