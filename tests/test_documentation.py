@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(page.relative_to(REPOSITORY).as_posix() for page in REPOSITORY.glob("docs/*.md"))]
 HEADERS = [path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("**/conf/experiment/*.yaml")]
 COMMAND = re.compile(
-    r"(?<![\w./-])(?<!-n )(?:\.venv/bin/)?(?P<program>make(?= [a-z])|reptok(?= [a-z])|python(?= ))(?P<rest>[^\n`]*)"
+    r"(?<![\w./-])(?<!-n )(?:\.venv/bin/)?"
+    r"(?P<program>make(?= [a-z])|reptok(?= [a-z])|python(?= ))(?P<rest>[^\n`]*)"
 )
 OWN_OPTIONS = ("format=", "verify=", "rows=", "part=", "opt_out=", "delete=")
 
