@@ -17,7 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(page.relative_to(REPOSITORY).as_posix() for page in REPOSITORY.glob("docs/*.md"))]
 HEADERS = [path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("**/conf/experiment/*.yaml")]
 COMMAND = re.compile(
-    r"(?<![\w./-])(?:\.venv/bin/)?(?P<program>make(?= [a-z])|reptok(?= [a-z])|python(?= ))(?P<rest>[^\n`]*)"
+    r"(?<![\w./-])(?<!-n )(?:\.venv/bin/)?"
+    r"(?P<program>make(?= [a-z])|reptok(?= [a-z])|python(?= ))(?P<rest>[^\n`]*)"
 )
 OWN_OPTIONS = ("format=", "verify=", "rows=", "part=", "opt_out=", "delete=")
 
@@ -51,7 +52,7 @@ def found_in(pages):
 def overrides(words, pictures):
     """The settings among the words; a folder that is the reader's own becomes one with pictures."""
     given = [w for w in words if re.match(r"[a-z][\w.]*=", w) and not w.startswith(OWN_OPTIONS)]
-    given = [re.sub(r"(folder=)(/data/|~|\.\.\.).*", rf"\1{pictures}", word) for word in given]
+    given = [re.sub(r"(folder=)(/data/|~|\$HOME|\.\.\.).*", rf"\1{pictures}", word) for word in given]
     return [word for word in given if "..." not in word]
 
 
