@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -38,37 +36,11 @@ def test_a_wish_above_the_machine_is_the_machine(monkeypatch, tmp_path):
         assert "--num-cpus=0" in node.ray_command("head", tmp_path)
 
 
-def _live(parent: str, name: str, ready, leave) -> None:
-    node.session_folder(Path(parent), name)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    ready.set()
-    leave.wait(30)
-    child.kill()
-    child.wait()
-
-
-def test_folders_of_containers_that_are_gone_are_removed_and_no_others(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, leave = context.Event(), context.Event()
-    alive = context.Process(target=_live, args=(str(tmp_path), "alive", ready, leave))
-    alive.start()
-    assert ready.wait(30)
-    (tmp_path / "gone" / "session_1").mkdir(parents=True)
-    (tmp_path / "gone" / ".alive").touch()
-    (tmp_path / "never-locked").mkdir()
-    assert node.session_folder(tmp_path, "mine") == tmp_path / "mine"
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["alive", "mine"]
-    leave.set()
-    alive.join()
-    node.session_folder(tmp_path, "next")
-    assert "alive" not in {p.name for p in tmp_path.iterdir()}
-
-
-def test_the_lock_outlives_the_process_that_took_it_in_the_one_that_it_becomes(tmp_path):
-    """`os.execvp` of Ray keeps the descriptor: the folder stays while Ray runs, and no longer."""
+def living(parent, name):
+    """A process that takes the session's folder and becomes another, as the node's becomes Ray."""
     script = (
-        "import sys, os; from pathlib import Path; import node;"
-        f"node.session_folder(Path({str(tmp_path)!r}), 'ray');"
+        "import os; from pathlib import Path; import node;"
+        f"node.session_folder(Path({str(parent)!r}), {name!r});"
         "os.execvp('sh', ['sh', '-c', 'echo up; read line'])"
     )
     process = subprocess.Popen(
@@ -76,6 +48,24 @@ def test_the_lock_outlives_the_process_that_took_it_in_the_one_that_it_becomes(t
         env=os.environ | {"PYTHONPATH": str(scripts.FOLDER)},
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "up\n"
+    return process
+
+
+def test_folders_of_containers_that_are_gone_are_removed_and_no_others(tmp_path):
+    alive = living(tmp_path, "alive")
+    (tmp_path / "gone" / "session_1").mkdir(parents=True)
+    (tmp_path / "gone" / ".alive").touch()
+    (tmp_path / "never-locked").mkdir()
+    assert node.session_folder(tmp_path, "mine") == tmp_path / "mine"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["alive", "mine"]
+    alive.communicate("\n")
+    node.session_folder(tmp_path, "next")
+    assert "alive" not in {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_lock_outlives_the_process_that_took_it_in_the_one_that_it_becomes(tmp_path):
+    """`os.execvp` of Ray keeps the descriptor: the folder stays while Ray runs, and no longer."""
+    process = living(tmp_path, "ray")
     assert node._held(tmp_path / "ray" / ".alive")
     process.communicate("\n")
     assert not node._held(tmp_path / "ray" / ".alive")
