@@ -5,6 +5,8 @@ B batch, N tokens, D width, H heads.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,8 @@ class RMSNorm(nn.Module):
 
 class AdaRMSNorm(nn.Module):
     """x * (1 + A c) / rms(x): the condition scales; there is neither a shift nor a gate. A starts at zero."""
+
+    lr_roles: ClassVar = {"": "mapping"}
 
     def __init__(self, width: int, condition_width: int) -> None:
         super().__init__()

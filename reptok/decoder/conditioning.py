@@ -6,6 +6,7 @@ Only the time enters here; the token conditions the decoder through attention al
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class MappingBlock(nn.Module):
 
 class TimeMapping(nn.Module):
     """Times (B,) to the conditioning vector c (B, width) of all blocks."""
+
+    lr_roles: ClassVar = {"": "mapping"}
 
     def __init__(self, width: int, ff: int, depth: int) -> None:
         super().__init__()

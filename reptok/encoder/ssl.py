@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -24,6 +24,8 @@ class SSLEncoder(nn.Module):
     ``vit`` keeps the original embeddings; the adapted ones are ``embedding`` (K, D). Only with
     ``trainable="everything"`` is there a second, frozen copy of the transformer.
     """
+
+    lr_roles: ClassVar = {"embedding": "cls"}
 
     def __init__(self, config: EncoderConfig, vit: VisionTransformer, architecture: Architecture) -> None:
         super().__init__()

@@ -55,12 +55,15 @@ class AdamW:
     named tensors, as a checkpoint wants it.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimConfig):
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: OptimConfig, roles: Mapping[str, Role]
+    ):
         """Group the parameters by decay and learning rate.
 
         Args:
-            parameters: Name to parameter; "...encoder.embedding" is the `[cls]` embedding.
+            parameters: Name to parameter.
             config: Learning rate, moments and decay.
+            roles: Of each by its name; see `roles_of`.
 
         Raises:
             ValueError: There is no parameter.
@@ -70,7 +73,7 @@ class AdamW:
         self.config = config
         self._groups: dict[tuple[float, float], _Group] = {}
         for name, parameter in parameters.items():
-            lr, decay = group_of(name, parameter.ndim, config)
+            lr, decay = roles[name].group(config)
             group = self._groups.setdefault((lr, decay), _Group(lr, decay, [], [], [], [], []))
             group.names.append(name)
             group.parameters.append(parameter)
@@ -137,24 +140,39 @@ class AdamW:
         return {**moments, **steps}
 
 
-def group_of(name: str, ndim: int, config: OptimConfig) -> tuple[float, float]:
-    """Return learning rate and weight decay of a parameter.
+@dataclass(frozen=True)
+class Role:
+    """How a parameter is updated.
 
-    Args:
-        name: "...encoder.embedding" is the `[cls]` embedding; "...decoder.time..." and the linear maps of
-            adaptive norms are the mapping. Decay is for matrices, and for no embedding.
-        ndim: Its number of axes.
-        config: Rates, factors and decay.
+    Attributes:
+        lr: Which factor of `OptimConfig` its learning rate has: "cls", "mapping", or none.
+        decays: Whether weight decay pulls at it.
     """
-    if name.endswith("encoder.embedding"):
-        return config.lr * config.cls_lr_scale, 0.0
-    in_decoder = "decoder." in name
-    in_mapping = in_decoder and ("decoder.time." in name or name.endswith("_norm.linear.weight"))
-    is_matrix = ndim == 2 and "embed" not in name
-    return (
-        config.lr * (config.mapping_lr_scale if in_mapping else 1.0),
-        config.weight_decay if is_matrix else 0.0,
-    )
+
+    lr: str = ""
+    decays: bool = True
+
+    def group(self, config: OptimConfig) -> tuple[float, float]:
+        """Learning rate and weight decay."""
+        scale = {"": 1.0, "cls": config.cls_lr_scale, "mapping": config.mapping_lr_scale}[self.lr]
+        return config.lr * scale, config.weight_decay if self.decays else 0.0
+
+
+def roles_of(model: nn.Module) -> dict[str, Role]:
+    """The role of every parameter, by its name in `model`.
+
+    Modules say which learning rate is theirs: a class attribute `lr_roles` gives it for some of their own
+    parameters by name, or by "" for all at and below them. Weights of linear maps and convolutions decay;
+    what a module holds itself does not: embeddings, positions, learned tokens, scales, offsets, biases.
+    """
+    roles, below = {}, {"": ""}
+    for path, module in model.named_modules():
+        declared = getattr(type(module), "lr_roles", {})
+        below[path] = declared.get("", below[path.rpartition(".")[0]] if path else "")
+        for name, _ in module.named_parameters(recurse=False):
+            decays = isinstance(module, nn.Linear | nn.Conv2d) and name == "weight"
+            roles[f"{path}.{name}" if path else name] = Role(declared.get(name, below[path]), decays)
+    return roles
 
 
 def gradient_norm(parameters: list[nn.Parameter], total: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reptok.training.config import OptimConfig
 from reptok.training.ema import EMA
-from reptok.training.optim import AdamW
+from reptok.training.optim import AdamW, roles_of
 from reptok.training.sharding import Rows, local, rows
 
 
@@ -44,7 +44,7 @@ class TrainState:
             name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
         self.buffers = trained_buffers(model)
-        self.optimizer = AdamW(self.weights, optim)
+        self.optimizer = AdamW(self.weights, optim, roles_of(model))
         self.ema = EMA(self.weights, ema_decay)
         self.step = 0
         self.samples = 0

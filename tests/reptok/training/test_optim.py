@@ -1,11 +1,15 @@
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
+from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.generator import GeneratorConfig, TokenGenerator
+from reptok.tokenizer import RepTok
 from reptok.training.config import OptimConfig, TrainConfig
-from reptok.training.optim import AdamW, clip_scale, gradient_norm, group_of, lr_factor
+from reptok.training.optim import AdamW, Role, clip_scale, gradient_norm, lr_factor, roles_of
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -58,7 +62,7 @@ def test_the_update_is_adamw():
     gradients = [torch.randn(5, 4) for _ in range(6)]
     config = OptimConfig(lr=0.02, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
     expected = adamw_by_hand(weight.detach().clone(), gradients, 0.01, 0.3, 0.8, 0.95, 1e-6)
-    optimizer = AdamW({"linear.weight": weight}, config)
+    optimizer = AdamW({"linear.weight": weight}, config, {"linear.weight": Role()})
     for gradient in gradients:
         weight.grad = gradient
         optimizer.step(0.5)
@@ -70,31 +74,77 @@ def test_only_matrices_decay_and_the_embedding_has_its_own_rate():
     names = ("linear.weight", "tokenizer.encoder.embedding", "norm.weight")
     shapes = ((2, 3), (1, 3), (3,))
     parameters = {name: nn.Parameter(torch.ones(shape)) for name, shape in zip(names, shapes, strict=True)}
-    optimizer = AdamW(parameters, OptimConfig(lr=0.1, weight_decay=0.5, cls_lr_scale=10.0))
+    roles = dict(zip(names, (Role(), Role("cls", decays=False), Role(decays=False)), strict=True))
+    optimizer = AdamW(parameters, OptimConfig(lr=0.1, weight_decay=0.5, cls_lr_scale=10.0), roles)
     optimizer.step(1.0)
     assert [round(float(p.detach().mean()), 6) for p in parameters.values()] == [0.95, 1.0, 1.0]
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
-    fresh = AdamW(parameters, OptimConfig(lr=0.1, cls_lr_scale=10.0))
+    fresh = AdamW(parameters, OptimConfig(lr=0.1, cls_lr_scale=10.0), roles)
     before = [p.detach().clone() for p in parameters.values()]
     fresh.step(1.0)
     moved = [float((b - p.detach()).mean()) for b, p in zip(before, parameters.values(), strict=True)]
     assert moved == pytest.approx([0.1, 1.0, 0.1], rel=1e-5)
 
 
-def test_the_mapping_has_its_own_rate():
+def test_roles_are_those_of_the_modules(tiny_models):
+    """Linear maps and convolutions of real models decay, and nothing else that they have."""
+    tokenizer = RepTok(
+        RepTokConfig(
+            encoder=EncoderConfig(
+                name="folder", path=str(tiny_models / "encoder"), image_size=32, trainable="everything"
+            ),
+            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
+            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
+        )
+    )
+    roles = roles_of(tokenizer)
+    trained = {name for name, parameter in tokenizer.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if roles[name].lr == "cls"} == {"encoder.embedding"}
+    mapping = {name for name in trained if roles[name].lr == "mapping"}
+    assert mapping and all(
+        re.match(r"decoder\.(time\.|blocks\.0\.\w+_norm\.linear)", name) for name in mapping
+    )
+    kept = {name for name in trained if not roles[name].decays}
+    scales = {"decoder.blocks.0.attention.scale", "projection.linear.bias", "projection.norm.weight"}
+    assert {"encoder.embedding", "encoder.vit.pos_embed", "projection.offset", *scales} <= kept
+    maps = {"projection.linear.weight", "decoder.blocks.0.ff.up.weight", "decoder.time.project.weight"}
+    assert {
+        "encoder.vit.blocks.0.attn.qkv.weight",
+        "encoder.vit.patch_embed.proj.weight",
+        *maps,
+    } <= trained - kept
+    assert all(dict(tokenizer.named_parameters())[name].ndim > 1 for name in trained - kept)
+
+
+@pytest.mark.parametrize("kind", ["mixer", "transformer"])
+@pytest.mark.parametrize("condition", ["class", "text"])
+def test_what_a_generator_holds_itself_does_not_decay(kind, condition):
+    generator = TokenGenerator(
+        GeneratorConfig(
+            kind=kind, condition=condition, num_classes=3, text_dim=6, token_dim=8, dim=16, heads=2
+        )
+    )
+    kept = {name for name, role in roles_of(generator).items() if not role.decays}
+    own = {name for name in kept if not re.search(r"(bias|norm\w*\.weight|norm)$", name)}
+    positions = {"position"} if kind == "mixer" else {"network.position"}
+    told = {"classes.table.weight"} if condition == "class" else {"text.null_text"}
+    learned = {"learned_tokens"} if kind == "mixer" and condition == "text" else set()
+    assert own == positions | told | learned
+    assert {role.lr for role in roles_of(generator).values()} == {""}
+
+
+def test_a_role_has_its_rate_and_its_decay():
     config = OptimConfig(lr=3.0, mapping_lr_scale=1 / 3, weight_decay=0.5, cls_lr_scale=2.0)
-    assert group_of("tokenizer.decoder.time.project.weight", 2, config) == (1.0, 0.5)
-    assert group_of("tokenizer.decoder.blocks.3.ff_norm.linear.weight", 2, config) == (1.0, 0.5)
-    assert group_of("tokenizer.decoder.time.in_norm.scale", 1, config) == (1.0, 0.0)
-    assert group_of("tokenizer.decoder.blocks.3.ff.up.weight", 2, config) == (3.0, 0.5)
-    assert group_of("tokenizer.encoder.embedding", 2, config) == (6.0, 0.0)
-    assert group_of("generator.time.mlp.0.weight", 2, config) == (3.0, 0.5)
+    assert Role("mapping").group(config) == (1.0, 0.5)
+    assert Role("mapping", decays=False).group(config) == (1.0, 0.0)
+    assert Role().group(config) == (3.0, 0.5)
+    assert Role("cls", decays=False).group(config) == (6.0, 0.0)
 
 
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="nothing to train"):
-        AdamW({}, OptimConfig())
+        AdamW({}, OptimConfig(), {})
 
 
 def test_clipping_divides_by_what_is_above_the_norm():
@@ -111,7 +161,8 @@ def test_the_update_takes_the_scale_and_a_skipped_one_leaves_everything():
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([-1.0, 2.0])]
     config = OptimConfig(lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6)
     whole, divided = (nn.Parameter(torch.ones(2)) for _ in range(2))
-    one, other = AdamW({"w": whole}, config), AdamW({"w": divided}, config)
+    roles = {"w": Role()}
+    one, other = AdamW({"w": whole}, config, roles), AdamW({"w": divided}, config, roles)
     for number, gradient in enumerate(gradients):
         scale = torch.tensor(4.0 if number else 1.0)
         whole.grad, divided.grad = gradient / scale, gradient.clone()
