@@ -121,9 +121,9 @@ def test_info_and_flops_speak(model):
     assert "RepTok 700K" in said and "ViT-B/14       861.8\n" in said
 
 
-def test_a_mistake_is_one_line_and_exit_status_one(model, monkeypatch, capsys):
+def test_a_mistake_is_one_line_and_exit_status_two(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["reptok", "generate", model, "cow"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
-    assert stop.value.code == 1
+    assert stop.value.code == 2
     assert "reptok: unknown class 'cow'; known classes: cat, dog" in capsys.readouterr().err
