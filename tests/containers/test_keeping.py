@@ -58,7 +58,7 @@ def test_a_full_volume_fails_with_the_sentence_and_harms_no_artifact(new_cluster
     )
     cluster = new_cluster(COMPOSE_FILE=f"compose.yaml:{small}")
     cluster.up()
-    done = cluster.submit("experiment=smoke", "data.web.images=1200")
+    done = cluster.submit("experiment=smoke", "data.photographs.images=1200")
     assert done.returncode != 0
     assert "no space is left on the disk" in done.stdout, done.stdout[-3000:]
     assert "Traceback" not in done.stdout, "a sentence, not a stack"

@@ -1,4 +1,4 @@
-"""Ray's own TLS, as docs/clusters.md offers it: peers without a certificate of the authority are strangers."""
+"""Ray's own TLS, as docs/clusters.md offers it: who has no certificate of the authority is no peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ done
 echo "subjectAltName = IP:127.0.0.1, DNS:localhost" > $HOME/extension
 openssl x509 -req -in $HOME/node.csr -CA $HOME/ca.pem -CAkey $HOME/ca.key -CAcreateserial -days 2 \\
     -extfile $HOME/extension -out $HOME/node.pem 2> /dev/null
-openssl x509 -req -in $HOME/stranger.csr -signkey $HOME/stranger.key -days 2 -out $HOME/stranger.pem 2> /dev/null
+openssl x509 -req -in $HOME/stranger.csr -signkey $HOME/stranger.key -days 2 \\
+    -out $HOME/stranger.pem 2> /dev/null
 """
 CALL = """
 import pathlib, sys, grpc
@@ -40,7 +41,8 @@ for who, channel, metadata in (
 SCRIPT = (
     CERTIFICATES
     + """
-export RAY_USE_TLS=1 RAY_TLS_SERVER_CERT=$HOME/node.pem RAY_TLS_SERVER_KEY=$HOME/node.key RAY_TLS_CA_CERT=$HOME/ca.pem
+export RAY_USE_TLS=1 RAY_TLS_CA_CERT=$HOME/ca.pem
+export RAY_TLS_SERVER_CERT=$HOME/node.pem RAY_TLS_SERVER_KEY=$HOME/node.key
 start_head --port=6379
 $PYTHON - $HOME < $HOME/call.py
 $PYTHON infra/ray/submit.py experiment=smoke until=download root=$HOME/runs
