@@ -21,6 +21,9 @@ OPTIONS = (
     "--remote-debugging-pipe",
 )  # fmt: skip
 
+NOTICE = "ResizeObserver loop completed"
+"""The browser's own word on a layout that took a second pass; no fault of a page."""
+
 
 def program() -> str | None:
     """The browser of this machine."""
@@ -129,18 +132,24 @@ class Page:
         elif event == "Network.requestWillBeSent":
             if urlsplit(said["request"]["url"]).scheme in ("http", "https"):
                 self.hosts.add(str(urlsplit(said["request"]["url"]).hostname))
-        elif event == "Network.responseReceived" and said["response"]["status"] >= 400:
-            self.problems.append(f"{said['response']['status']} {said['response']['url']}")
-        elif event == "Network.loadingFailed" and not said.get("canceled"):
-            self.problems.append(f"{said['type']} failed: {said['errorText']}")
-        elif event == "Runtime.exceptionThrown":
-            self.problems.append(json.dumps(said["exceptionDetails"])[:1000])
-        elif event == "Runtime.consoleAPICalled" and said["type"] in ("error", "assert"):
-            self.problems.append(
-                " ".join(str(a.get("value", a.get("description"))) for a in said["args"])[:1000]
-            )
-        elif event == "Log.entryAdded" and said["entry"]["level"] == "error":
-            self.problems.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
+        elif problem := fault(event, said):
+            self.problems += [problem[:1000]] if NOTICE not in problem else []
+
+
+def fault(event: str, said: dict[str, Any]) -> str | None:
+    """What is wrong by an event of the browser; None if nothing is."""
+    match event:
+        case "Network.responseReceived" if said["response"]["status"] >= 400:
+            return f"{said['response']['status']} {said['response']['url']}"
+        case "Network.loadingFailed" if not said.get("canceled"):
+            return f"{said['type']} failed: {said['errorText']}"
+        case "Runtime.exceptionThrown":
+            return json.dumps(said["exceptionDetails"])
+        case "Runtime.consoleAPICalled" if said["type"] in ("error", "assert"):
+            return " ".join(str(part.get("value", part.get("description"))) for part in said["args"])
+        case "Log.entryAdded" if said["entry"]["level"] == "error":
+            return f"{said['entry']['text']} {said['entry'].get('url', '')}"
+    return None
 
 
 @contextmanager
