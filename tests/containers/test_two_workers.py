@@ -79,8 +79,9 @@ def kill(cluster: Cluster, name: str) -> None:
 
 
 def kill_worker(cluster: Cluster) -> None:
+    before = alive(cluster)
     kill(cluster, "worker-1")
-    took = wait_for(lambda: len(alive(cluster)) == 3, BACK_SECONDS)
+    took = wait_for(lambda: len(alive(cluster)) == 3 and alive(cluster) != before, BACK_SECONDS)
     print(f"worker killed, back after {took:.0f} s")
 
 
