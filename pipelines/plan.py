@@ -108,6 +108,8 @@ def main(arguments: list[str]) -> int:
         print_table(planned, estimates)
         if config.estimate and estimates:
             print(totals(estimates, config.estimate))
+        for note in config.notes:
+            print(f"note: {redacted(note)}")
     else:
         print(as_json(planned, estimates) if style == "json" else as_mermaid(planned))
     return 0

@@ -33,6 +33,8 @@ def run(config: Config) -> int:
     from pipelines import workflows
     from pipelines.dag import runner
 
+    for note in config.notes:
+        print(f"note: {redacted(note)}", flush=True)
     results = runner.run(
         workflows.build(config),
         root=config.root,

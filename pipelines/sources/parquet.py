@@ -5,7 +5,6 @@ The path beside the bytes is a name and is never opened. Class names stand in th
 
 from __future__ import annotations
 
-import json
 import mmap
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.sources.metadata import TEXT_COLUMNS
+from pipelines.sources.metadata import first_text
+from pipelines.sources.parquet_columns import IMAGES, LABEL, Columns, check, class_names, tells_classes
 from pipelines.sources.parquet_pages import largest_page
 from pipelines.sources.source import (
     MAX_CLASSES,
@@ -27,16 +27,14 @@ from pipelines.sources.source import (
     Part,
     Picture,
     Source,
-    clean_caption,
     clean_label,
     opened,
     split_of_path,
 )
 
-IMAGE, LABEL = "image", "label"
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
-MAX_NAMES, FEW_ROWS = 100_000, 2**22
+MAX_NAMES = 100_000
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
 """What reading a damaged or hostile file raises."""
 
@@ -55,10 +53,13 @@ class ParquetSource(Source):
         paths = [path for path in sorted(self.folder.rglob("*.parquet")) if not path.name.startswith(".")]
         names = [path.relative_to(self.folder).as_posix() for path in paths]
         self.files = [name for name in names if split_of_path(name) != "test"]
+        self.splits = frozenset(map(split_of_path, self.files))
+        texts: set[str] = set()
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
             try:
                 with _opened(self.folder, name) as file:
-                    self.class_names = _class_names(file.schema_arrow)
+                    self.class_names = class_names(file.schema_arrow)
+                    texts |= set(self.fields) & set(file.schema_arrow.names)
             except UNREADABLE as error:
                 self.faults.append(f"{name}: {error}")
             if self.class_names:
@@ -68,6 +69,7 @@ class ParquetSource(Source):
                 f"'{self.folder}' has no parquet file of pictures outside of a test split; "
                 + "; ".join(self.faults)
             )
+        self.captioned = None if texts else 0
         self.faults.clear()  # `parts` names them again, with those of the other files
         if self.class_names is None:
             self._count_classes()
@@ -79,7 +81,7 @@ class ParquetSource(Source):
             try:
                 with _opened(self.folder, name) as file:
                     count = file.metadata.num_rows
-                    names = _class_names(file.schema_arrow)
+                    names = class_names(file.schema_arrow)
                 if names and names != self.class_names:
                     raise ValueError("it has other class names than the files before")
             except UNREADABLE as error:
@@ -89,7 +91,7 @@ class ParquetSource(Source):
                 continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
-                place = {"file": name, "start": start, "stop": stop}
+                place = {"file": name, "start": start, "stop": stop, "fields": self.fields, "key": self.key}
                 parts.append(Part(f"{name}:{start}", stop - start, place))
         return parts
 
@@ -106,7 +108,7 @@ class ParquetSource(Source):
         for name in self.files:
             try:
                 with _opened(self.folder, name) as file:
-                    if _tells_classes(file.schema_arrow):
+                    if tells_classes(file.schema_arrow):
                         labels |= _labels(file, MAX_NAMES - len(labels))
             except UNREADABLE:
                 continue
@@ -122,16 +124,20 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     if place.get("refused"):
         yield Picture(name, reason=place["refused"])
         return
-    split = split_of_path(name)
+    split, columns = split_of_path(name), Columns(tuple(place["fields"]), place["key"])
+    start, stop = place["start"], place["stop"]
     try:
-        for number, row in enumerate(_rows(folder, name, place["start"], place["stop"]), place["start"]):
-            yield _picture(f"{name}:{number}", row, split, names)
+        for number, row in enumerate(_rows(folder, name, columns, start, stop), start):
+            yield _picture(f"{name}:{number}", row, split, names, columns)
     except UNREADABLE as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None) -> Picture:
-    image, label, subject = row[IMAGE], row.get(LABEL), None
+def _picture(
+    name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None, columns: Columns
+) -> Picture:
+    image = next((row[column] for column in IMAGES if column in row), None)
+    label, subject = row.get(LABEL), None
     data = image.get("bytes") if isinstance(image, dict) else image
     try:
         if isinstance(label, str):
@@ -140,9 +146,9 @@ def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] 
         subject = names[label] if names and label is not None else None
     except (ValueError, IndexError):
         return Picture(name, reason="label_out_of_range")
-    texts = [row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)]
-    caption = clean_caption(texts[0]) if texts else None
-    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption)
+    caption, key = first_text(row, columns.texts), row.get(columns.key)
+    keys = () if key is None else (str(key),)
+    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption, keys)
 
 
 @dataclass
@@ -160,13 +166,6 @@ class _File:
     def metadata(self) -> Any:
         return self.table.metadata
 
-    @property
-    def columns(self) -> list[str]:
-        """Of what is read: the bytes of the image and not its path, label and texts."""
-        kind = self.schema_arrow.field(IMAGE).type
-        image = f"{IMAGE}.bytes" if pa.types.is_struct(kind) else IMAGE
-        return [image, *(c for c in (LABEL, *TEXT_COLUMNS) if c in self.schema_arrow.names)]
-
     def batch_rows(self, group: int, columns: list[str], most: int) -> int:
         """Rows to read at a time: one page may serve them all, by a dictionary or by what they share."""
         page = largest_page(self.data, self.metadata, group, columns)
@@ -182,23 +181,8 @@ def _opened(folder: Path, name: str) -> Iterator[_File]:
         with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
             raw.seek(0)
             with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
-                _check(table, len(data))
+                check(table, len(data))
                 yield _File(table, data)
-
-
-def _check(table: pq.ParquetFile, size: int) -> None:
-    if table.metadata.num_rows > max(size, FEW_ROWS):
-        raise ValueError(f"{table.metadata.num_rows} rows in {size} bytes: there is no picture in so little")
-    schema = table.schema_arrow
-    if schema.names.count(IMAGE) != 1:
-        raise ValueError(f"not one column {IMAGE!r} (it has: {', '.join(schema.names)[:200]})")
-    kind = schema.field(IMAGE).type
-    if pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ValueError(
-            f"column {IMAGE!r} is {schema.field(IMAGE).type}; bytes or {{bytes, path}} is expected"
-        )
 
 
 def _labels(file: _File, most: int) -> set[Any]:
@@ -226,14 +210,14 @@ class _Cursor:
 _reading = threading.local()
 
 
-def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, name: str, columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows [start, stop) of a file; parts that follow each other in one process read it once."""
     facts = (folder / name).stat()
-    key = (str(folder), name, facts.st_size, facts.st_mtime_ns)
+    key = (str(folder), name, columns, facts.st_size, facts.st_mtime_ns)
     cursor: _Cursor | None = getattr(_reading, "cursor", None)
     _reading.cursor = None  # given back below, once this part was read to its end
     if cursor is None or cursor.key != key or cursor.position > start:
-        batches = _batches(folder, name, start)
+        batches = _batches(folder, name, columns, start)
         cursor = _Cursor(key, next(batches), batches)
     while cursor.position < stop:
         batch = cursor.left or next(cursor.rows, None)
@@ -248,7 +232,7 @@ def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, 
     _reading.cursor = cursor
 
 
-def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
+def _batches(folder: Path, name: str, columns: Columns, start: int) -> Iterator[Any]:
     """The first row of the row group that holds row `start`, then the batches from there to the end."""
     with _opened(folder, name) as file:
         begin = first = 0
@@ -256,24 +240,8 @@ def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
         while first < len(sizes) - 1 and begin + sizes[first] <= start:
             begin += sizes[first]
             first += 1
+        wanted = columns.of(file.schema_arrow)
         yield begin
         for group in range(first, len(sizes)):
-            rows = file.batch_rows(group, file.columns, BATCH)
-            yield from file.table.iter_batches(rows, row_groups=[group], columns=file.columns)
-
-
-def _tells_classes(schema: pa.Schema) -> bool:
-    kind = schema.field(LABEL).type if schema.names.count(LABEL) == 1 else pa.null()
-    return pa.types.is_integer(kind) or pa.types.is_string(kind)
-
-
-def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """Class names as the hub's writer stores them in a file's metadata."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[LABEL]["names"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        return tuple(clean_caption(name) for name in names)
-    return None
+            rows = file.batch_rows(group, wanted, BATCH)
+            yield from file.table.iter_batches(rows, row_groups=[group], columns=wanted)
