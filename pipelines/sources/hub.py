@@ -14,9 +14,7 @@ from urllib.parse import unquote
 from pipelines.sources.folder import EXTENSIONS
 
 PREFIX = "hf://"
-_PLACE = re.compile(
-    r"hf://(?:datasets/)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<inside>.+))?"
-)
+_PLACE = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<inside>.+))?")
 READ = (*EXTENSIONS, ".parquet", ".tar", ".txt", ".json", ".jsonl", ".csv")
 """Extensions of what is fetched."""
 

@@ -129,7 +129,8 @@ class ShardDataset(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         shards = table_shards(inputs["images"])
-        images, class_names, facts = inputs["images"], None, FACTS
+        images, class_names = inputs["images"], None
+        facts: tuple[str, ...] = FACTS
         if images.files(CLASS_NAMES):  # imported: the source has said its classes, and the files are its own
             class_names, facts = images.read_json(CLASS_NAMES), (*FACTS, "file")
         job = ShardTables(images, inputs["captions"], self.config, facts)

@@ -61,6 +61,15 @@ def test_requests_to_a_host_keep_their_distance(rate: float, waits: list[float])
     assert [*found, host.next_turn()] == waits
 
 
+def test_a_host_that_invites_bulk_has_its_own_rate() -> None:
+    config = FetchConfig(host_rate=2, host_rates={"bucket.example": 100})
+    waits = {}
+    for name in ("bucket.example", "other.example"):
+        host = Host(config, name, Clock())
+        waits[name] = [host.next_turn() for _ in range(3)]
+    assert waits == {"bucket.example": pytest.approx([0, 0.01, 0.02]), "other.example": [0, 0.5, 1.0]}
+
+
 def test_what_is_remembered_grows_old_and_makes_room() -> None:
     clock = Clock()
     memory: Expiring[int] = Expiring(60, room=2, clock=clock)
