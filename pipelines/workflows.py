@@ -84,7 +84,7 @@ def dataset_of(config: Config) -> list[Stage]:
     if not data.select_urls.sources:
         raise ValueError(
             f"experiment={config.experiment}: the data name no source; give data.folder=<pictures> or a "
-            "list of URLs (data.select_urls.sources), or choose data=demo"
+            "list of URLs (data.select_urls.sources)"
         )
     return [*index, SelectUrls(data.select_urls), Download(data.download), *captioned]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines import registry
-from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration.compose import CONF_DIR, ConfigError, construct, dotted, put
 from pipelines.configuration.follows import follows
 from pipelines.dag.reference import ARTIFACT
 from pipelines.sources import hub
@@ -57,7 +57,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> Chosen:
     if not place and not lists:
         raise ConfigError(
             "the data name no source: give data.folder=<a folder of pictures, parquet files or tars, or "
-            "hf://datasets/owner/name>, or choose data=coyo or data=demo"
+            f"hf://datasets/owner/name>, or choose one of data={choices('data')}"
         )
     follows(values, "data.import_images.folder", place, "data.folder")
     if lists:
@@ -88,6 +88,12 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> Chosen:
     return Chosen(place=place, named=named, classes=source.num_classes, notes=[_said(source, named)])
 
 
+def choices(group: str) -> str:
+    """What may be chosen of a group, those of installed plug-ins included."""
+    folders = [CONF_DIR, *(plugin.conf for plugin in registry.plugins() if plugin.conf)]
+    return "|".join(sorted({path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")}))
+
+
 def _urls(lists: Any, condition: str | None, extras: Mapping[str, Any]) -> Chosen:
     named = f"data.select_urls.sources={list(lists)}"
     plugin = registry.chosen(extras)
@@ -113,7 +119,7 @@ def _captioned(source: Source, named: str) -> None:
         raise ConfigError(
             f"generator.condition=text, and nothing in {named} is captioned (looked for {looked}): put a "
             ".txt beside each picture, name the columns (data.captions.fields) or another table "
-            "(data.captions.join), let a captioner describe them (captioner=zoo, captioner=internvl3_1b), or "
+            f"(data.captions.join), let a captioner describe them (captioner={choices('captioner')}), or "
             "choose a generator by class, such as generator=mixer_class_tiny"
         )
 

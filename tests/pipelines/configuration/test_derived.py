@@ -180,7 +180,7 @@ def test_a_source_that_lacks_what_the_condition_asks_for_is_refused_with_what_wo
         ".txt beside",
         "data.captions.fields",
         "data.captions.join",
-        "captioner=zoo",
+        "|zoo)",
         "mixer_class_tiny",
     ):
         assert way in said
