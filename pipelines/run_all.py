@@ -33,8 +33,8 @@ def run(config: Config) -> int:
     from pipelines import workflows
     from pipelines.dag import runner
 
-    for note in config.notes:
-        print(f"note: {redacted(note)}", flush=True)
+    for line in workflows.remarks(config):
+        print(redacted(line), flush=True)
     results = runner.run(
         workflows.build(config),
         root=config.root,

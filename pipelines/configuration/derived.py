@@ -14,6 +14,7 @@ from pipelines import registry
 from pipelines.configuration import dimensions, sources
 from pipelines.configuration.cards import trained_on
 from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration.device import derive_device
 from pipelines.configuration.follows import follows
 from pipelines.dag.reference import ARTIFACT
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
@@ -29,6 +30,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
             keys, and what to do.
     """
     values = copy.deepcopy(values)
+    derive_device(values)
     _sizes_of_pictures(values)
     source = sources.derive(values, extras)
     _tokens(values)

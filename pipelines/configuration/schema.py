@@ -91,7 +91,10 @@ class Config:
         workflow: "reptok", whose stages follow from the source (`data`), the captioner and the condition
             (`generator`), or one that is installed.
         extras: What installed sources and workflows are configured with, by key.
+        device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
+        init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
+            start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
@@ -103,7 +106,9 @@ class Config:
 
     experiment: str
     workflow: str = "reptok"
+    device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
+    init: str = ""
     until: str | None = None
     only: str | None = None
     force: str | None = None

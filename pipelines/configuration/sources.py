@@ -12,7 +12,7 @@ from typing import Any
 from pipelines import registry
 from pipelines.configuration.compose import CONF_DIR, ConfigError, construct, dotted, put
 from pipelines.configuration.follows import follows
-from pipelines.dag.reference import ARTIFACT
+from pipelines.dag.reference import ARTIFACT, find
 from pipelines.sources import hub
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.sources.layouts import open_source
@@ -71,6 +71,10 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> Chosen:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return Chosen(place=place, named=named)
+    if condition == "class" and dotted(values, "generator.num_classes") and find(place) is None:
+        return Chosen(
+            place=place, named=named
+        )  # sizes follow without the pictures; building stages needs them
     captions = construct(CaptionsConfig, dotted(values, "data.captions") or {}, "data.captions")
     source = open_source(place, dotted(values, "data.import_images.layout") or "auto", captions)
     put(values, "data.import_images.listing", source.digest())

@@ -103,7 +103,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
             data = read_file(folder, path)
         except OutsideError:
             reason = OUTSIDE
-        except (OSError, ValueError):
+        except ValueError:
             reason = "unreadable"
         keys = (_shown(path), _shown(str(Path(path).with_suffix(""))))
         yield Picture(_shown(path), data, reason, split, label, subject, caption, keys)

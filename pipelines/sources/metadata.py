@@ -34,7 +34,7 @@ def read_metadata(root: Path, files: list[Path], fields: Sequence[str]) -> tuple
         place = file.relative_to(root)
         try:
             data = read_file(root, place.as_posix())
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             faults.append(f"{place}: cannot be read: {error}")
             continue
         rows = _json_lines(data) if file.suffix == ".jsonl" else _csv_rows(data)
@@ -70,7 +70,7 @@ def caption_beside(folder: Path, picture: str, fields: Sequence[str]) -> str | N
             row |= {TXT: data.decode("utf-8", "replace")} if suffix == ".txt" else others(parse_object(data))
         except OutsideError:
             raise
-        except (OSError, ValueError):
+        except ValueError:
             continue
     return first_text(row, fields)
 

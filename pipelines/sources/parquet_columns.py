@@ -24,13 +24,15 @@ class Columns:
     key: str
 
     def of(self, schema: pa.Schema) -> list[str]:
-        """Of what is read: the bytes of the image and not its path, label, texts and key."""
+        """Of what is read: the bytes of the image and not its path, label, texts and key; never a list."""
         name = image_column(schema)
         image = f"{name}.bytes" if pa.types.is_struct(schema.field(name).type) else name
-        if self.key and self.key not in schema.names:
-            raise ValueError(f"no column {self.key!r} to find a row's caption by")
-        others = dict.fromkeys((LABEL, *self.texts, self.key))
-        return [image, *(other for other in others if other in schema.names and other != name)]
+        if self.key and not _is_name(kind_of(schema, self.key)):
+            raise ValueError(f"no column {self.key!r} of texts or numbers to find a row's caption by")
+        label = [LABEL] if tells_classes(schema) else []
+        texts = [text for text in self.texts if is_text(kind_of(schema, text))]
+        others = [other for other in (*label, *texts, self.key) if other and other != name]
+        return [image, *dict.fromkeys(others)]
 
 
 def check(table: pq.ParquetFile, size: int) -> None:
@@ -58,8 +60,22 @@ def image_column(schema: pa.Schema) -> str:
 
 def tells_classes(schema: pa.Schema) -> bool:
     """Whether there is a column of classes, by number or by name."""
-    kind = schema.field(LABEL).type if schema.names.count(LABEL) == 1 else pa.null()
-    return pa.types.is_integer(kind) or pa.types.is_string(kind)
+    return _is_name(kind_of(schema, LABEL))
+
+
+def kind_of(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column; null where it is missing or doubled."""
+    return schema.field(name).type if schema.names.count(name) == 1 else pa.null()
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, be it by a dictionary."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or is_text(kind)
 
 
 def class_names(schema: pa.Schema) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.training.process import join, run
 from pipelines.training.relay import GridRow, RelayLog
+from pipelines.training.start import record, same_classes, same_text, start_from
 from reptok import flops
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.data.batch import GeneratorBatch
@@ -28,6 +29,7 @@ from reptok.tokenizer import RepTok
 from reptok.training.conditions import CaptionConditions, label_condition, no_condition
 from reptok.training.config import TrainConfig
 from reptok.training.objectives import GeneratorObjective
+from reptok.training.start import Start, start_generator
 
 GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
 
@@ -37,7 +39,8 @@ def train_generator(settings: dict[str, Any]) -> None:
 
     Args:
         settings: "generator" (GeneratorConfig), "text_encoder" (TextEncoderConfig or None), "train"
-            (TrainConfig), the artifacts "dataset", "tokens" and "tokenizer", the workspace "out", and "log".
+            (TrainConfig), "init" (a model to start from, or ""), the artifacts "dataset",
+            "tokens" and "tokenizer", the workspace "out", and "log".
     """
     config: TrainConfig = settings["train"]
     generator_config: GeneratorConfig = settings["generator"]
@@ -50,6 +53,13 @@ def train_generator(settings: dict[str, Any]) -> None:
     generator = TokenGenerator(generator_config)
     stats = load_file(tokens.local_path("token_stats.safetensors"))
     generator.set_token_stats(stats["mean"], stats["std"])
+    names = dataset.read_json("index.json").get("class_names")
+
+    def begin(folder: Path) -> Start:
+        classes, text = same_classes(folder, names), same_text(folder, text_config)
+        return start_generator(generator, folder, same_classes=classes, same_text=text)
+
+    start = start_from(settings["init"], "generator", begin, member, log)
     generator.to(member.device)
     if generator_config.condition == "text":
         if text_config is None:
@@ -69,6 +79,7 @@ def train_generator(settings: dict[str, Any]) -> None:
 
     def save(trained: GeneratorObjective, folder: Path) -> None:
         save_generator(trained.generator, folder)
+        record(start, folder)
 
     decoders: list[RepTok | LatentTokenizer] = []  # loaded when the first pictures are due
 

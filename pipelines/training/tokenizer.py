@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.training.process import join, run
 from pipelines.training.relay import GridRow, RelayLog
+from pipelines.training.start import record, start_from
 from reptok import flops
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
@@ -20,6 +22,7 @@ from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.config import TrainConfig
 from reptok.training.objectives import TokenizerObjective
+from reptok.training.start import start_tokenizer
 
 GRID_IMAGES, GRID_STEPS = 8, 20
 
@@ -29,7 +32,8 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
 
     Args:
         settings: "tokenizer" (RepTokConfig), "train" (TrainConfig), "preservation_weight", "draws",
-            "decoder_first_steps", the artifacts "dataset" and "latents", the workspace "out", and "log".
+            "decoder_first_steps", "init" (a model to start from, or ""), the artifacts
+            "dataset" and "latents", the workspace "out", and "log".
     """
     config: TrainConfig = settings["train"]
     tokenizer_config: RepTokConfig = settings["tokenizer"]
@@ -40,6 +44,7 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
     member = join(config)
     tokenizer = RepTok(tokenizer_config).to(member.device)
     LatentSpec(**latents.read_json("latent_spec.json")).check(tokenizer.autoencoder.spec)
+    start = start_from(settings["init"], "tokenizer", partial(start_tokenizer, tokenizer), member, log)
     folders = dataset.local_path(), latents.local_path()
     images_from = settings["decoder_first_steps"] * config.batch_size
     data = TokenizerData(*folders, "train", config.cache_images_bytes, images_from)
@@ -52,6 +57,7 @@ def train_tokenizer(settings: dict[str, Any]) -> None:
 
     def save(trained: TokenizerObjective, folder: Path) -> None:
         save_tokenizer(trained.tokenizer, folder)
+        record(start, folder)
 
     objective = TokenizerObjective(
         tokenizer, settings["preservation_weight"], config.time_sampling, draws=settings["draws"],
