@@ -18,11 +18,10 @@ from reptok.data.loader import GeneratorData, split_sizes
 from reptok.data.transforms import to_uint8
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
-from reptok.latent_tokenizer import LatentTokenizer
+from reptok.image_tokenizer import ImageTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
-from reptok.tokenizer import RepTok
 from reptok.training.conditions import CaptionConditions, label_condition, no_condition
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.task import Grid, Task, Training
@@ -66,7 +65,7 @@ class GeneratorTraining(Training):
             generator, conditions, config.time_sampling, time_loc=config.time_loc,
             time_scale=config.time_scale,
         )  # fmt: skip
-        decoders: list[RepTok | LatentTokenizer] = []  # loaded when the first pictures are due
+        decoders: list[ImageTokenizer] = []  # loaded when the first pictures are due
 
         def show(trained: GeneratorObjective, step: int) -> Grid | None:
             if validation is None or step == config.steps:  # of the end the evaluation makes more
@@ -99,7 +98,7 @@ class GeneratorTraining(Training):
 
 
 @torch.no_grad()
-def samples(objective: GeneratorObjective, tokenizer: RepTok | LatentTokenizer, data: GeneratorData) -> Grid:
+def samples(objective: GeneratorObjective, tokenizer: ImageTokenizer, data: GeneratorData) -> Grid:
     """Generate images for conditions spread over a split: a line per condition, a picture per seed."""
     total = sum(data.rows)
     chosen = np.unique(np.linspace(0, total - 1, min(GRID_ROWS, total)).round().astype(np.int64))
