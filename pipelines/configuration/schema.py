@@ -84,6 +84,7 @@ class Config:
         experiment: Name of the composed experiment.
         workflow: Which set of stages: t2i, class_conditional, or one that is installed.
         extras: What installed sources and workflows are configured with, by key.
+        device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
@@ -95,6 +96,7 @@ class Config:
 
     experiment: str
     workflow: str
+    device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
     until: str | None = None
     only: str | None = None
