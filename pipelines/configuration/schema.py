@@ -86,6 +86,8 @@ class Config:
         extras: What installed sources and workflows are configured with, by key.
         device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
+        init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
+            start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
@@ -98,6 +100,7 @@ class Config:
     workflow: str
     device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
+    init: str = ""
     until: str | None = None
     only: str | None = None
     force: str | None = None

@@ -51,6 +51,7 @@ class Task:
         save: Writes the finished model into a folder; called with the objective with averaged weights.
         show: Draws what such an objective makes of the validation split, at a step; None for no picture then.
         columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
+        notes: Lines for the user, told once.
         flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
     """
 
@@ -60,6 +61,7 @@ class Task:
     validation: Readable[Any] | None = None
     show: Callable[[Any, int], Grid | None] = lambda objective, step: None
     columns: Callable[[int], frozenset[str]] | None = None
+    notes: Sequence[str] = ()
     flops_per_image: Callable[[int], float] | None = None
 
 
@@ -69,9 +71,11 @@ class Training(ABC):
 
     Attributes:
         train: How long and how.
+        init: A published model to start from, a folder or a model of the hub that was fetched; "" for none.
     """
 
     train: TrainConfig
+    init: str = ""
 
     @abstractmethod
     def build(self, device: torch.device) -> Task:
