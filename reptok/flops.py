@@ -24,6 +24,7 @@ from reptok.decoder.sizes import SIZES
 from reptok.decoder.transformer import Decoder
 from reptok.encoder.ssl import HUB, SSLEncoder
 from reptok.encoder.vit import Architecture, dinov2, read_architecture
+from reptok.generator.conditioner import CONDITIONERS
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 
@@ -156,12 +157,8 @@ def generator_training(config: GeneratorConfig, *, text_length: int = 77) -> int
 
     def call(generator: nn.Module) -> Tensor:
         x = torch.empty(1, config.num_tokens, config.token_dim)
-        given = {
-            "class": Condition(labels=torch.empty(1, dtype=torch.long)),
-            "text": Condition(text=torch.empty(1, text_length, config.text_dim)),
-            "none": Condition(extra=torch.empty(1, config.num_extra_tokens, config.token_dim)),
-        }
-        return cast(TokenGenerator, generator).velocity(x, torch.empty(1), given[config.condition])
+        given = CONDITIONERS[config.condition](config).example(1, text_length)
+        return cast(TokenGenerator, generator).velocity(x, torch.empty(1), given)
 
     return _trained(lambda: TokenGenerator(config), call)
 
