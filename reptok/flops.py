@@ -172,7 +172,7 @@ def encoder_architecture(config: EncoderConfig) -> Architecture:
     if config.path is not None:
         found = read_architecture(Path(config.path))
         return replace(found, model_args={**found.model_args, "img_size": config.image_size})
-    if config.name in HUB:
+    if config.name.startswith("dinov3"):
         return Architecture(name=HUB[config.name].split(".")[0], model_args={"img_size": config.image_size})
     match = re.search(r"_vit(s|b|l|debug)(\d+)", config.name)
     if match is None:
