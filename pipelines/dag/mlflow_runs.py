@@ -20,7 +20,7 @@ def experiment(client: Any, name: str, root: str) -> str:
     folder = open_folder(root)
     local = isinstance(folder, LocalFolder) and str(client.tracking_uri).startswith("sqlite")
     place = folder.url_of(embedded_tracking.FILES) if local else None
-    return str(client.createexperiment(name, artifact_location=place))
+    return str(client.create_experiment(name, artifact_location=place))
 
 
 def reopen(client: Any, run_id: str) -> bool:
