@@ -13,7 +13,8 @@ from typing import Any
 from pipelines import registry
 from pipelines.configuration import dimensions, sources
 from pipelines.configuration.cards import trained_on
-from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError, construct
 from pipelines.configuration.device import derive_device
 from pipelines.configuration.follows import follows
 from pipelines.dag.reference import ARTIFACT

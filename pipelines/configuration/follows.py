@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.configuration.compose import ConfigError, dotted, put
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError
 
 
 def follows(values: dict[str, Any], key: str, value: Any, because: str) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines import registry
-from pipelines.configuration.compose import CONF_DIR, ConfigError, construct, dotted, put
+from pipelines.configuration.compose import CONF_DIR, dotted, put
+from pipelines.configuration.construct import ConfigError, construct
 from pipelines.configuration.follows import follows
 from pipelines.dag.reference import ARTIFACT, find
 from pipelines.sources import hub
