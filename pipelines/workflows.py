@@ -76,8 +76,9 @@ def dataset_of(config: Config) -> list[Stage]:
     """
     data, join = config.data, config.data.captions.join
     index: list[Stage] = [IndexCaptions(join)] if join else []
-    captioned = [
-        Caption(CaptionConfig(captioner=config.captioner), joined=bool(join) and not data.folder),
+    joined = join is not None and not data.folder  # what is imported is joined when it is read
+    captioned: list[Stage] = [
+        Caption(CaptionConfig(captioner=config.captioner), joined),
         ShardDataset(data.shard),
     ]
     if data.folder:
