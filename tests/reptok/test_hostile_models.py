@@ -260,7 +260,7 @@ def test_folders_in_folders_without_end_are_refused(copied):
 def test_kernels_of_the_hub_are_not_named(key, copied):
     folder = copied("text_encoder")
     change(folder / "config.json", **{key: "someone/kernels:v1"})
-    with pytest.raises(ValueError, match=key):
+    with pytest.raises(ValueError, match="someone/kernels"):
         load_text_encoder(folder)
 
 
