@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import registry
-from pipelines.configuration import start
+from pipelines.configuration import start, words
 from pipelines.configuration.schema import Config
 from pipelines.configuration.start import init_for
 from pipelines.dag.reference import ARTIFACT
@@ -154,7 +154,7 @@ def remarks(config: Config) -> list[str]:
     Raises:
         ValueError: What it names does not fit together.
     """
-    return start.remarks(config)
+    return [*start.remarks(config), *words.remarks(config)]
 
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:

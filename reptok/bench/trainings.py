@@ -92,7 +92,7 @@ def tokenizer_training(
     architecture = flops.encoder_architecture(config.encoder)
     with settings.device:
         encoder = SSLEncoder(config.encoder, architecture.build(), architecture)
-        autoencoder = Autoencoder(config.autoencoder, vae=_UnusedVAE(decoder.latent_channels))
+        autoencoder = Autoencoder(config.autoencoder, vae=UnusedVAE(decoder.latent_channels))
         tokenizer = RepTok(config, encoder=encoder, autoencoder=autoencoder)
     objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", draws=draws)
     side = decoder.latent_size * VAE_DOWNSAMPLE
@@ -163,7 +163,7 @@ def _wake(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.02)
 
 
-class _UnusedVAE(nn.Module):
+class UnusedVAE(nn.Module):
     """Stands for the VAE, of which a training with cached moments needs the scale alone."""
 
     def __init__(self, channels: int):
