@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines import registry
 from pipelines.configuration import dimensions
-from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError, construct
 from pipelines.configuration.device import derive_device
 from pipelines.dag.reference import ARTIFACT
 from pipelines.sources.layouts import open_source

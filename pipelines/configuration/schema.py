@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipelines import registry
 from pipelines.captions.caption import CaptionerConfig
-from pipelines.configuration.compose import ConfigError
+from pipelines.configuration.construct import ConfigError
 from pipelines.configuration.costs import EstimateConfig
 from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig

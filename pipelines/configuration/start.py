@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.configuration.compose import ConfigError
+from pipelines.configuration.construct import ConfigError
 from pipelines.dag.reference import refer
 
 if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
-
-PARTS = ("tokenizer", "generator")
 
 
 def init_for(init: str, part: str) -> str:
@@ -32,22 +30,13 @@ def init_for(init: str, part: str) -> str:
 
 
 def place(folder: Path | None, part: str) -> Path | None:
-    """The folder of a part within a model's folder, or that folder; None where there is none of it."""
-    from reptok.folder import check_folder
-    from reptok.weights import read_json
+    """As `part_of`; a `ConfigError` where it is no published model, None where there is no folder."""
+    from reptok.training.start import part_of
 
-    if folder is None:
-        return None
-    check_folder(folder)
-    if (folder / "model.json").is_file():
-        return folder / part if (folder / part / "config.json").is_file() else None
-    kind = read_json(folder / "config.json").get("kind") if (folder / "config.json").is_file() else None
-    if kind not in PARTS:
-        raise ConfigError(
-            f"init={folder} is no published model to start from: name a folder with a model.json, or its "
-            "tokenizer/ or generator/ alone"
-        )
-    return folder if kind == part else None
+    try:
+        return None if folder is None else part_of(folder, part)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def remarks(config: Config) -> list[str]:

@@ -35,7 +35,7 @@ def remarks(config: Config) -> list[str]:
         return []
     line = f"captions: {found}"
     if found.unknown_share > MANY:
-        line += "; what they say is lost: choose another, such as text_encoder=english"
+        line += "; what they say is lost: choose a text_encoder that knows them"
     return [line]
 
 

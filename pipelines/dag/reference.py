@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from pipelines.dag.artifact import Artifact
 
 C = TypeVar("C")
-HOME = Path(__file__).resolve().parents[2]
-"""The repository, or where the package is installed: where relative paths are looked for in second place."""
+_CHECKOUT = Path(__file__).resolve().parents[2]
+HOME = _CHECKOUT if (_CHECKOUT / "conf").is_dir() else Path(sysconfig.get_path("data"), "share", "reptok")
+"""The checkout, or where a wheel puts `conf/` and weights; relative paths are looked for here, too."""
 
 HUB, ARTIFACT = "hf://", "artifact:"
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from reptok.autoencoder import LatentSpec
-from reptok.folder import check_folder, weight_shapes
+from reptok.configs import TextEncoderConfig
+from reptok.folder import check_folder, local_folder, weight_shapes
 from reptok.generator.generator import TokenGenerator
 from reptok.tokenizer import RepTok
 from reptok.values import from_values
-from reptok.weights import load_weights, read_json
+from reptok.weights import load_weights, read_json, write_json
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, FILE = "model.safetensors", "init.json"
+PARTS = ("tokenizer", "generator")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -57,6 +59,57 @@ class Start:
     def values(self) -> dict[str, Any]:
         """For a file beside the weights."""
         return {"taken": list(self.taken), "fresh": list(self.fresh)}
+
+
+def part_of(folder: Path, part: str) -> Path | None:
+    """The folder of "tokenizer" or "generator" within a model's folder, or that folder; None without one.
+
+    Raises:
+        ValueError: It is no published model.
+    """
+    check_folder(folder)
+    if (folder / "model.json").is_file():
+        return folder / part if (folder / part / "config.json").is_file() else None
+    kind = read_json(folder / "config.json").get("kind") if (folder / "config.json").is_file() else None
+    if kind not in PARTS:
+        raise ValueError(
+            f"init={folder} is no published model to start from: name a folder with a model.json, or its "
+            "tokenizer/ or generator/ alone"
+        )
+    return folder if kind == part else None
+
+
+def start_from(init: str, part: str, begin: Callable[[Path], Start]) -> Start | None:
+    """Let `begin` take what it can from the part of a model; None where there is nothing to start from.
+
+    Args:
+        init: A folder, or a model of the hub that was fetched; "" for none.
+        part: "tokenizer" or "generator".
+        begin: Called with that part's folder.
+    """
+    folder = part_of(local_folder(init), part) if init else None
+    return None if folder is None else begin(folder)
+
+
+def record(start: Start | None, folder: Path) -> None:
+    """Write down beside a model what it started with."""
+    if start is not None:
+        numbers = {"numbers_taken": start.count(start.taken), "numbers_fresh": start.count(start.fresh)}
+        write_json(folder / FILE, {**numbers, **start.values})
+
+
+def same_classes(generator: Path, names: list[str] | None) -> bool:
+    """Whether the model that a generator's folder is part of calls the classes so, in this order."""
+    model = generator.parent / "model.json"
+    return names is not None and model.is_file() and read_json(model).get("class_names") == names
+
+
+def same_text(generator: Path, text_encoder: TextEncoderConfig | None) -> bool:
+    """Whether that model reads the same language model; of open_clip's nothing is known."""
+    theirs = generator.parent / "text_encoder"
+    if text_encoder is None or text_encoder.kind == "open_clip" or not theirs.is_dir():
+        return False
+    return same_network(theirs, local_folder(text_encoder.path))
 
 
 def compare(own: Shapes, theirs: Shapes, ours: Callable[[str], bool] = lambda name: False) -> Start:

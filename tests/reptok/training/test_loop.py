@@ -13,7 +13,7 @@ from reptok.data.loader import Batches
 from reptok.data.transforms import to_float
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions
-from reptok.training.loop import means, straggler
+from reptok.training.curves import means, straggler
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
@@ -94,7 +94,7 @@ def test_the_rhythm_of_log_evaluation_and_checkpoint(begin, trainings):
 def test_a_stop_saves_and_leaves_and_a_warning_saves_once_and_goes_on(begin):
     training = begin("class")
     assert training.run(STEPS, stop=lambda: training.state.step == 4).state.step == training.saved[-1] == 6
-    warned = begin("class").run(STEPS, endangered=lambda: True)
+    warned = begin("class").run(STEPS, preempted=lambda: True)
     assert warned.saved == [3, STEPS]  # asked when the curves get an entry
 
 
