@@ -1,6 +1,6 @@
 """What a recipe's trainings keep in a GPU's memory at most, counted without one.
 
-    python -m benchmarks.memory experiment=finetune_24gb init=- data.import_images.folder=- [key=value ...]
+    python -m benchmarks.memory experiment=finetune_24gb init=- data.folder=- [key=value ...]
 
 Networks are built on torch's device "meta", which has shapes and no values, and one part of a batch runs
 forward. The bound is an upper one: every number counts four bytes although most products keep two, and

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.dag.reference import ARTIFACT, refer
 from pipelines.sources.folder import FolderSource
+from pipelines.sources.hub import is_hub
 from pipelines.sources.layouts import open_source
 from pipelines.sources.metadata import caption_beside
 from reptok.vocabulary import words_of
@@ -25,12 +26,12 @@ def remarks(config: Config) -> list[str]:
     Captions that are still to be downloaded or written are looked at by the evaluation.
     """
     settings, text = config.data.import_images, config.text_encoder
-    if settings is None or settings.folder.startswith(ARTIFACT) or text is None:
+    if settings is None or text is None or settings.folder.startswith(ARTIFACT) or is_hub(settings.folder):
         return []
     folder = refer(text.path, "text_encoder.path").folder if text.kind != "open_clip" else None
     if config.generator.condition != "text" or folder is None:
         return []
-    pictures = open_source(settings.folder, settings.layout)
+    pictures = open_source(settings.folder, settings.layout, settings.captions)
     if not isinstance(pictures, FolderSource) or (found := words_of(folder, captions_of(pictures))) is None:
         return []
     line = f"captions: {found}"
@@ -43,7 +44,9 @@ def captions_of(pictures: FolderSource) -> Iterator[str]:
     """Captions of the first pictures, from the metadata or beside them; what cannot be read has none."""
     for picture in pictures.pictures[:LOOKED_AT]:
         try:
-            caption = pictures.captions.get(picture.path) or caption_beside(pictures.folder, picture.path)
+            caption = pictures.captions.get(picture.path) or caption_beside(
+                pictures.folder, picture.path, pictures.fields
+            )
         except (OSError, ValueError):
             continue
         if caption:

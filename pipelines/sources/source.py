@@ -24,6 +24,11 @@ _SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
 )
 _TEST = "test"
 
+TXT = "txt"
+TEXT_FIELDS = (TXT, "caption", "text", "description")
+"""What holds a caption where the configuration names nothing else: the `.txt` beside a picture, or a column
+or field of a JSON object."""
+
 
 OUTSIDE = "outside_folder"
 """Reason of a row whose file is a link out of the folder: somebody else's file would become a sample."""
@@ -45,6 +50,7 @@ class Picture:
         label: Number of its class.
         subject: Name of its class.
         caption: Its text; None where the source has none.
+        keys: What another table may call it, the most exact first: a path, a key of a tar, a column's value.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Picture:
     label: int | None = None
     subject: str | None = None
     caption: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,24 @@ class Source(ABC):
 
     Attributes:
         folder: The folder.
+        fields: Columns or JSON fields that may hold a caption; the first that has a text counts.
+        key: The column of a parquet file that names a row for another table; "" for none.
         class_names: Names of the classes; None if it has none, or tells numbers alone.
         num_classes: How many classes; 0 for none, None if only reading tells.
+        captioned: Rows that have a caption of their own, as far as listing shows; None if only reading tells.
+        rows: How many rows; None if only reading tells.
+        splits: "train" and "val", as far as the source tells them.
         faults: What listing and `parts` found wrong, one line each; the rows that it struck are counted.
     """
 
     folder: Path
+    fields: tuple[str, ...] = TEXT_FIELDS
+    key: str = ""
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = 0
+    captioned: int | None = None
+    rows: int | None = None
+    splits: frozenset[str] = frozenset()
     faults: list[str] = field(default_factory=list)
 
     @abstractmethod

@@ -12,7 +12,7 @@ GB = 1e9
 
 
 def recipe(*overrides):
-    anywhere = ["init=-", "data.import_images.folder=-", "generator.num_classes=1000"]
+    anywhere = ["init=-", "data.folder=-", "generator.num_classes=1000"]
     return load_config(Config, ["experiment=finetune_24gb", *anywhere, *overrides])
 
 

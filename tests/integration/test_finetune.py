@@ -10,7 +10,7 @@ from pipelines import run_all
 
 STEPS = 60
 SETTINGS = [
-    "experiment=demo_classes", "data.photographs=null", "data.import_images.samples_per_shard=500",
+    "data=folder", "generator=mixer_class_tiny", "data.import_images.samples_per_shard=500",
     "tracking=off", "until=evaluate_tokenizer", "train.decoder_first_steps=0", "train.draws=1",
     f"train.tokenizer.steps={STEPS}", "train.tokenizer.batch_size=16", "train.tokenizer.workers=0",
     "train.tokenizer.eval_every=0", "train.tokenizer.optim.lr=1e-3", "train.tokenizer.optim.warmup_steps=10",
@@ -48,7 +48,7 @@ def test_a_fine_tune_beats_the_same_steps_from_scratch(tmp_path):
     root, found = tmp_path / "runs", {}
     for name, init in (("scratch", []), ("zoo", ["init=zoo/reptok"])):
         before = {kind: set(figures(root, kind)) for kind in ("tokenizer", "tokenizer_report")}
-        place = [f"data.import_images.folder={tmp_path / 'letters'}", f"root={root}"]
+        place = [f"data.folder={tmp_path / 'letters'}", f"root={root}"]
         assert run_all.main([*SETTINGS, *place, *init]) == 0
         found[name] = {
             key: value

@@ -87,8 +87,8 @@ def test_another_vae_is_refused_before_anything_runs(tmp_path, capsys):
 
 def test_the_recipe_for_24_gb_starts_from_a_model_of_its_sizes(tmp_path, capsys):
     """At the demo's sizes the zoo's class model is one; at its own it is refused, and so is none."""
-    recipe = ["experiment=finetune_24gb", "data.import_images.folder=-", "generator.num_classes=9"]
-    recipe = ["data.import_images.listing=0", *recipe, f"root={tmp_path}/runs"]
+    recipe = ["experiment=finetune_24gb", "data.folder=-", "generator.num_classes=9"]
+    recipe = [*recipe, f"root={tmp_path}/runs"]
     small = ["data.image_size=64", "encoder=zoo", "vae=zoo", "decoder=tiny", "generator=mixer_class_tiny"]
     assert plan.main([*recipe, *small, "init=zoo/reptok_class"]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("init: ")]

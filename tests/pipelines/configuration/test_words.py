@@ -5,12 +5,7 @@ from PIL import Image
 
 from pipelines import plan
 
-ON_A_FOLDER = [
-    "experiment=demo_classes",
-    "data.photographs=null",
-    "generator=mixer_text_tiny",
-    "text_encoder=zoo",
-]
+ON_A_FOLDER = ["data=folder"]
 
 
 @pytest.fixture
@@ -27,7 +22,7 @@ def pictures(tmp_path):
 def said(capsys, pictures, *overrides):
     command = [
         *ON_A_FOLDER,
-        f"data.import_images.folder={pictures}",
+        f"data.folder={pictures}",
         f"root={pictures.parent}/runs",
         *overrides,
     ]
