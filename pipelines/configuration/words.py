@@ -26,7 +26,9 @@ def remarks(config: Config) -> list[str]:
     Captions that are still to be downloaded or written are looked at by the evaluation.
     """
     settings, text = config.data.import_images, config.text_encoder
-    if settings is None or text is None or settings.folder.startswith(ARTIFACT) or is_hub(settings.folder):
+    if settings is None or not settings.folder or text is None:
+        return []
+    if settings.folder.startswith(ARTIFACT) or is_hub(settings.folder):
         return []
     folder = refer(text.path, "text_encoder.path").folder if text.kind != "open_clip" else None
     if config.generator.condition != "text" or folder is None:

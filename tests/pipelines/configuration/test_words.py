@@ -12,10 +12,10 @@ ON_A_FOLDER = ["data=folder"]
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for number, caption in enumerate(["a cat", "a close-up of a cat", "an aardvark", None]):
+    for number in range(40):
+        caption = ["a cat", "a close-up of a cat", "an aardvark"][number % 3]
         Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
-        if caption:
-            (folder / f"{number}.txt").write_text(caption)
+        (folder / f"{number}.txt").write_text(caption)
     return folder
 
 
@@ -33,13 +33,13 @@ def said(capsys, pictures, *overrides):
 def test_the_share_of_unknown_words_is_said_and_what_to_do(pictures, capsys):
     (line,) = said(capsys, pictures)
     assert line.startswith(
-        "captions: 11.1 % of the captions' words are unknown to the text encoder (aardvark"
+        "captions: 10.9 % of the captions' words are unknown to the text encoder (aardvark"
     )
     assert "choose a text_encoder that knows them" in line
 
 
 def test_nothing_is_said_of_labels(pictures, capsys):
-    for picture in sorted(pictures.iterdir()):
+    for picture in sorted(pictures.glob("*")):
         place = pictures / ("even" if int(picture.stem) % 2 == 0 else "odd")
         place.mkdir(exist_ok=True)
         picture.rename(place / picture.name)
