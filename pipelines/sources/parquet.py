@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ from pipelines.sources.source import (
     Picture,
     Source,
     clean_label,
+    files_to_read,
     opened,
+    sizes_digest,
     split_of_path,
 )
 
@@ -51,9 +52,7 @@ class ParquetSource(Source):
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        paths = [path for path in sorted(self.folder.rglob("*.parquet")) if not path.name.startswith(".")]
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        self.files = [name for name in names if split_of_path(name) != "test"]
+        self.files = files_to_read(self.folder, ".parquet")
         self.splits = frozenset(map(split_of_path, self.files))
         texts: set[str] = set()
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
@@ -97,11 +96,7 @@ class ParquetSource(Source):
         return parts
 
     def digest(self) -> str:
-        digest = sha256()
-        for name in self.files:
-            size = (self.folder / name).lstat().st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
+        return sizes_digest(self.folder, self.files)
 
     def _count_classes(self) -> None:
         """Learn the classes from the labels of all files: words are names, numbers only count."""

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -126,6 +127,21 @@ def split_of_path(path: str) -> str:
         if first == _TEST:
             return _TEST
     return ""
+
+
+def files_to_read(folder: Path, ending: str) -> list[str]:
+    """Return the names of a folder's files with an ending, in order; those of a test split are left out."""
+    paths = [path for path in sorted(folder.rglob(f"*{ending}")) if not path.name.startswith(".")]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [name for name in names if split_of_path(name) != _TEST]
+
+
+def sizes_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return a digest of large files by their names and sizes."""
+    digest = sha256()
+    for name in names:
+        digest.update(f"{name}\0{(folder / name).lstat().st_size}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]
 
 
 def clean_caption(text: object) -> str:

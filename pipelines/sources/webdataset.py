@@ -24,7 +24,9 @@ from pipelines.sources.source import (
     Picture,
     Source,
     clean_label,
+    files_to_read,
     opened,
+    sizes_digest,
     split_of_path,
 )
 from reptok.data.foreign_tar import MAX_DATA_BYTES, ForeignMember, iterate_foreign
@@ -57,9 +59,7 @@ class WebDatasetSource(Source):
 
     def __post_init__(self) -> None:
         self.num_classes = None
-        paths = [path for path in sorted(self.folder.rglob("*.tar")) if not path.name.startswith(".")]
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        names = [name for name in names if split_of_path(name) != "test"]
+        names = files_to_read(self.folder, ".tar")
         if not names:
             raise ValueError(f"'{self.folder}' has tars of a test split only")
         self.tars, self.splits = names, frozenset(map(split_of_path, names))
@@ -73,11 +73,7 @@ class WebDatasetSource(Source):
         return parts
 
     def digest(self) -> str:
-        digest = sha256()
-        for name in self.tars:
-            size = (self.folder / name).lstat().st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
+        return sizes_digest(self.folder, self.tars)
 
     def _count(self, name: str) -> tuple[int, str]:
         """Samples of a tar; where it is damaged, what follows counts as one."""
