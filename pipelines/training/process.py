@@ -21,7 +21,9 @@ from reptok.throughput import matmul_speed, mfu
 from reptok.training.checkpoint import Checkpointer
 from reptok.training.config import TrainConfig
 from reptok.training.loop import train
+from reptok.training.norms import LayerNorms
 from reptok.training.parallel import parallelize
+from reptok.training.profiling import Profiler
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom, TrainStep
 from reptok.training.validation import segment_losses
@@ -96,9 +98,11 @@ def run(
         show: Logs pictures of such an objective at a step.
         flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
     """
+    norms = LayerNorms(objective, config.norms_every) if config.norms_every else None
     parallel = parallelize(
         objective, config.strategy, world_size=member.world_size, device=member.device,
-        compile=config.compile, recompute=config.recompute, precision=config.precision,
+        compile=config.compile, compile_mode=config.compile_mode, recompute=config.recompute,
+        precision=config.precision,
     )  # fmt: skip
     state = TrainState(objective, config.optim, config.ema_decay)
     checkpoints = Checkpointer(out.scratch / "checkpoints", state, parallel, config.keep_checkpoints)
@@ -111,7 +115,7 @@ def run(
     )  # fmt: skip
     step = TrainStep(
         parallel, state, config.optim, config.steps, precision=config.precision, device=member.device,
-        accumulate=config.accumulate, max_skipped=config.max_skipped,
+        accumulate=config.accumulate, max_skipped=config.max_skipped, norms=norms,
     )  # fmt: skip
 
     def evaluate(at: int) -> Mapping[str, float]:
@@ -148,8 +152,14 @@ def run(
             parallel.in_step(config.step_timeout_seconds)
         return running
 
+    profiler = Profiler(config.profile, out.scratch / "profile", member.device, log.file) if first else None
     watch = Watch(member.rank, member.world_size, config.step_timeout_seconds / 2, log.note)
     ceiling = matmul_speed(member.device, config.precision) if first and flops_per_image else 0.0
+
+    def follow(at: int, phase: str) -> None:
+        watch(at, phase)
+        if profiler is not None and phase == "data":
+            profiler.at(at)
 
     def gauge(images_per_second: float) -> Mapping[str, float]:
         values = {"speed/peak_memory_gib": peak_memory_bytes(member.device) / 2**30}
@@ -175,12 +185,14 @@ def run(
         gauge=gauge,
         stop=_Poll(lambda: first and stop_file(out).exists()),
         endangered=_preempted if member.preemptible else lambda: False,
-        watch=watch,
+        watch=follow,
         note=(lambda line: log.note(line)) if first else (lambda line: None),
         rank=member.rank,
         world_size=member.world_size,
     )
     watch.close()
+    if profiler is not None:
+        profiler.close()
     checkpoints.wait()
     if finished:
         with parallel.patient(), parallel.averaged(state.ema) as averaged:

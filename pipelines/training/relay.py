@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,10 @@ class RelayLog:
     ) -> None:
         """Record a table of pictures, which the driver draws."""
         self._put(("grid", name, list(columns), list(rows), step))
+
+    def file(self, path: Path) -> None:
+        """Record a file of the workspace, under the name of its folder; the driver reads it there."""
+        self._put(("file", str(path), f"{path.parent.parent.name}/{path.parent.name}"))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until the messages so far are sent, at most so long."""
@@ -168,6 +173,9 @@ def _write(log: StageLog, message: Message) -> None:
     elif kind == "progress":
         done, total = values
         log.progress(done, total, "steps")
+    elif kind == "file":
+        path, folder = values
+        log.file(path, folder)
     elif kind == "note":
         print(f"  {values[0]}", flush=True)
     else:

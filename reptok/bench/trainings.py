@@ -24,7 +24,7 @@ from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.tokenizer import RepTok
 from reptok.training.conditions import label_condition, no_condition
-from reptok.training.config import OptimConfig, Precision
+from reptok.training.config import OptimConfig, Precision, Recompute
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
@@ -44,7 +44,7 @@ class Settings:
         batch_size: Samples of a step.
         precision: "float32", or "bfloat16" matrix products.
         compile: Compile the networks' blocks.
-        recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        recompute: What of every trained block the backward pass computes again.
         accumulate: Parts of the batch, one forward and backward pass each.
     """
 
@@ -52,7 +52,7 @@ class Settings:
     batch_size: int
     precision: Precision = "float32"
     compile: bool = False
-    recompute: bool = False
+    recompute: Recompute = "none"
     accumulate: int = 1
 
 

@@ -10,6 +10,8 @@ from reptok.bounds import Count, Decay, Number, Positive, Share, Signed, Whole
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
+Recompute = Literal["none", "selective", "full"]
+CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
 
 PATIENT_SECONDS = 1800.0
 """How long processes wait for one that loads, compiles, evaluates or writes; in a step they wait less."""
@@ -58,6 +60,38 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Which steps are profiled, on the first process; the files go to the tracking server.
+
+    Attributes:
+        first: Step that the first window begins at; late enough that everything is compiled.
+        every: Steps from one window to the next; 0 opens no window.
+        windows: How many there are at most.
+        steps: Steps of a window.
+        memory: Note every allocation with the line of code that made it, too; a step then takes several
+            times as long.
+    """
+
+    first: Whole = 20
+    every: Whole = 0
+    windows: Count = 1
+    steps: Count = 3
+    memory: bool = False
+
+    def __post_init__(self) -> None:
+        if 0 < self.every < self.steps:
+            raise ValueError(
+                f"train.profile.every {self.every} is less than the {self.steps} steps of a window; raise it, "
+                "or lower train.profile.steps"
+            )
+
+    def begins(self, step: int) -> bool:
+        """Whether a window begins at a step."""
+        number, offset = divmod(step - self.first, max(1, self.every))
+        return self.every > 0 and offset == 0 and 0 <= number < self.windows
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how to train.
 
@@ -79,14 +113,20 @@ class TrainConfig:
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
-        recompute: Keep a block's input alone and run the block again in the backward pass: a third more
-            work for a fraction of the memory.
+        compile_mode: Of torch.compile. "max-autotune-no-cudagraphs" tries several kernels for every product
+            and takes minutes longer to begin.
+        recompute: What the backward pass computes again instead of keeping it: "none"; "selective", all but
+            products and attention, which cost the time; "full", whole blocks from their inputs, a third
+            more work for a fraction of the memory.
         accumulate: Parts that a process divides its share of a batch into, one forward and backward pass
             each, for batches that do not fit in memory.
         strategy: How several processes share the model: "ddp" gives each a copy, "fsdp" (FSDP2) a share of
             weights, gradients, moments and average, for models that do not fit on one GPU.
         max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
+        norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output, and
+            the scales of its attention; 0 never looks.
+        profile: Steps under torch.profiler.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
@@ -116,11 +156,14 @@ class TrainConfig:
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
-    recompute: bool = field(default=False, metadata=_FREE)
+    compile_mode: CompileMode = field(default="default", metadata=_FREE)
+    recompute: Recompute = field(default="none", metadata=_FREE)
     accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
     max_skipped: Count = field(default=10, metadata=_FREE)
     log_every: Count = field(default=50, metadata=_FREE)
+    norms_every: Whole = field(default=0, metadata=_FREE)
+    profile: ProfileConfig = field(default_factory=ProfileConfig, metadata=_FREE)
     eval_every: Whole = field(default=1000, metadata=_FREE)
     eval_samples: Count = field(default=512, metadata=_FREE)
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)

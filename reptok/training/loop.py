@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from reptok.training.config import TrainConfig
+from reptok.training.norms import PREFIX as NORMS
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom
 
@@ -94,10 +95,10 @@ def train(
         Whether the training is finished; False after a stop.
     """
 
-    def record(values: Mapping[str, float]) -> None:
+    def record(values: Mapping[str, float], at: int) -> None:
         state.latest.update(values)
-        state.recent.append((state.step, dict(values), time.time()))
-        log(values, state.step)
+        state.recent.append((at, dict(values), time.time()))
+        log(values, at)
 
     due = stopping = False
 
@@ -105,6 +106,8 @@ def train(
         nonlocal due, stopping
         values = begun.read()
         due, stopping = values.pop("save") > 0 or due, values.pop("stop") > 0 or stopping
+        if norms := {name: values.pop(name) for name in list(values) if name.startswith(NORMS)}:
+            record(norms, at)
         for name, value in {**values, "count": 1.0}.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         closes = at == config.steps or at % max(1, config.steps // HISTORY_POINTS) == 0
@@ -146,7 +149,7 @@ def train(
             speed = speeds(steps * config.batch_size, elapsed, waiting, stalled)
             if line := straggler(state.sums, elapsed):
                 note(line)
-            record({**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])})
+            record({**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])}, state.step)
             state.sums.clear()
             since, logged, waiting, stalled = time.monotonic(), state.step, 0.0, 0.0
             if endangered() and not warned:
@@ -155,7 +158,7 @@ def train(
         if evaluates:
             watch(state.step, "evaluation")
             began = time.monotonic()
-            record(evaluate(state.step))
+            record(evaluate(state.step), state.step)
             since += time.monotonic() - began
         if last or due or stopping:
             watch(state.step, "checkpoint")

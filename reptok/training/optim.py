@@ -180,7 +180,7 @@ def gradient_norm(parameters: list[nn.Parameter], total: Callable[[Tensor], Tens
 
     Args:
         parameters: Whose gradients; of a sharded one this process's rows are looked at.
-        total: Sums squared norms over processes, where each has its own rows.
+        total: Sums squared norms over the processes of one copy, where each has its own rows.
     """
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)

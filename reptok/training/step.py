@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from reptok.flow.time import sample_logit_normal, sample_uniform
 from reptok.training.config import OptimConfig, Precision, TimeSampling
+from reptok.training.norms import LayerNorms
 from reptok.training.optim import clip_scale, gradient_norm, lr_factor
 from reptok.training.parallel import Alone
 from reptok.training.state import TrainState
@@ -136,6 +138,7 @@ class TrainStep:
         device: torch.device | str = "cpu",
         accumulate: int = 1,
         max_skipped: int = 10,
+        norms: LayerNorms | None = None,
     ):
         """Bind an objective to the state that it trains.
 
@@ -149,10 +152,12 @@ class TrainStep:
             device: Where the model is.
             accumulate: Parts that this process's share of a batch is divided into.
             max_skipped: Steps without a finite gradient, one after the other, before giving up.
+            norms: Looks at layers in some of the steps.
         """
         self.parallel, self.state, self.optim, self.total_steps = parallel, state, optim, total_steps
         self.device, self.accumulate, self.max_skipped = torch.device(device), accumulate, max_skipped
         self.autocast = precision == "bfloat16"
+        self._norms = norms
         self._running: Begun | None = None
 
     def __call__(self, batch: Any, random: StepRandom, requests: Mapping[str, float] | None = None) -> Begun:
@@ -172,20 +177,12 @@ class TrainStep:
             NonFiniteError: `max_skipped` steps in a row had no finite gradient; names the batch's samples.
         """
         state, parallel, requests = self.state, self.parallel, requests or {}
-        values: dict[str, Tensor] = {}
-        parts = list(self._parts(batch, random))
-        for number, (piece, draws) in enumerate(parts, start=1):
-            share = draws.size / draws.batch_size
-            with parallel.accumulating(last=number == len(parts)):
-                with self._precision():
-                    losses = parallel.module(piece, draws)
-                scale = share * parallel.world_size  # of processes the mean is taken, of samples the sum
-                (losses["loss"] if scale == 1 else losses["loss"] * scale).backward()
-            for name, value in losses.items():
-                mean = value.detach() if name == "segments" else value.detach() * share
-                values[name] = values[name] + mean if name in values else mean
+        norms = self._norms if self._norms is not None and self._norms.due(state.step) else None
+        with norms.watching() if norms else nullcontext():
+            values = self._backward(batch, random)
+        looked = norms.measure(state.weights, parallel) if norms else {}
         weights = list(state.weights.values())
-        norm = gradient_norm(weights, parallel.total if parallel.sharded else None)
+        norm = gradient_norm(weights, parallel.of_one_copy if parallel.sharded else None)
         segments = values.pop("segments", torch.zeros(2, 0, device=self.device))
         scalars = torch.stack([value.float() for value in values.values()])
         # Every process reads the same numbers and so decides alike.
@@ -196,12 +193,32 @@ class TrainStep:
             self._running.read()  # its average is of the weights as they are now
         factor = lr_factor(state.step, self.total_steps, self.optim)
         infinite = norm.isfinite().logical_not().float()
-        state.optimizer.step(factor, scale=clip_scale(norm, self.optim.grad_clip), skipped=infinite)
+        with record_function("optimizer"):
+            state.optimizer.step(factor, scale=clip_scale(norm, self.optim.grad_clip), skipped=infinite)
         state.optimizer.zero_grad()
-        found = OnItsWay([*names, "grad_norm"], torch.cat([summed, norm.float()[None]]))
+        scalars = torch.stack([norm.float(), *looked.values()])
+        found = OnItsWay([*names, "grad_norm", *looked], torch.cat([summed, scalars]))
         at, samples = (state.step, state.samples), getattr(batch, "samples", None)
         self._running = Begun(lambda: self._settled(found, list(requests), factor, at, samples))
         return self._running
+
+    def _backward(self, batch: Any, random: StepRandom) -> dict[str, Tensor]:
+        """Leave the gradients of this process's share in the weights, and return its part of the means."""
+        parallel = self.parallel
+        values: dict[str, Tensor] = {}
+        parts = list(self._parts(batch, random))
+        for number, (piece, draws) in enumerate(parts, start=1):
+            share = draws.size / draws.batch_size
+            with parallel.accumulating(last=number == len(parts)):
+                with self._precision(), record_function("forward"):
+                    losses = parallel.module(piece, draws)
+                scale = share * parallel.world_size  # of processes the mean is taken, of samples the sum
+                with record_function("backward"):
+                    (losses["loss"] if scale == 1 else losses["loss"] * scale).backward()
+            for name, value in losses.items():
+                mean = value.detach() if name == "segments" else value.detach() * share
+                values[name] = values[name] + mean if name in values else mean
+        return values
 
     def _settled(
         self, found: OnItsWay, requests: list[str], factor: float, at: tuple[int, int], samples: Any

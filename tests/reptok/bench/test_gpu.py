@@ -17,7 +17,7 @@ from reptok.bench.recipe import bench_named
 from reptok.bench.trainings import Settings, Training, tokenizer_training
 from reptok.data.blocks import iterate_blocks
 from reptok.generator.mixer import Mixer
-from reptok.training.parallel import compile_blocks
+from reptok.training.blocks import compile_blocks
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_a_batch_that_does_not_fit_is_halved():
 
 def test_recomputation_and_accumulation_change_nothing_but_the_cost():
     ends = []
-    for more in ({}, {"recompute": True, "accumulate": 3}):
+    for more in ({}, {"recompute": "full", "accumulate": 3}):
         torch.manual_seed(0)
         training = tokenizer_training(gpu.TINY.tokenizer, Settings(device=CPU, batch_size=6, **more))
         training.step(training.batch)

@@ -82,13 +82,13 @@ def test_a_sharded_checkpoint_has_one_file_for_each_process(ran):
 
 
 WAYS = list(itertools.product(
-    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), (False, True), (1, 2)
+    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), ("none", "selective", "full"), (1, 2)
 ))  # fmt: skip
 FEW = [
-    ("everything", "fsdp", False, False, 2),
-    ("everything", "fsdp", True, True, 1),
-    ("everything", "ddp", True, False, 2),
-    ("nothing", "fsdp", False, True, 1),
+    ("everything", "fsdp", False, "none", 2),
+    ("everything", "fsdp", True, "selective", 1),
+    ("everything", "ddp", True, "full", 2),
+    ("nothing", "fsdp", False, "full", 1),
 ]
 
 

@@ -12,7 +12,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reptok.training.parallel import Replicated, blocks, compile_blocks, parallelize
+from reptok.training.blocks import blocks, compile_blocks
+from reptok.training.parallel import Replicated, parallelize
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 
