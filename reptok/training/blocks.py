@@ -47,9 +47,7 @@ def trained_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for block in blocks(model) if any(p.requires_grad for p in block.parameters())]
 
 
-def compile_blocks(
-    model: nn.Module, backend: Backend = "inductor", mode: CompileMode = "default"
-) -> None:
+def compile_blocks(model: nn.Module, backend: Backend = "inductor", mode: CompileMode = "default") -> None:
     """Compile every block on its own: one short compilation serves all of a stack."""
     # A block's gradients are ready together: to cut its graph where a bucket of DDP ends gains nothing.
     torch._dynamo.config.optimize_ddp = False

@@ -81,8 +81,8 @@ class ProfileConfig:
     def __post_init__(self) -> None:
         if 0 < self.every < self.steps:
             raise ValueError(
-                f"train.profile.every {self.every} is less than the {self.steps} steps of a window; raise it, "
-                "or lower train.profile.steps"
+                f"train.profile.every {self.every} is less than the {self.steps} steps of a window; raise "
+                "it, or lower train.profile.steps"
             )
 
     def begins(self, step: int) -> bool:
@@ -124,8 +124,8 @@ class TrainConfig:
             weights, gradients, moments and average, for models that do not fit on one GPU.
         max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
-        norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output, and
-            the scales of its attention; 0 never looks.
+        norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output,
+            and the scales of its attention; 0 never looks.
         profile: Steps under torch.profiler.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.

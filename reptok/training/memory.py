@@ -12,6 +12,7 @@ from torch.profiler import profile
 POINTS = 2000
 """Of the time line, at most."""
 HOLDERS = 40
+"""At the peak, at most."""
 
 
 def snapshot(found: profile, device: torch.device) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def snapshot(found: profile, device: torch.device) -> dict[str, Any]:
 
     Returns:
         "device"; "peak_bytes" over the beginning and "peak_ms", when; "timeline", [milliseconds, bytes]
-        pairs; "holders" of the peak, the largest first: {"bytes", "count", "module", "operation", "line"}.
+        pairs; "holders" of the peak, the largest first, each {"bytes", "count", "module", "operation",
+        "function"}.
     """
     assert found.profiler is not None and found.profiler.kineto_results is not None
     roots = found.profiler.kineto_results.experimental_event_tree()
@@ -45,7 +47,7 @@ def snapshot(found: profile, device: torch.device) -> dict[str, Any]:
 
 
 Allocation = tuple[int, int, int, tuple[str, str, str]]
-"""Nanoseconds, bytes (negative where they are given back), address, and who: module, operation, line."""
+"""Nanoseconds, bytes (negative where they are given back), address, and who: module, operation, function."""
 
 
 def _holders(events: list[Allocation]) -> list[dict[str, Any]]:
@@ -62,8 +64,8 @@ def _holders(events: list[Allocation]) -> list[dict[str, Any]]:
         sums[who][1] += 1
     largest = sorted(sums.items(), key=lambda item: -item[1][0])[:HOLDERS]
     return [
-        {"bytes": size, "count": count, "module": module, "operation": operation, "line": line}
-        for (module, operation, line), (size, count) in largest
+        {"bytes": size, "count": n, "module": module, "operation": operation, "function": function}
+        for (module, operation, function), (size, n) in largest
     ]
 
 
@@ -82,5 +84,5 @@ def _allocations(roots: list[Any], device: str) -> Iterator[Allocation]:
         elif kind == "PyCall" and node.name.startswith("nn.Module: "):
             who = (node.name.removeprefix("nn.Module: "), who[1], who[2])
         elif kind == "PyCall" and "/torch/" not in node.name and not node.name.startswith(("torch/", "<")):
-            who = (who[0], who[1], node.name)
+            who = (*who[:2], node.name)
         waiting += [(child, who) for child in node.children]
