@@ -13,9 +13,8 @@ from reptok.flow.noise import expand_seed
 from reptok.flow.solver import Solver
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
-from reptok.latent_tokenizer import LatentTokenizer
+from reptok.image_tokenizer import ImageTokenizer
 from reptok.text_encoder import TextEncoder
-from reptok.tokenizer import RepTok
 
 Wanted = str | int | Sequence[str] | Sequence[int] | Sequence[str | int] | None
 """One prompt or several; or one class, by number or name, or several."""
@@ -31,7 +30,7 @@ class RepTokPipeline(nn.Module):
 
     def __init__(
         self,
-        tokenizer: RepTok | LatentTokenizer,
+        tokenizer: ImageTokenizer,
         generator: TokenGenerator | None = None,
         text_encoder: TextEncoder | None = None,
         class_names: Sequence[str] | None = None,

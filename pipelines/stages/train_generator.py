@@ -28,11 +28,11 @@ class TrainGeneratorConfig:
 
 
 class TrainGenerator(Stage):
-    """Train a token generator with Ray Train and publish its averaged weights as a folder."""
+    """Train a token generator and publish its averaged weights as a folder."""
 
     name, output = "train_generator", "generator"
     inputs: tuple[str, ...] = ("dataset", "tokens", "tokenizer")
-    modules = ("pipelines.training.generator",)
+    modules = ("pipelines.training.launch",)
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig):
@@ -41,18 +41,19 @@ class TrainGenerator(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.training.generator import train_generator
+        from reptok.training.generator import GeneratorTraining
 
         config = self.config
         text_encoder = config.text_encoder
         if text_encoder:
             fetch(text_encoder, "text_encoder.path")
             text_encoder = located(text_encoder, inputs)
-        settings = {
-            "generator": config.generator,
-            "text_encoder": text_encoder,
-            "dataset": inputs["dataset"],
-            "tokens": inputs["tokens"],
-            "tokenizer": inputs["tokenizer"],
-        }
-        return train_and_publish(train_generator, settings, config.train, out)
+        training = GeneratorTraining(
+            train=config.train,
+            generator=config.generator,
+            dataset=inputs["dataset"],
+            tokens=inputs["tokens"],
+            tokenizer=inputs["tokenizer"],
+            text_encoder=text_encoder,
+        )
+        return train_and_publish(training, out)

@@ -24,7 +24,7 @@ class TrainTokenizerConfig:
         preservation_weight: Weight of 1 - cosine(token, frozen token) (paper, equation 3).
         draws: Noises and times that an encoded image is decoded from in a step (1 in the paper); where the
             encoder costs as much as the decoder, several give more learning for the same work.
-        decoder_first_steps: Steps at the start in which the decoder learns alone, from the cached frozen
+        decoder_first_steps: Length of a first phase in which the decoder learns alone, from the cached frozen
             tokens, and no image is encoded (0 in the paper).
     """
 
@@ -45,11 +45,11 @@ class TrainTokenizerConfig:
 
 
 class TrainTokenizer(Stage):
-    """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""
+    """Train a tokenizer and publish its averaged weights as a self-contained folder."""
 
     name, output = "train_tokenizer", "tokenizer"
     inputs: tuple[str, ...] = ("dataset", "latents")
-    modules = ("pipelines.training.tokenizer",)
+    modules = ("pipelines.training.launch",)
     config: TrainTokenizerConfig
 
     def __init__(self, config: TrainTokenizerConfig):
@@ -57,18 +57,19 @@ class TrainTokenizer(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.training.tokenizer import train_tokenizer
+        from reptok.training.tokenizer import TokenizerTraining
 
         config = self.config
         fetch(config.encoder, "encoder.path")
         fetch(config.vae, "vae.path")
         encoder, vae = located(config.encoder, inputs), located(config.vae, inputs)
-        settings = {
-            "tokenizer": RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
-            "preservation_weight": config.preservation_weight,
-            "draws": config.draws,
-            "decoder_first_steps": config.decoder_first_steps,
-            "dataset": inputs["dataset"],
-            "latents": inputs["latents"],
-        }
-        return train_and_publish(train_tokenizer, settings, config.train, out)
+        training = TokenizerTraining(
+            train=config.train,
+            tokenizer=RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
+            dataset=inputs["dataset"],
+            latents=inputs["latents"],
+            preservation_weight=config.preservation_weight,
+            draws=config.draws,
+            decoder_first_steps=config.decoder_first_steps,
+        )
+        return train_and_publish(training, out)

@@ -10,20 +10,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.dag.tracking import StageLog
+from reptok.training.task import Grid
 
 POLL_SECONDS = GATHER_SECONDS = 0.5
 FLUSH_SECONDS = 30.0
 Message = tuple[Any, ...]
-GridRow = tuple[str, list[np.ndarray]]
-"""A label, and pictures, uint8 (H, W, 3) each."""
 
 
 class RelayLog:
@@ -55,19 +52,13 @@ class RelayLog:
         """Print a line where the user looks."""
         self._put(("note", text))
 
-    def grid(
-        self,
-        name: str,
-        columns: Sequence[str],
-        rows: Sequence[GridRow],
-        step: int,
-    ) -> None:
+    def grid(self, grid: Grid, step: int) -> None:
         """Record a table of pictures, which the driver draws."""
-        self._put(("grid", name, list(columns), list(rows), step))
+        self._put(("grid", grid, step))
 
-    def file(self, path: Path) -> None:
-        """Record a file of the workspace, under the name of its folder; the driver reads it there."""
-        self._put(("file", str(path), f"{path.parent.parent.name}/{path.parent.name}"))
+    def file(self, path: Path, folder: str) -> None:
+        """Record a file, which the driver reads where it lies."""
+        self._put(("file", str(path), folder))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until the messages so far are sent, at most so long."""
@@ -183,7 +174,8 @@ def _write(log: StageLog, message: Message) -> None:
 
         from pipelines.reports.pictures import Row, grid
 
-        name, columns, rows, step = values
-        lines = [Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in rows]
-        picture = grid(lines, [(column, 1) for column in columns])
-        log.picture(name, picture, step=step)
+        table, step = values
+        rows = [
+            Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in table.rows
+        ]
+        log.picture(table.name, grid(rows, [(column, 1) for column in table.columns]), step=step)

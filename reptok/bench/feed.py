@@ -17,7 +17,7 @@ from reptok.bench.trainings import Training
 from reptok.configs import DecoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
-from reptok.data.loader import Batches, gather
+from reptok.data.loader import Batches, Columns, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
 
@@ -47,7 +47,7 @@ class StoredLatents:
         self.rows = rows
         self._shards = Shards(paths, rows, BlockRows)
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> TokenizerBatch:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> TokenizerBatch:
         """Read samples by number, mirrored where `flipped`."""
         return TokenizerBatch(
             images=None,

@@ -6,6 +6,7 @@ cached or done elsewhere, are left out.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -94,7 +95,9 @@ def tokenizer_training(
         encoder = SSLEncoder(config.encoder, architecture.build(), architecture)
         autoencoder = Autoencoder(config.autoencoder, vae=_UnusedVAE(decoder.latent_channels))
         tokenizer = RepTok(config, encoder=encoder, autoencoder=autoencoder)
-    objective = TokenizerObjective(tokenizer, 0.1, "logit_normal", draws=draws)
+    objective = TokenizerObjective(
+        tokenizer, 0.1, "logit_normal", draws=draws, decoder_first_steps=0 if images else sys.maxsize
+    )
     side = decoder.latent_size * VAE_DOWNSAMPLE
     batch = TokenizerBatch(
         images=torch.randint(256, (size, side, side, 3), dtype=torch.uint8) if images else None,

@@ -12,6 +12,7 @@ Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
 Recompute = Literal["none", "selective", "full"]
 CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
+Launcher = Literal["process", "torchrun", "ray"]
 
 PATIENT_SECONDS = 1800.0
 """How long processes wait for one that loads, compiles, evaluates or writes; in a step they wait less."""
@@ -134,8 +135,10 @@ class TrainConfig:
             go on from the newest checkpoint; after half of it the log names who is behind. To start, to
             evaluate and to write they have half an hour.
         keep_checkpoints: How many of the newest stay; 2 at least, so that a damaged one is no great loss.
-        workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
-            and the restart of a process that dies.
+        launcher: Who starts the processes: "process" trains in the program's own, which saves a start (half a
+            minute) and the restart of a process that dies; "torchrun" starts them on this machine, without
+            Ray; "ray" on a cluster.
+        workers: Training processes.
         min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
             `workers`; 0 waits for all of them. A change of their number begins at the newest checkpoint, so
             one is asked for every five minutes at least.
@@ -169,7 +172,8 @@ class TrainConfig:
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
     step_timeout_seconds: Positive = field(default=300.0, metadata=_FREE)
     keep_checkpoints: Count = field(default=2, metadata=_FREE)
-    workers: Whole = field(default=1, metadata=_FREE)
+    launcher: Launcher = field(default="ray", metadata=_FREE)
+    workers: Count = field(default=1, metadata=_FREE)
     min_workers: Whole = field(default=0, metadata=_FREE)
     threads: Count = field(default=1, metadata=_FREE)
     gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
@@ -177,7 +181,9 @@ class TrainConfig:
     window: Count = 10_000
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")
+        positive = (
+            "steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints", "workers",
+        )  # fmt: skip
         if small := [name for name in positive if getattr(self, name) < 1]:
             raise ValueError(f"train.{small[0]} must be at least 1, not {getattr(self, small[0])}")
         if self.time_sampling == "uniform" and (self.time_loc, self.time_scale) != (0.0, 1.0):
@@ -191,7 +197,17 @@ class TrainConfig:
                 f"train.optim.decay_steps {optim.decay_steps} after warmup_steps {optim.warmup_steps} do not "
                 f"fit into train.steps {self.steps}; lower one of them"
             )
-        if not 0 <= self.min_workers <= max(self.workers, 0):
+        if self.launcher == "process" and self.workers > 1:
+            raise ValueError(
+                f"train.launcher process is one process, and train.workers {self.workers}; set that to 1, or "
+                "train.launcher to torchrun or ray"
+            )
+        if self.min_workers and self.launcher != "ray":
+            raise ValueError(
+                f"train.min_workers {self.min_workers} lets processes come and go, which train.launcher "
+                f"{self.launcher} does not; set it to 0, or train.launcher to ray"
+            )
+        if not 0 <= self.min_workers <= self.workers:
             raise ValueError(
                 f"train.min_workers {self.min_workers} must lie between 0 and train.workers {self.workers}"
             )
@@ -203,7 +219,7 @@ class TrainConfig:
             )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(
-                f"train.strategy fsdp shards the model among workers, and there is {max(1, self.workers)}; "
+                f"train.strategy fsdp shards the model among workers, and there is {self.workers}; "
                 "leave it at ddp, or set train.workers to 2 or more"
             )
         if self.workers > 1 and self.gpus_per_worker not in (0, 1):
@@ -211,7 +227,7 @@ class TrainConfig:
                 f"train.gpus_per_worker {self.gpus_per_worker:g} with {self.workers} workers: each "
                 "of several computes on one GPU of its own; set it to 1, or to 0 for the CPU"
             )
-        if self.accumulate * max(1, self.workers) > self.batch_size:
+        if self.accumulate * self.workers > self.batch_size:
             raise ValueError(
                 f"train.batch_size {self.batch_size} cannot be divided among {self.workers} workers in "
                 f"{self.accumulate} parts each; lower train.workers or train.accumulate"

@@ -71,16 +71,22 @@ class Alone:
         yield
 
     @contextmanager
-    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
-        """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
+    def evaluating(self, ema: EMA) -> Iterator[nn.Module]:
+        """Give every process what computes with averaged weights, in evaluation mode; all call it alike."""
         self.objective.eval()
         # Another mode, and batches of another size: each would be a compilation that serves a few calls.
         eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         try:
             with eager, ema.applied():
-                yield self.objective if self.rank == 0 else None
+                yield self.objective
         finally:
             self.objective.train()
+
+    @contextmanager
+    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
+        """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
+        with self.evaluating(ema) as objective:
+            yield objective if self.rank == 0 else None
 
 
 class Replicated(Alone):
@@ -128,7 +134,7 @@ class Sharded(Replicated):
     """Every process holds some rows of each weight, and of its gradient, moments and average.
 
     Weights are gathered block by block while they are needed. Frozen weights stay whole. Rank 0 keeps a
-    second, plain copy of what trains, for evaluation and publication.
+    second, plain copy of what trains, for pictures and publication.
     """
 
     def __init__(
@@ -163,6 +169,14 @@ class Sharded(Replicated):
         assert isinstance(self.module, FSDPModule)
         self.module.set_requires_gradient_sync(last)  # until then whole gradients are summed in each process
         return nullcontext()
+
+    @contextmanager
+    def evaluating(self, ema: EMA) -> Iterator[nn.Module]:
+        with super().evaluating(ema):
+            yield self.module
+            for part in self.module.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()  # without a backward pass the outermost one keeps what it gathered
 
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:

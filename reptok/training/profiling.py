@@ -6,7 +6,7 @@ The trace opens in https://ui.perfetto.dev or chrome://tracing; the others are t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from reptok.training.config import ProfileConfig
+from reptok.training.log import TrainLog
 from reptok.training.memory import snapshot
 
 ROWS = 40
@@ -24,18 +25,16 @@ ALLOCATOR_EVENTS = 200_000
 class Profiler:
     """Profiles the steps that the configuration names, of one process."""
 
-    def __init__(
-        self, config: ProfileConfig, folder: Path, device: torch.device, publish: Callable[[Path], None]
-    ):
+    def __init__(self, config: ProfileConfig, folder: Path, device: torch.device, log: TrainLog):
         """Profile into a folder.
 
         Args:
-            config: Which steps; none with `every` and `first` at 0.
+            config: Which steps.
             folder: Where the files are written, one sub-folder per window.
             device: Where the training computes.
-            publish: Told of every finished file.
+            log: Told of every finished file.
         """
-        self._config, self._folder, self._device, self._publish = config, folder, device, publish
+        self._config, self._folder, self._device, self._log = config, folder, device, log
         self._running: profile | None = None
         self._around = ExitStack()
         self._ends = 0
@@ -57,7 +56,7 @@ class Profiler:
         place = self._folder / f"steps_{self._begun:07d}_{self._ends - 1:07d}"
         place.mkdir(parents=True, exist_ok=True)
         for path in self._write(found, place, recorded):
-            self._publish(path)
+            self._log.file(path, f"{self._folder.name}/{place.name}")
 
     def _begin(self, step: int) -> None:
         self._begun, self._ends = step, step + self._config.steps

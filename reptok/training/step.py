@@ -74,6 +74,12 @@ class StepRandom:
         )
 
 
+def products_in(precision: Precision, device: torch.device | str) -> AbstractContextManager[Any]:
+    """Let matrix products within the block have that precision."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
 class NonFiniteError(FloatingPointError):
     """Too many steps in a row gave no finite gradient."""
 
@@ -156,7 +162,7 @@ class TrainStep:
         """
         self.parallel, self.state, self.optim, self.total_steps = parallel, state, optim, total_steps
         self.device, self.accumulate, self.max_skipped = torch.device(device), accumulate, max_skipped
-        self.autocast = precision == "bfloat16"
+        self.precision = precision
         self._norms = norms
         self._running: Begun | None = None
 
@@ -210,7 +216,7 @@ class TrainStep:
         for number, (piece, draws) in enumerate(parts, start=1):
             share = draws.size / draws.batch_size
             with parallel.accumulating(last=number == len(parts)):
-                with self._precision(), record_function("forward"):
+                with products_in(self.precision, self.device), record_function("forward"):
                     losses = parallel.module(piece, draws)
                 scale = share * parallel.world_size  # of processes the mean is taken, of samples the sum
                 with record_function("backward"):
@@ -237,9 +243,6 @@ class TrainStep:
                 f"{'?' if samples is None else samples.tolist()}); lower train.optim.lr or look at the data"
             )
         return {"skipped": 1.0, **{name: values[name] for name in requests}}
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def _asked(self, requests: Mapping[str, float]) -> Tensor:
         wishes = torch.tensor([float(wish) for wish in requests.values()])

@@ -52,9 +52,11 @@ def all_losses(folder, small_dataset):
         if not latents.exists():
             sizes = {"token_dim": config.decoder.token_dim, "latent_size": config.decoder.latent_size}
             small_dataset.write_latents(latents, tokenizer.autoencoder.spec, **sizes)
-        data = TokenizerData(dataset, latents, images_from=alone * train.batch_size)
+        data = TokenizerData(dataset, latents)
         weight, draws = config.train.preservation_weight, config.train.draws
-        objective = TokenizerObjective(tokenizer, weight, train.time_sampling, draws=draws)
+        objective = TokenizerObjective(
+            tokenizer, weight, train.time_sampling, draws=draws, decoder_first_steps=alone
+        )
         found[name] = first_losses(objective, train, data)
     train = config.train.generator
     tokens = small_dataset.write_tokens(folder / "tokens", token_dim=config.generator.token_dim)
@@ -70,7 +72,10 @@ def all_losses(folder, small_dataset):
 def first_losses(objective, train, data):
     state = TrainState(objective, train.optim, train.ema_decay)
     step = TrainStep(parallelize(objective), state, train.optim, train.steps, precision=train.precision)
-    batches = Batches(data, train.batch_size, train.seed, flip=train.flip, window=train.window)
+    columns = getattr(objective, "columns", None)
+    batches = Batches(
+        data, train.batch_size, train.seed, flip=train.flip, window=train.window, columns=columns
+    )
     losses = []
     objective.train()
     for batch in batches.stream(0):

@@ -1,4 +1,4 @@
-"""The real stages, training in this process (Ray Train's local mode)."""
+"""The real stages, training in this process."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from pipelines.dag.interruption import interrupt
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
-from pipelines.training.fit import Stopped
+from pipelines.training.launch import Stopped
 from reptok.autoencoder import Autoencoder
 from reptok.configs import (
     AutoencoderConfig,
@@ -35,7 +35,7 @@ TRAIN = TrainConfig(
     ema_decay=0.5,
     log_every=2,
     eval_every=0,
-    workers=0,
+    launcher="process",
 )
 TEXT_GENERATOR = GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2)
 

@@ -13,11 +13,10 @@ from reptok.data.loader import Batches
 from reptok.data.transforms import to_float
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import CaptionConditions
-from reptok.training.loop import means, straggler
+from reptok.training.curves import means, straggler
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
-from reptok.training.validation import segment_losses
 
 STEPS, BATCH = 8, 4
 
@@ -94,7 +93,7 @@ def test_the_rhythm_of_log_evaluation_and_checkpoint(begin, trainings):
 def test_a_stop_saves_and_leaves_and_a_warning_saves_once_and_goes_on(begin):
     training = begin("class")
     assert training.run(STEPS, stop=lambda: training.state.step == 4).state.step == training.saved[-1] == 6
-    warned = begin("class").run(STEPS, endangered=lambda: True)
+    warned = begin("class").run(STEPS, preempted=lambda: True)
     assert warned.saved == [3, STEPS]  # asked when the curves get an entry
 
 
@@ -223,17 +222,6 @@ def test_a_step_without_finite_gradient_changes_nothing_and_many_stop(begin):
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(NonFiniteError, match=str(batch.samples.tolist())[1:-1]):
         step(batch, draws[2]).read()
-
-
-def test_segment_losses_are_the_losses_at_the_midpoints(begin):
-    training = begin("class")
-    objective, batch = training.objective.eval(), Batches(training.data, BATCH, 0).read(0)
-    values = segment_losses(
-        objective, [(batch, BATCH)], lambda n, size: StepRandom(9, n, size, slice(0, size))
-    )
-    third = objective(batch, StepRandom(9, 0, BATCH, slice(0, BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
-    assert values["val/loss_segment_2"] == pytest.approx(third.item(), rel=1e-6)
-    assert values["val/loss"] == pytest.approx(sum(values[f"val/loss_segment_{k}"] for k in range(8)) / 8)
 
 
 def test_logit_normal_times_have_the_location_and_scale_that_are_asked_for(trainings, tiny_models, data):

@@ -1,18 +1,12 @@
 """What is told of layers is what their tensors hold, however they are divided."""
 
-import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from reptok.training.norms import LayerNorms, layer_of
-
-SCRIPT = Path(__file__).parents[2] / "fixtures" / "two_processes.py"
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +57,3 @@ def test_an_output_is_measured_where_it_leaves_its_block(trainings, tiny_models,
     found = norms.measure(training.state.weights, training.parallel)
     assert float(found[f"norms/activation/{name}"]) == pytest.approx(float(out.square().mean().sqrt()))
     assert not block._forward_hooks, "a step that is not looked at costs nothing"
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_tell_what_one_does(strategy, trainings, small_dataset, tiny_models, tmp_path):
-    data = trainings.write_data(tmp_path / "data", small_dataset, tiny_models)
-    way = ["cls", strategy, False, "none", 1]
-    command = [sys.executable, str(SCRIPT), str(tiny_models), str(data), str(tmp_path), "tokenizer"]
-    done = subprocess.run([*command, json.dumps([way])], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / f"{'-'.join(map(str, way))}.json").read_text())
-    one = trainings.Training("tokenizer", tiny_models, data, replace(trainings.CONFIG, norms_every=2)).run(3)
-    expected = looked(one)[2]
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

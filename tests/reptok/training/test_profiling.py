@@ -19,12 +19,21 @@ def data(tmp_path_factory, trainings, small_dataset, tiny_models):
     return trainings.write_data(tmp_path_factory.mktemp("data"), small_dataset, tiny_models)
 
 
+class Published:
+    def __init__(self):
+        self.files = []
+
+    def file(self, path, folder):
+        assert path.parent.as_posix().endswith(folder)
+        self.files.append(path)
+
+
 def profiled(training, config, folder):
-    published = []
-    profiler = Profiler(config, folder, CPU, published.append)
+    published = Published()
+    profiler = Profiler(config, folder, CPU, published)
     training.run(8, watch=lambda at, phase: profiler.at(at) if phase == "data" else None)
     profiler.close()
-    return published
+    return published.files
 
 
 def test_a_window_holds_its_steps_and_changes_no_bit(trainings, tiny_models, data, tmp_path):
@@ -59,15 +68,15 @@ def test_what_is_held_is_attributed_to_the_function_that_made_it(tmp_path):
     def drop():
         torch.ones(100_000)
 
-    published = []
+    published = Published()
     config = ProfileConfig(first=0, every=5, steps=1, memory=True)
-    profiler = Profiler(config, tmp_path, CPU, published.append)
+    profiler = Profiler(config, tmp_path, CPU, published)
     profiler.at(0)
     kept = keep()
     for _ in range(3):
         drop()
     profiler.close()
-    memory = json.loads(published[-1].read_text())
+    memory = json.loads(published.files[-1].read_text())
     held = [(holder["bytes"], holder["function"].rpartition(" ")[2]) for holder in memory["holders"]]
     assert held == [(kept.nbytes, "keep"), (400_000, "drop")]
     assert memory["peak_bytes"] == kept.nbytes + 400_000
