@@ -37,6 +37,14 @@ def preferred(device: torch.device) -> AbstractContextManager[Any]:
     return sdpa_kernel(preference(torch.cuda.get_device_capability(device)[0]), set_priority=True)
 
 
+def stated(device: torch.device) -> str | None:
+    """Say which kernels the device would use, the first that its operands allow; None but on a GPU."""
+    if device.type != "cuda":
+        return None
+    names = [NAMES[backend] for backend in preference(torch.cuda.get_device_capability(device)[0])]
+    return f"attention by {', else '.join(names)}"
+
+
 def chosen(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> str:
     """Name the kernel that would compute attention of these operands (B, H, N, d) where they are."""
     number = torch._fused_sdp_choice(query, key, value, attn_mask=mask)

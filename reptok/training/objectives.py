@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,10 @@ class TokenizerObjective(nn.Module):
         cached = frozenset({"moments", "frozen_token"})
         return cached if step < self.decoder_first_steps else cached | {"images"}
 
+    def prepared(self, batch: TokenizerBatch, device: torch.device) -> TokenizerBatch:
+        """Return the batch with what can be done before its step done."""
+        return batch.to(device)
+
     def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch means "loss", "velocity" and "preservation", and "segments" (see `by_segment`).
 
@@ -141,13 +146,18 @@ class GeneratorObjective(nn.Module):
         self.generator, self.conditions = generator, conditions
         self._times = (time_sampling, time_loc, time_scale)
 
+    def prepared(self, batch: GeneratorBatch, device: torch.device) -> GeneratorBatch:
+        """Return the batch with what can be done before its step done: captions are encoded."""
+        return replace(batch, condition=self.conditions(batch)).to(device)
+
     def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch mean "loss" and "segments".
 
         With times t (S, B), for a validation, the means "velocity" (S,) alone, no condition dropped.
         """
         tokens = batch.tokens.to(random.device, non_blocking=True).float()
-        condition = self.conditions(batch).to(random.device)
+        condition = batch.condition or self.conditions(batch)
+        condition = condition.to(random.device)
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
         losses = partial(self.generator.losses, tokens, condition, noise=noise)

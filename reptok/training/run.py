@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from reptok.attention import preferred, stated
 from reptok.data.loader import Batches
 from reptok.throughput import matmul_speed, mfu
+from reptok.training.ahead import one_ahead
 from reptok.training.checkpoint import Checkpointer
 from reptok.training.config import ProfileConfig, TrainConfig
 from reptok.training.log import TrainLog
@@ -90,6 +92,12 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             parallel.in_step(config.step_timeout_seconds)
         return running
 
+    def stream(position: int) -> Iterator[Any]:
+        read = batches.stream(position)
+        if place.device.type == "cpu" or (prepare := task.prepare) is None:
+            return read
+        return one_ahead(read, lambda batch: prepare(batch, place.device), place.device)
+
     # What is told of it, and when it is looked at and saved.
     def report(values: Mapping[str, float], at: int) -> None:
         if first:
@@ -104,6 +112,8 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             checkpoints.save()
 
     if first:
+        if kernels := stated(place.device):
+            log.note(kernels)
         log.progress(state.step, config.steps)
         for note in batches.notes:
             log.note(note)
@@ -117,23 +127,24 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
 
     # The loop.
     task.objective.train()
-    finished = train(
-        state,
-        train_step,
-        config,
-        batches=batches.stream,
-        random=lambda at: StepRandom(config.seed, at, config.batch_size, batches.mine, place.device),
-        log=report,
-        save=save,
-        evaluate=evaluate,
-        gauge=gauge(task, config, state, place),
-        stop=_Poll(lambda: first and stop_file(folder).exists()),
-        preempted=place.preempted,
-        watch=follow,
-        note=log.note if first else lambda line: None,
-        rank=place.rank,
-        world_size=place.world_size,
-    )
+    with preferred(place.device):
+        finished = train(
+            state,
+            train_step,
+            config,
+            batches=stream,
+            random=lambda at: StepRandom(config.seed, at, config.batch_size, batches.mine, place.device),
+            log=report,
+            save=save,
+            evaluate=evaluate,
+            gauge=gauge(task, config, state, place),
+            stop=_Poll(lambda: first and stop_file(folder).exists()),
+            preempted=place.preempted,
+            watch=follow,
+            note=log.note if first else lambda line: None,
+            rank=place.rank,
+            world_size=place.world_size,
+        )
 
     # The end: the last checkpoint is on the disk, and the averaged weights are the model.
     watch.close()

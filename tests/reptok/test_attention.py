@@ -44,7 +44,7 @@ def on_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *a, **k: True)
     with torch.device("meta"):
         vit = ARCHITECTURE.build()
-    with FakeTensorMode(), torch.device("cuda"):
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
         yield vit
 
 

@@ -7,12 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.configs import TextEncoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.loader import Batches
 from reptok.data.transforms import to_float
-from reptok.text_encoder import TextEncoder
-from reptok.training.conditions import CaptionConditions
 from reptok.training.curves import means, straggler
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
@@ -261,26 +258,3 @@ def test_garbage_is_collected_where_curves_get_an_entry_and_nowhere_else(begin):
     during = [step for step in passes if step > 0]
     assert set(during) <= {3, 6, 8} and {3, 6} <= set(during)
     assert gc.isenabled()
-
-
-def test_a_repeated_caption_is_encoded_once(tiny_models):
-    class Counting(TextEncoder):
-        seen: list[str] = []  # noqa: RUF012
-
-        def forward(self, captions):
-            self.seen.extend(captions)
-            return super().forward(captions)
-
-    encoder = Counting(TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16))
-    conditions = CaptionConditions(encoder, capacity=3)
-
-    class Batch:
-        captions = ("a cat", "a red cup", "a cat")
-
-    first = conditions(Batch)
-    assert encoder.seen == ["a cat", "a red cup"]
-    again = conditions(Batch)
-    assert encoder.seen == ["a cat", "a red cup"]
-    states, mask = encoder(["a cat", "a red cup", "a cat"])
-    assert torch.equal(first.mask, mask) and torch.equal(again.mask, mask)
-    assert torch.allclose(first.text[mask], states[mask], atol=1e-5)

@@ -84,8 +84,11 @@ def test_a_sharded_checkpoint_has_one_file_for_each_process(ran):
 
 
 WAYS = list(itertools.product(
-    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), ("none", "selective", "full"), (1, 2)
+    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), ("none", "full"), (1, 2)
 ))  # fmt: skip
+WAYS += [
+    ("cls", strategy, compiled, "selective", 2) for strategy in ("ddp", "fsdp") for compiled in (False, True)
+]
 FEW = [
     ("everything", "fsdp", False, "none", 2),
     ("everything", "fsdp", True, "selective", 1),
