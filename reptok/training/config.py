@@ -116,6 +116,8 @@ class TrainConfig:
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
         compile_mode: Of torch.compile. "max-autotune-no-cudagraphs" tries several kernels for every product
             and takes minutes longer to begin.
+        cuda_graphs: Record a step as a CUDA graph and replay it, for steps that are shorter than the host
+            needs to launch them, as the mixer's; in one process on a GPU.
         recompute: What the backward pass computes again instead of keeping it: "none"; "selective", all but
             products and attention, which cost the time; "full", whole blocks from their inputs, a third
             more work for a fraction of the memory.
@@ -160,6 +162,7 @@ class TrainConfig:
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
     compile_mode: CompileMode = field(default="default", metadata=_FREE)
+    cuda_graphs: bool = field(default=False, metadata=_FREE)
     recompute: Recompute = field(default="none", metadata=_FREE)
     accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
@@ -216,6 +219,11 @@ class TrainConfig:
                 f"train.min_workers {self.min_workers} lets the number of workers change, and a change loses "
                 f"what is younger than the newest checkpoint: set train.checkpoint_every_seconds to "
                 f"{ELASTIC_CHECKPOINT_SECONDS:.0f} or less, not {self.checkpoint_every_seconds:.0f}"
+            )
+        if self.cuda_graphs and self.workers > 1:
+            raise ValueError(
+                f"train.cuda_graphs records the step of one process, and train.workers is {self.workers}; "
+                "set it to false, or workers to 1"
             )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(

@@ -21,8 +21,10 @@ from reptok.attention import preferred, stated
 from reptok.data.loader import Batches
 from reptok.throughput import matmul_speed, mfu
 from reptok.training.ahead import one_ahead
+from reptok.training.capture import CapturedStep
 from reptok.training.checkpoint import Checkpointer
 from reptok.training.config import ProfileConfig, TrainConfig
+from reptok.training.curves import WORK
 from reptok.training.log import TrainLog
 from reptok.training.loop import train
 from reptok.training.norms import LayerNorms
@@ -78,7 +80,8 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         world_size=place.world_size, window=config.window, readers=config.threads,
         pin=place.device.type == "cuda", columns=task.columns,
     )  # fmt: skip
-    step = TrainStep(
+    kind = CapturedStep if config.cuda_graphs else TrainStep
+    step = kind(
         parallel, state, config.optim, config.steps, precision=config.precision, device=place.device,
         accumulate=config.accumulate, max_skipped=config.max_skipped, norms=norms,
     )  # fmt: skip
@@ -86,7 +89,10 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
 
     def train_step(batch: Any, random: StepRandom, requests: Mapping[str, float]) -> Begun:
         nonlocal begun
-        running = step(batch, random, requests)
+        work = {
+            f"{WORK}{rank}": step.clock.seconds * (rank == place.rank) for rank in range(place.world_size)
+        }
+        running = step(batch, random, {**requests, **work})
         if not begun:  # and compiled
             begun = True
             parallel.in_step(config.step_timeout_seconds)

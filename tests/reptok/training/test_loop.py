@@ -1,5 +1,6 @@
 """The real tokenizer and generators: whole and in two halves, in parts and at once, compiled and not."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,21 @@ def test_the_process_that_waits_for_its_data_is_named():
     assert straggler(waits, 100.0) is None, "4 % of the time is not worth a line"
     assert straggler({**waits, "wait_of_rank_0": 3.0, "wait_of_rank_2": 3.0}, 10.0) is None, "all wait alike"
     assert straggler({"wait_of_rank_0": 4.0}, 10.0) is None
+
+
+def test_the_process_that_computes_more_slowly_is_named():
+    work = {"work_of_rank_0": 3.0, "work_of_rank_1": 3.1, "work_of_rank_2": 4.0, "wait_of_rank_0": 0.1}
+    assert straggler(work, 10.0).startswith("rank 2 computed its forward passes in 4.0 of 10.0 s, the others")
+    assert straggler(work, 100.0) is None
+    assert means({**work, "count": 1.0, "loss": 2.0}) == {"train/skipped": 0.0, "train/loss": 2.0}
+
+
+def test_the_forward_passes_are_timed(begin, trainings):
+    training = begin("class", replace(trainings.CONFIG, accumulate=2))
+    inner = training.objective.generator.network.register_forward_hook(lambda *a: time.sleep(0.05))
+    training.run(1)
+    assert training.step.clock.seconds >= 0.1
+    inner.remove()
 
 
 def test_garbage_is_collected_where_curves_get_an_entry_and_nowhere_else(begin):
