@@ -20,7 +20,7 @@ def test_the_next_batch_is_prepared_while_one_is_in_use():
         return 10 * number
 
     seen = []
-    for made in one_ahead(iter(range(4)), prepare, CPU):
+    for made in one_ahead((n for n in range(4)), prepare, CPU):
         seen.append(made)
         if made < 30:
             assert begun[made // 10 + 1].wait(10), "nobody asked for it yet"
@@ -33,7 +33,7 @@ def test_an_error_of_the_preparation_reaches_who_takes_the_batch():
             raise ValueError("no such caption")
         return number
 
-    stream = one_ahead(iter(range(3)), prepare, CPU)
+    stream = one_ahead((n for n in range(3)), prepare, CPU)
     assert next(stream) == 0
     with pytest.raises(ValueError, match="no such caption"):
         next(stream)
