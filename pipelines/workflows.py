@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import registry
+from pipelines.configuration import start
 from pipelines.configuration.schema import Config
+from pipelines.configuration.start import init_for
 from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.stage import Stage, StageResult
 from pipelines.sources.layouts import open_source
@@ -108,8 +110,9 @@ def model_of(config: Config) -> list[Stage]:
     """From a dataset to a published model."""
     text = config.text_encoder if config.generator.condition == "text" else None
     generator = TrainGeneratorConfig(
-        generator=config.generator, train=config.train.generator, text_encoder=text
-    )
+        generator=config.generator, train=config.train.generator, text_encoder=text,
+        init=init_for(config.init, "generator"),
+    )  # fmt: skip
     evaluation = replace(config.evaluate.generator, text_encoder=text)
     published = replace(config.evaluate.publish, text_encoder=text)
     tokens: list[Stage] = [
@@ -133,6 +136,7 @@ def model_of(config: Config) -> list[Stage]:
         encoder=config.encoder, decoder=config.decoder, vae=config.vae, train=config.train.tokenizer,
         preservation_weight=config.train.preservation_weight,
         draws=config.train.draws, decoder_first_steps=config.train.decoder_first_steps,
+        init=init_for(config.init, "tokenizer"),
     )  # fmt: skip
     return [
         EncodeLatents(latents),
@@ -142,6 +146,15 @@ def model_of(config: Config) -> list[Stage]:
         EvaluateGenerator(evaluation),
         Publish(published),
     ]
+
+
+def remarks(config: Config) -> list[str]:
+    """What is worth knowing of a configuration before it runs, a line each.
+
+    Raises:
+        ValueError: What it names does not fit together.
+    """
+    return start.remarks(config)
 
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reptok.configs import DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.decoder.sizes import SIZES
 from reptok.decoder.transformer import Decoder
-from reptok.encoder.ssl import SSLEncoder
+from reptok.encoder.ssl import HUB, SSLEncoder
 from reptok.encoder.vit import Architecture, dinov2, read_architecture
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
@@ -175,6 +175,8 @@ def encoder_architecture(config: EncoderConfig) -> Architecture:
     if config.path is not None:
         found = read_architecture(Path(config.path))
         return replace(found, model_args={**found.model_args, "img_size": config.image_size})
+    if config.name in HUB:
+        return Architecture(name=HUB[config.name].split(".")[0], model_args={"img_size": config.image_size})
     match = re.search(r"_vit(s|b|l|debug)(\d+)", config.name)
     if match is None:
         raise ValueError(f"the size of encoder {config.name!r} is not known; set encoder.path")

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reptok.configs import TextEncoderConfig
-from reptok.folder import local_folder
+from reptok.folder import loading, local_folder
 
 CLIP_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
 CLIP_LEFT_OVER = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
 HEADS = ("lm_head.",)
 """Of a language model only its states are read."""
+TRIED = ("", "a photo of a cat", "\U0001f408 \u732b \x00")
+"""Read once while loading: no caption, a common one, and characters that few vocabularies have."""
 
 
 class TextEncoder(nn.Module):
@@ -40,6 +42,8 @@ class TextEncoder(nn.Module):
                 f"that can be fetched ({error})"
             ) from error
         self.model = model.float().eval().requires_grad_(False)
+        with loading(config.path):  # what does not fit together shows now, and not at the first captions
+            self(TRIED)
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Stays in evaluation mode: the language model is frozen."""

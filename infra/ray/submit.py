@@ -94,12 +94,9 @@ class Head:
         node = job.get("driver_node_id")
         if not node:
             return False
-        nodes = {
-            entry["raylet"]["nodeId"]: entry["raylet"]["state"]
-            for entry in self.get("/nodes?view=summary")["data"]["summary"]
-            if entry.get("raylet", {}).get("nodeId")
-        }
-        return bool(nodes) and nodes.get(node, "DEAD") == "DEAD"
+        raylets = [entry.get("raylet", {}) for entry in self.get("/nodes?view=summary")["data"]["summary"]]
+        states = {raylet["nodeId"]: raylet["state"] for raylet in raylets if raylet.get("nodeId")}
+        return bool(states) and states.get(node, "DEAD") == "DEAD"
 
     def clear_root(self, root: str) -> None:
         """See that no live job works on `root`; name those whose driver is gone.
@@ -189,18 +186,17 @@ def job_of(address: str, arguments: Sequence[str], in_place: bool) -> dict[str, 
     }
 
 
-def submit(client: Any, job: Mapping[str, Any]) -> str:
+def submit(client: Any, job: Mapping[str, Any], attempts: int = 10) -> str:
     """Submit, and try again while the head's agents are still starting; returns the job's name."""
-    for attempt in range(10):
-        name = f"reptok-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-        try:
-            return str(client.submit_job(submission_id=name, **job))
-        except RuntimeError as error:
-            if "No available agent" not in str(error) or attempt == 9:
-                raise
-            print(f"the head is still starting its agents; trying again ({attempt + 1} of 10)", flush=True)
-            time.sleep(5)
-    raise AssertionError
+    name = f"reptok-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    try:
+        return str(client.submit_job(submission_id=name, **job))
+    except RuntimeError as error:
+        if "No available agent" not in str(error) or attempts == 1:
+            raise
+    print(f"the head is still starting its agents; up to {attempts - 1} more tries", flush=True)
+    time.sleep(5)
+    return submit(client, job, attempts - 1)
 
 
 async def follow(client: Any, head: Head, name: str) -> str:
@@ -211,10 +207,9 @@ async def follow(client: Any, head: Head, name: str) -> str:
         nonlocal seen
         position = 0
         async for text in client.tail_job_logs(name):
+            print(text[max(0, seen - position) :], end="", flush=True)
             position += len(text)
-            if position > seen:
-                print(text[len(text) - (position - seen) :], end="", flush=True)
-                seen = position
+            seen = max(seen, position)
 
     reader = asyncio.create_task(tail())
     while True:
@@ -271,14 +266,14 @@ def compose_head() -> list[str] | None:
     if not (repository / "compose.yaml").exists() or not shutil.which("docker"):
         return None
     compose = ["docker", "compose", "--project-directory", str(repository)]
-    try:
+    with suppress(subprocess.TimeoutExpired):
         found = subprocess.run(
             [*compose, "ps", "--status", "running", "--quiet", "head"],
             capture_output=True, text=True, timeout=30,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None
-    return [*compose, "exec", "-T", "head"] if found.returncode == 0 and found.stdout.strip() else None
+        if found.returncode == 0 and found.stdout.strip():
+            return [*compose, "exec", "-T", "head"]
+    return None
 
 
 def main(arguments: list[str]) -> int:

@@ -12,7 +12,9 @@ from typing import Any
 
 from pipelines import registry
 from pipelines.configuration import dimensions
-from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError, construct
+from pipelines.configuration.device import derive_device
 from pipelines.dag.reference import ARTIFACT
 from pipelines.sources.layouts import open_source
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
@@ -28,6 +30,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
             keys, and what to do.
     """
     values = copy.deepcopy(values)
+    derive_device(values)
     _sizes_of_pictures(values)
     _tokens(values)
     _generator(values)

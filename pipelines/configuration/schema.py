@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipelines import registry
 from pipelines.captions.caption import CaptionerConfig
-from pipelines.configuration.compose import ConfigError
+from pipelines.configuration.construct import ConfigError
 from pipelines.configuration.costs import EstimateConfig
 from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
@@ -84,7 +84,10 @@ class Config:
         experiment: Name of the composed experiment.
         workflow: Which set of stages: t2i, class_conditional, or one that is installed.
         extras: What installed sources and workflows are configured with, by key.
+        device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
+        init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
+            start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
@@ -95,7 +98,9 @@ class Config:
 
     experiment: str
     workflow: str
+    device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
+    init: str = ""
     until: str | None = None
     only: str | None = None
     force: str | None = None

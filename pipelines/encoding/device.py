@@ -36,7 +36,7 @@ class ComputeConfig:
             )
         if self.device == "cpu" and self.precision != "float32":
             raise ValueError(
-                f"compute.precision {self.precision!r} needs compute.device=cuda; the CPU computes float32"
+                f"compute.precision {self.precision!r} needs device=cuda; the CPU computes float32"
             )
         if self.batch_size < 1:
             raise ValueError(f"compute.batch_size must be at least 1, got {self.batch_size}")
@@ -51,9 +51,7 @@ class ComputeConfig:
 
         if self.device == "cuda":
             if not torch.cuda.is_available():
-                raise RuntimeError(
-                    "compute.device=cuda, but this worker sees no GPU; give its workers gpus=1"
-                )
+                raise RuntimeError("device=cuda, but this worker sees no GPU; give its workers gpus=1")
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
         else:

@@ -95,7 +95,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
             data = read_file(folder, path)
         except OutsideError:
             reason = OUTSIDE
-        except (OSError, ValueError):
+        except ValueError:
             reason = "unreadable"
         yield Picture(_shown(path), data, reason, split, label, subject, caption)
 

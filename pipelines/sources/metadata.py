@@ -33,7 +33,7 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
         place = file.relative_to(root)
         try:
             data = read_file(root, place.as_posix())
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             faults.append(f"{place}: cannot be read: {error}")
             continue
         rows = _json_lines(data) if file.suffix == ".jsonl" else _csv_rows(data)
@@ -61,7 +61,7 @@ def caption_beside(folder: Path, picture: str) -> str | None:
         data = read_file(folder, Path(picture).with_suffix(".txt").as_posix(), MAX_TEXT_BYTES)
     except OutsideError:
         raise
-    except (OSError, ValueError):
+    except ValueError:
         return None
     return clean_caption(data.decode("utf-8", "replace"))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.metadata import TEXT_COLUMNS
-from pipelines.sources.parquet_pages import largest_page
+from pipelines.sources.parquet_claims import check_footer, largest_page
 from pipelines.sources.source import (
     MAX_CLASSES,
     OUTSIDE,
@@ -37,8 +38,8 @@ IMAGE, LABEL = "image", "label"
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
 MAX_NAMES, FEW_ROWS = 100_000, 2**22
-UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
-"""What reading a damaged or hostile file raises."""
+NO_CLASS = -2
+"""Stands for the label of a row whose column of labels has a type that cannot be a class."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ParquetSource(Source):
             try:
                 with _opened(self.folder, name) as file:
                     self.class_names = _class_names(file.schema_arrow)
-            except UNREADABLE as error:
+            except ValueError as error:
                 self.faults.append(f"{name}: {error}")
             if self.class_names:
                 break
@@ -78,11 +79,11 @@ class ParquetSource(Source):
         for name in self.files:
             try:
                 with _opened(self.folder, name) as file:
-                    count = file.metadata.num_rows
+                    count = file.table.metadata.num_rows
                     names = _class_names(file.schema_arrow)
                 if names and names != self.class_names:
                     raise ValueError("it has other class names than the files before")
-            except UNREADABLE as error:
+            except ValueError as error:
                 reason = OUTSIDE if isinstance(error, OutsideError) else "unreadable_file"
                 self.faults.append(f"{name}: {error}")
                 parts.append(Part(name, 1, {"file": name, "refused": reason}))
@@ -108,7 +109,7 @@ class ParquetSource(Source):
                 with _opened(self.folder, name) as file:
                     if _tells_classes(file.schema_arrow):
                         labels |= _labels(file, MAX_NAMES - len(labels))
-            except UNREADABLE:
+            except ValueError:
                 continue
         words = sorted(label for label in labels if isinstance(label, str))
         numbers = [label for label in labels if isinstance(label, int) and 0 <= label < MAX_CLASSES]
@@ -126,7 +127,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     try:
         for number, row in enumerate(_rows(folder, name, place["start"], place["stop"]), place["start"]):
             yield _picture(f"{name}:{number}", row, split, names)
-    except UNREADABLE as error:
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
@@ -157,19 +158,23 @@ class _File:
         return self.table.schema_arrow
 
     @property
-    def metadata(self) -> Any:
-        return self.table.metadata
-
-    @property
     def columns(self) -> list[str]:
-        """Of what is read: the bytes of the image and not its path, label and texts."""
-        kind = self.schema_arrow.field(IMAGE).type
-        image = f"{IMAGE}.bytes" if pa.types.is_struct(kind) else IMAGE
-        return [image, *(c for c in (LABEL, *TEXT_COLUMNS) if c in self.schema_arrow.names)]
+        """Of what is read: the bytes of the image and not its path, label and texts; never a list."""
+        schema = self.schema_arrow
+        image = f"{IMAGE}.bytes" if pa.types.is_struct(schema.field(IMAGE).type) else IMAGE
+        label = [LABEL] if _tells_classes(schema) else []
+        return [image, *label, *(name for name in TEXT_COLUMNS if _is_text(_kind(schema, name)))]
+
+    def batches(self, group: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group, a few at a time."""
+        rows = self.batch_rows(group, self.columns, BATCH)
+        foreign = LABEL in self.schema_arrow.names and LABEL not in self.columns
+        for batch in self.table.iter_batches(rows, row_groups=[group], columns=self.columns):
+            yield batch.append_column(LABEL, pa.repeat(NO_CLASS, len(batch))) if foreign else batch
 
     def batch_rows(self, group: int, columns: list[str], most: int) -> int:
         """Rows to read at a time: one page may serve them all, by a dictionary or by what they share."""
-        page = largest_page(self.data, self.metadata, group, columns)
+        page = largest_page(self.data, self.table.metadata, group, columns)
         return max(1, min(most, BATCH_BYTES // max(page, 1)))
 
 
@@ -181,9 +186,15 @@ def _opened(folder: Path, name: str) -> Iterator[_File]:
             raise ValueError("it is empty")
         with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
             raw.seek(0)
-            with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
-                _check(table, len(data))
-                yield _File(table, data)
+            check_footer(data)
+            try:
+                with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
+                    _check(table, len(data))
+                    yield _File(table, data)
+            except MemoryError:
+                raise  # ours: what a file may claim was refused before
+            except (pa.ArrowException, NotImplementedError) as error:
+                raise ValueError(str(error)) from error
 
 
 def _check(table: pq.ParquetFile, size: int) -> None:
@@ -204,7 +215,7 @@ def _check(table: pq.ParquetFile, size: int) -> None:
 def _labels(file: _File, most: int) -> set[Any]:
     """The different labels of a file, at most so many."""
     found: set[Any] = set()
-    for group in range(file.metadata.num_row_groups):
+    for group in range(file.table.metadata.num_row_groups):
         rows = file.batch_rows(group, [LABEL], LABELS)
         for batch in file.table.iter_batches(rows, row_groups=[group], columns=[LABEL]):
             found |= set(batch.column(0).unique().to_pylist())
@@ -228,7 +239,8 @@ _reading = threading.local()
 
 def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows [start, stop) of a file; parts that follow each other in one process read it once."""
-    facts = (folder / name).stat()
+    with opened(folder, name) as file:
+        facts = os.fstat(file.fileno())
     key = (str(folder), name, facts.st_size, facts.st_mtime_ns)
     cursor: _Cursor | None = getattr(_reading, "cursor", None)
     _reading.cursor = None  # given back below, once this part was read to its end
@@ -252,19 +264,31 @@ def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
     """The first row of the row group that holds row `start`, then the batches from there to the end."""
     with _opened(folder, name) as file:
         begin = first = 0
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        sizes = [
+            file.table.metadata.row_group(group).num_rows
+            for group in range(file.table.metadata.num_row_groups)
+        ]
         while first < len(sizes) - 1 and begin + sizes[first] <= start:
             begin += sizes[first]
             first += 1
         yield begin
         for group in range(first, len(sizes)):
-            rows = file.batch_rows(group, file.columns, BATCH)
-            yield from file.table.iter_batches(rows, row_groups=[group], columns=file.columns)
+            yield from file.batches(group)
 
 
 def _tells_classes(schema: pa.Schema) -> bool:
-    kind = schema.field(LABEL).type if schema.names.count(LABEL) == 1 else pa.null()
-    return pa.types.is_integer(kind) or pa.types.is_string(kind)
+    kind = _kind(schema, LABEL)
+    return pa.types.is_integer(kind) or _is_text(kind)
+
+
+def _kind(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column; null where it is missing or doubled."""
+    return schema.field(name).type if schema.names.count(name) == 1 else pa.null()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pipelines.dag.rows import is_ours
 from reptok.folder import inside
 
 MAX_FILE_BYTES = 2**28
@@ -137,17 +138,22 @@ def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises:
         OutsideError: A link leads out of the folder.
-        ValueError: It is a pipe, a device or a folder.
-        OSError: It cannot be opened.
+        ValueError: It is missing, a pipe, a device or a folder, or cannot be opened or read.
+        OSError: This machine is to blame, its storage or its open files; no row's.
     """
     try:
         path = inside(folder, name)
     except ValueError as error:
         raise OutsideError(str(error)) from error
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("not a regular file")
-        yield file
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("not a regular file")
+            yield file
+    except OSError as error:
+        if is_ours(error):
+            raise
+        raise ValueError(str(error)) from error
 
 
 def read_file(folder: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:

@@ -86,7 +86,7 @@ class WebDatasetSource(Source):
             with opened(self.folder, name) as file:
                 for _ in groups(iterate_foreign(file)):
                     rows += 1
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return rows + 1, str(error)
         return rows, ""
 
@@ -101,7 +101,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
                 yield _picture(f"{name}:{group.key}", group, split)
     except OutsideError:
         yield Picture(name, reason=OUTSIDE)
-    except OSError as error:
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 

@@ -21,7 +21,7 @@ from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import drop_reason
-from pipelines.stages.tables import occupied, table_shards
+from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
@@ -78,7 +78,7 @@ class CaptionJob(ShardJob):
             stats[f"caption_{source}"] += 1
             if reason:
                 stats[f"instead_of_{reason}"] += 1
-        with out.create(shard.payload["file"].replace("images-", "captions-", 1)) as table:
+        with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, {name: [row.get(name) for row in rows] for name in CAPTIONS.names}, CAPTIONS)
         return dict(stats)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import located, required
-from pipelines.dag.stage import Stage
+from pipelines.dag.stage import Resources, Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
 from pipelines.evaluation.results import Evaluation, save_figure
@@ -79,6 +79,11 @@ class EvaluateGenerator(Stage):
         "reptok.pretrained",
     )
     config: EvaluateGeneratorConfig
+
+    def __init__(self, config: EvaluateGeneratorConfig):
+        """It computes in the driver's process, which on a GPU nobody else may fill meanwhile."""
+        super().__init__(config)
+        self.resources = Resources(gpus=float(config.device == "cuda"))
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import generator_figures as figures

@@ -10,7 +10,7 @@ from annotated_types import Ge
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import required
-from pipelines.dag.stage import Stage
+from pipelines.dag.stage import Resources, Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
 from pipelines.evaluation.results import Evaluation, save_figure
@@ -59,6 +59,11 @@ class EvaluateTokenizer(Stage):
         "reptok.pretrained",
     )
     config: EvaluateTokenizerConfig
+
+    def __init__(self, config: EvaluateTokenizerConfig):
+        """It computes in the driver's process, which on a GPU nobody else may fill meanwhile."""
+        super().__init__(config)
+        self.resources = Resources(gpus=float(config.device == "cuda"))
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import tokenizer_figures as figures

@@ -14,7 +14,7 @@ from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import DatasetShardWriter, drop_reason, write_index
-from pipelines.stages.tables import occupied, table_shards
+from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.bounds import Decay, Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
 from reptok.data.shards import Sample, split_of
@@ -68,7 +68,7 @@ class ShardTables(ShardJob):
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` and `.parquet` of both splits."""
-        captions = self._captions(shard.payload["file"].replace("images-", "captions-", 1))
+        captions = self._captions(beside(shard, "captions"))
         stats = {"rows_in": 0.0, "rows_out": 0.0}
 
         def drop(reason: str) -> None:

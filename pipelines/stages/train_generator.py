@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -20,11 +20,13 @@ class TrainGeneratorConfig:
         generator: Sizes, and what it is conditioned on.
         train: Length, optimiser, rhythm.
         text_encoder: Frozen language model, for generator.condition "text".
+        init: A published model to start from; "" for none.
     """
 
     generator: GeneratorConfig
     train: TrainConfig
     text_encoder: TextEncoderConfig | None = None
+    init: str = field(default="", metadata=INIT)
 
 
 class TrainGenerator(Stage):
@@ -55,5 +57,6 @@ class TrainGenerator(Stage):
             tokens=inputs["tokens"],
             tokenizer=inputs["tokenizer"],
             text_encoder=text_encoder,
+            init=start_folder(config.init),
         )
         return train_and_publish(training, out)

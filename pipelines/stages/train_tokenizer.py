@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -26,6 +26,7 @@ class TrainTokenizerConfig:
             encoder costs as much as the decoder, several give more learning for the same work.
         decoder_first_steps: Length of a first phase in which the decoder learns alone, from the cached frozen
             tokens, and no image is encoded (0 in the paper).
+        init: A published model to start from; "" for none.
     """
 
     train: TrainConfig
@@ -35,6 +36,7 @@ class TrainTokenizerConfig:
     preservation_weight: float = 0.1
     draws: int = 1
     decoder_first_steps: int = 0
+    init: str = field(default="", metadata=INIT)
 
     def __post_init__(self) -> None:
         if self.decoder_first_steps and self.encoder.trainable == "everything":
@@ -71,5 +73,6 @@ class TrainTokenizer(Stage):
             preservation_weight=config.preservation_weight,
             draws=config.draws,
             decoder_first_steps=config.decoder_first_steps,
+            init=start_folder(config.init),
         )
         return train_and_publish(training, out)

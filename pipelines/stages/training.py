@@ -6,11 +6,24 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+from pipelines.dag.reference import fetch_model, refer
 from pipelines.dag.stage import Resources, Workspace
 from reptok.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from reptok.training.task import Training
+
+INIT = {"reference": "network", "optional": True}
+"""Of the field that names a published model to start from: it counts by its weights."""
+
+
+def start_folder(init: str) -> str:
+    """Where the model to start from lies, an absolute folder or a hub id that was fetched; "" for none."""
+    if not init:
+        return ""
+    fetch_model(init, "init")
+    found = refer(init, "init")
+    return str(found.folder) if found.folder else found.hub
 
 
 def training_resources(train: TrainConfig) -> Resources:
@@ -38,5 +51,7 @@ def train_and_publish(training: Training, out: Workspace) -> dict[str, float]:
     else:
         launch(training, out)
     values = json.loads((finished / RESULT).read_text())
+    if (init := finished / "model" / "init.json").exists():
+        values |= {f"init/{k}": v for k, v in json.loads(init.read_text()).items() if k.startswith("numbers")}
     out.publish_folder(finished / "model")
     return {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}

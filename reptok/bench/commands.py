@@ -1,4 +1,4 @@
-"""The commands `reptok bench-gpu` and `reptok bench-train`."""
+"""The commands `reptok bench gpu` and `reptok bench train`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+app = typer.Typer(help="How fast trainings are on this machine, on random data.", no_args_is_help=True)
 
+
+@app.command("gpu")
 def bench_gpu(
     device: Annotated[str | None, typer.Option(help="cuda:1, cpu ...; the first GPU if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Duration of each row's timed steps.", min=0.01)] = 15.0,
@@ -20,6 +23,7 @@ def bench_gpu(
         raise typer.Exit(1)
 
 
+@app.command("train")
 def bench_train(
     part: Annotated[str, typer.Argument(help="tokenizer, decoder (no image is encoded) or generator.")],
     size: Annotated[str, typer.Option(help="Decoder: S, B, L or XL.")] = "XL",
@@ -56,9 +60,3 @@ def bench_train(
         seconds=seconds,
         say=typer.echo,
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add both commands to a command line."""
-    app.command("bench-gpu")(bench_gpu)
-    app.command("bench-train")(bench_train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import caption_conditions, label_condition, no_condition
 from reptok.training.objectives import GeneratorObjective
+from reptok.training.start import (
+    Start,
+    record,
+    same_classes,
+    same_text,
+    start_from,
+    start_generator,
+)
 from reptok.training.task import Grid, Task, Training
 
 GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
@@ -57,6 +66,13 @@ class GeneratorTraining(Training):
         generator = TokenGenerator(self.generator)
         stats = load_file(folders[1] / "token_stats.safetensors")
         generator.set_token_stats(stats["mean"], stats["std"])
+        names = json.loads((folders[0] / "index.json").read_text()).get("class_names")
+
+        def begin(folder: Path) -> Start:
+            classes, text = same_classes(folder, names), same_text(folder, self.text_encoder)
+            return start_generator(generator, folder, same_classes=classes, same_text=text)
+
+        start = start_from(self.init, "generator", begin)
         generator.to(device)
         data = GeneratorData(*folders, "train")
         conditions = self._conditions(device, sum(data.rows))
@@ -75,6 +91,7 @@ class GeneratorTraining(Training):
 
         def save(trained: GeneratorObjective, folder: Path) -> None:
             save_generator(trained.generator, folder)
+            record(start, folder)
 
         length = self.text_encoder.max_length if self.text_encoder else 0
         cost = flops.generator_training(self.generator, text_length=length)
@@ -85,6 +102,7 @@ class GeneratorTraining(Training):
             validation=validation,
             save=save,
             show=show,
+            notes=[f"generator from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: cost,
         )
 

@@ -121,7 +121,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         if kernels := stated(place.device):
             log.note(kernels)
         log.progress(state.step, config.steps)
-        for note in batches.notes:
+        for note in (*task.notes, *batches.notes):
             log.note(note)
     watch = Watch(place.rank, place.world_size, config.step_timeout_seconds / 2, log.note)
     profiler = Profiler(config.profile if first else ProfileConfig(), folder / "profile", place.device, log)

@@ -53,6 +53,7 @@ class Task:
         prepare: Makes of a batch what the objective is called with, on a device, while the step before it
             computes there; None calls it with the batch as it was read.
         columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
+        notes: Lines for the user, told once.
         flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
     """
 
@@ -63,6 +64,7 @@ class Task:
     show: Callable[[Any, int], Grid | None] = lambda objective, step: None
     prepare: Callable[[Any, torch.device], Any] | None = None
     columns: Callable[[int], frozenset[str]] | None = None
+    notes: Sequence[str] = ()
     flops_per_image: Callable[[int], float] | None = None
 
 
@@ -72,9 +74,11 @@ class Training(ABC):
 
     Attributes:
         train: How long and how.
+        init: A published model to start from, a folder or a model of the hub that was fetched; "" for none.
     """
 
     train: TrainConfig
+    init: str = ""
 
     @abstractmethod
     def build(self, device: torch.device) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from reptok.data.transforms import to_float, to_uint8
 from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.objectives import TokenizerObjective
+from reptok.training.start import record, start_from, start_tokenizer
 from reptok.training.task import Grid, Task, Training
 
 GRID_IMAGES, GRID_STEPS = 8, 20
@@ -53,6 +55,7 @@ class TokenizerTraining(Training):
         tokenizer = RepTok(self.tokenizer).to(device)
         spec = json.loads((folders[1] / "latent_spec.json").read_text())
         LatentSpec(**spec).check(tokenizer.autoencoder.spec)
+        start = start_from(self.init, "tokenizer", partial(start_tokenizer, tokenizer))
         validation = TokenizerData(*folders, "val") if split_sizes(folders[0]).get("val") else None
         objective = TokenizerObjective(
             tokenizer, self.preservation_weight, config.time_sampling, draws=self.draws,
@@ -67,6 +70,7 @@ class TokenizerTraining(Training):
 
         def save(trained: TokenizerObjective, folder: Path) -> None:
             save_tokenizer(trained.tokenizer, folder)
+            record(start, folder)
 
         return Task(
             objective=objective,
@@ -76,6 +80,7 @@ class TokenizerTraining(Training):
             save=save,
             show=show,
             columns=objective.columns,
+            notes=[f"tokenizer from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: decoder if step <= self.decoder_first_steps else whole,
         )
 

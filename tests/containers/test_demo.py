@@ -6,10 +6,13 @@ import json
 import os
 import sys
 import time
+from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.containers import browser
 from tests.containers.conftest import PRINT_DIGESTS, REPOSITORY, Cluster, NewCluster, run, succeeded
 from tests.docker import policy
 
@@ -24,6 +27,17 @@ def cluster(new_cluster: NewCluster) -> Cluster:
     made = new_cluster()
     made.up()
     return made
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> Iterator[browser.Page]:
+    if browser.program() is None:
+        run(["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"])
+    if browser.program() is None:
+        pytest.skip("NOT RUN: no browser, and apt-get brings no chromium")
+    with browser.page(tmp_path) as opened:
+        yield opened
+        (tmp_path / "page.png").write_bytes(b64decode(opened.picture()))
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +139,53 @@ def test_a_worker_can_compile(cluster):
     assert ".so" in cluster.shell("worker", "find /cache/inductor -name '*.so' | head -n 1")
 
 
+def test_its_runs_are_seen_in_mlflow_by_a_real_browser(cluster, demo, tab):
+    """A run's page, its curves, two runs side by side; after a login, without an error on the console."""
+    script = (
+        "from mlflow import MlflowClient; import json; c = MlflowClient();"
+        "e = c.get_experiment_by_name('reptok').experiment_id;"
+        "print(json.dumps([e, {r.data.tags['mlflow.runName']: [r.info.run_id, sorted(r.data.metrics)]"
+        " for r in c.search_runs([e])}]))"
+    )
+    experiment, runs = json.loads(cluster.shell("head", f'python -c "{script}"'))
+    (tokenizer, metrics), (generator, _) = runs["train_tokenizer"], runs["train_generator"]
+    address = f"http://127.0.0.1:{cluster.ports['MLFLOW']}"
+    tab.open(address)
+    tab.wait_for()
+    assert any(problem.startswith("401") for problem in tab.problems), "nobody was asked for a login"
+    tab.login = ("reptok", cluster.values()["mlflow-password"])
+    run_page, both = f"experiments/{experiment}/runs/{tokenizer}", f'["{tokenizer}","{generator}"]'
+    for path, shown in {
+        run_page: [tokenizer, *metrics[:3]],
+        f"{run_page}/model-metrics": metrics[:1],
+        f"{run_page}/artifacts": [],
+        f'compare-runs?runs={both}&experiments=["{experiment}"]': ["train_generator"],
+    }.items():
+        tab.open(f"{address}/#/{path}")
+        tab.wait_for("train_tokenizer", *shown)
+        assert tab.problems == [], path
+        assert tab.hosts == {"127.0.0.1"}, "a page loads something from elsewhere"
+
+
+def test_its_job_is_seen_in_the_dashboard_by_a_real_browser(cluster, demo, tab):
+    address = f"http://127.0.0.1:{cluster.ports['DASHBOARD']}"
+    tab.open(address)
+    tab.wait_for("Authentication Token Required")
+    tab.enter("wrong")
+    tab.wait_for("Invalid authentication token")
+    tab.open(address)
+    tab.wait_for("Authentication Token Required")
+    tab.enter(cluster.values()["ray-token"])
+    tab.wait_for("Cluster")
+    for path, shown in {"jobs": ["run_all.py", "SUCCEEDED"], "cluster": ["ALIVE"]}.items():
+        tab.open(f"{address}/#/{path}")
+        tab.wait_for(*shown)
+        assert tab.problems == [], path
+        assert tab.hosts == {"127.0.0.1"}, "a page loads something from elsewhere"
+
+
 def test_results_are_copied_to_the_host(cluster, demo):
-    environment = cluster.environment
-    shown = succeeded(run(["docker/results.sh"], cwd=cluster.clone, env=environment))
+    shown = succeeded(run(["make", "results"], cwd=cluster.clone, env=cluster.environment))
     report = Path(cluster.clone) / shown.split("Report:")[1].split()[0]
     assert report.exists() and report.stat().st_uid == os.getuid()
     model = json.loads((report.parent / "manifest.json").read_text())

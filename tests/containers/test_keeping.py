@@ -28,11 +28,10 @@ def test_the_runs_come_back_after_the_loss_of_database_and_files(new_cluster: Ne
     succeeded(cluster.submit("experiment=smoke", "until=caption"))
     before = runs(cluster)
     assert len(before) >= 5 and any(files for *_, files in before.values())
-    script = ["docker/backup.sh"]
     options = {"cwd": cluster.clone, "env": cluster.environment}
-    succeeded(run([*script, "save", str(tmp_path / "backup")], **options))
-    again = run([*script, "save", str(tmp_path / "backup")], **options)
-    assert again.returncode == 1 and "exists" in again.stderr
+    succeeded(run(["make", "backup", f"TO={tmp_path / 'backup'}"], **options))
+    again = run(["make", "backup", f"TO={tmp_path / 'backup'}"], **options)
+    assert again.returncode != 0 and "exists" in again.stderr
     secrets = [name for name, value in cluster.values().items() if holds(tmp_path / "backup", value)]
     assert secrets == []
 
@@ -41,7 +40,7 @@ def test_the_runs_come_back_after_the_loss_of_database_and_files(new_cluster: Ne
         succeeded(run(["docker", "volume", "rm", f"{cluster.project}_{volume}"]))
     cluster.up()
     assert runs(cluster) == {}
-    succeeded(run([*script, "restore", str(tmp_path / "backup")], **options))
+    succeeded(run(["make", "restore", f"FROM={tmp_path / 'backup'}"], **options))
     assert runs(cluster) == before
     log = succeeded(cluster.submit("experiment=smoke", "until=caption"))
     assert ": run (" not in log and runs(cluster).keys() >= before.keys()
@@ -59,7 +58,7 @@ def test_a_full_volume_fails_with_the_sentence_and_harms_no_artifact(new_cluster
     )
     cluster = new_cluster(COMPOSE_FILE=f"compose.yaml:{small}")
     cluster.up()
-    done = cluster.submit("experiment=smoke", "data.web.images=1200")
+    done = cluster.submit("experiment=smoke", "data.photographs.images=1200")
     assert done.returncode != 0
     assert "no space is left on the disk" in done.stdout, done.stdout[-3000:]
     assert "Traceback" not in done.stdout, "a sentence, not a stack"

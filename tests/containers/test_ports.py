@@ -58,9 +58,11 @@ def test_nobody_is_let_in_before_a_training(cluster, network):
 
 
 def test_nobody_is_let_in_during_a_training(cluster):
+    """A training that would last for hours, so that it still runs when the last port has answered."""
     job = subprocess.Popen(
-        ["docker", "compose", "exec", "-T", "head", "ray", "job", "submit", "--", "python",
-         "pipelines/run_all.py", "experiment=smoke", "train.tokenizer.steps=400", "until=train_tokenizer"],
+        ["docker", "compose", "exec", "-T", "head", "ray", "job", "submit", "--submission-id", "ports", "--",
+         "python", "pipelines/run_all.py", "experiment=smoke", "train.tokenizer.steps=1000000",
+         "until=train_tokenizer"],
         cwd=cluster.clone, env=cluster.environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -72,14 +74,16 @@ def test_nobody_is_let_in_during_a_training(cluster):
             if "train_tokenizer:" in line and "steps (" in line:
                 break
         assert job.poll() is None, log[-3000:]
+        drained = threading.Thread(target=job.stdout.read)
+        drained.start()
         idle = {("worker", port) for port in (6380, 6381, 6382, 6383, 8080, 52365)}
         training = ports.targets(cluster.containers())
         assert {(service, port) for service, _, port in training if service == "worker"} > idle
         for network in (None, "cluster"):
             check(ask(cluster, network))
-        drained = threading.Thread(target=job.stdout.read)
-        drained.start()
-        assert job.wait(timeout=900) == 0
+        assert job.poll() is None, "the training ended before the last question"
+        succeeded(cluster.compose("exec", "-T", "head", "ray", "job", "stop", "ports"))
+        job.wait(timeout=120)
         drained.join()
     finally:
         if job.poll() is None:

@@ -82,7 +82,7 @@ def test_columns_that_came_in_stay(op, images):
     [
         ({"device": "tpu"}, "device must be"),
         ({"precision": "int8"}, "precision must be"),
-        ({"precision": "bfloat16"}, "needs compute.device=cuda"),
+        ({"precision": "bfloat16"}, "needs device=cuda"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )

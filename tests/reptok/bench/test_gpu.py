@@ -36,7 +36,7 @@ class Without:
         return None if name.partition('.')[0] in {ABSENT.split()} else self.finder.find_spec(name, *rest)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-sys.argv = ['reptok', 'bench-gpu', '--seconds', '0.05', '--device', 'cpu']
+sys.argv = ['reptok', 'bench', 'gpu', '--seconds', '0.05', '--device', 'cpu']
 from reptok.cli import main
 main()
 """
