@@ -12,8 +12,9 @@ class Counting(TextEncoder):
     """Counts what it is asked for."""
 
     def __init__(self, folder):
+        self.__dict__["seen"] = []
         super().__init__(TextEncoderConfig(path=str(folder / "text_encoder"), max_length=60))
-        self.seen = []
+        self.seen.clear()  # what it tried itself on
 
     def forward(self, captions, **how):
         self.seen.append(list(captions))
