@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 HOME = _CHECKOUT if (_CHECKOUT / "conf").is_dir() else Path(sysconfig.get_path("data"), "share", "reptok")
-"""The checkout, or where a wheel puts `conf/` and `zoo/`; relative paths are looked for here, too."""
+"""The checkout, or where a wheel puts `conf/` and weights; relative paths are looked for here, too."""
 
 HUB, ARTIFACT = "hf://", "artifact:"
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.tracking import StageLog
-from reptok.training.task import Grid
+
+if TYPE_CHECKING:
+    from reptok.training.task import Grid
 
 POLL_SECONDS = GATHER_SECONDS = 0.5
 FLUSH_SECONDS = 30.0
@@ -54,7 +56,8 @@ class RelayLog:
 
     def grid(self, grid: Grid, step: int) -> None:
         """Record a table of pictures, which the driver draws."""
-        self._put(("grid", grid, step))
+        # plain values: the queue's process shall not import torch for a class
+        self._put(("grid", grid.name, list(grid.columns), list(grid.rows), step))
 
     def file(self, path: Path, folder: str) -> None:
         """Record a file, which the driver reads where it lies."""
@@ -174,8 +177,6 @@ def _write(log: StageLog, message: Message) -> None:
 
         from pipelines.reports.pictures import Row, grid
 
-        table, step = values
-        rows = [
-            Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in table.rows
-        ]
-        log.picture(table.name, grid(rows, [(column, 1) for column in table.columns]), step=step)
+        name, columns, rows, step = values
+        lines = [Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in rows]
+        log.picture(name, grid(lines, [(column, 1) for column in columns]), step=step)

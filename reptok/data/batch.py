@@ -89,4 +89,4 @@ class GeneratorBatch:
 
     def tensors(self) -> list[Tensor]:
         """What it consists of."""
-        return [self.tokens, self.labels, *(self.condition.tensors() if self.condition else [])]
+        return [self.tokens, self.labels, *([] if self.condition is None else self.condition.tensors())]

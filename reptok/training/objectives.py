@@ -156,7 +156,7 @@ class GeneratorObjective(nn.Module):
         With times t (S, B), for a validation, the means "velocity" (S,) alone, no condition dropped.
         """
         tokens = batch.tokens.to(random.device, non_blocking=True).float()
-        condition = batch.condition or self.conditions(batch)
+        condition = self.conditions(batch) if batch.condition is None else batch.condition
         condition = condition.to(random.device)
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
