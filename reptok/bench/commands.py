@@ -29,6 +29,15 @@ def bench_gpu(
         raise typer.Exit(1)
 
 
+@app.command("roofline")
+def bench_roofline() -> None:
+    """Reckon what an H100 could reach at most, part by part, from counted FLOP and bytes."""
+    from reptok.bench.roofline import lines
+
+    for line in lines():
+        typer.echo(line)
+
+
 @app.command("train")
 def bench_train(
     part: Annotated[str, typer.Argument(help="tokenizer, decoder (no image is encoded) or generator.")],
