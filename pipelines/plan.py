@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
         print_table(planned, estimates)
         if config.estimate and estimates:
             print(totals(estimates, config.estimate))
-        print("\n".join(remarks), end="\n" if remarks else "")
+        print("\n".join(map(redacted, remarks)), end="\n" if remarks else "")
     else:
         print(as_json(planned, estimates) if style == "json" else as_mermaid(planned))
     return 0

@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     from pipelines.dag import runner
 
     for line in workflows.remarks(config):
-        print(line)
+        print(redacted(line), flush=True)
     results = runner.run(
         workflows.build(config),
         root=config.root,

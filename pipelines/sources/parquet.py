@@ -5,22 +5,21 @@ The path beside the bytes is a name and is never opened. Class names stand in th
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.sources.metadata import TEXT_COLUMNS
+from pipelines.sources.metadata import first_text
 from pipelines.sources.parquet_claims import check_footer, largest_page
+from pipelines.sources.parquet_columns import IMAGES, LABEL, Columns, check, class_names, tells_classes
 from pipelines.sources.source import (
     MAX_CLASSES,
     OUTSIDE,
@@ -28,16 +27,16 @@ from pipelines.sources.source import (
     Part,
     Picture,
     Source,
-    clean_caption,
     clean_label,
+    files_to_read,
     opened,
+    sizes_digest,
     split_of_path,
 )
 
-IMAGE, LABEL = "image", "label"
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
-MAX_NAMES, FEW_ROWS = 100_000, 2**22
+MAX_NAMES = 100_000
 NO_CLASS = -2
 """Stands for the label of a row whose column of labels has a type that cannot be a class."""
 
@@ -53,13 +52,14 @@ class ParquetSource(Source):
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        paths = [path for path in sorted(self.folder.rglob("*.parquet")) if not path.name.startswith(".")]
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        self.files = [name for name in names if split_of_path(name) != "test"]
+        self.files = files_to_read(self.folder, ".parquet")
+        self.splits = frozenset(map(split_of_path, self.files))
+        texts: set[str] = set()
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
             try:
                 with _opened(self.folder, name) as file:
-                    self.class_names = _class_names(file.schema_arrow)
+                    self.class_names = class_names(file.schema_arrow)
+                    texts |= set(self.fields) & set(file.schema_arrow.names)
             except ValueError as error:
                 self.faults.append(f"{name}: {error}")
             if self.class_names:
@@ -69,6 +69,7 @@ class ParquetSource(Source):
                 f"'{self.folder}' has no parquet file of pictures outside of a test split; "
                 + "; ".join(self.faults)
             )
+        self.captioned = None if texts else 0
         self.faults.clear()  # `parts` names them again, with those of the other files
         if self.class_names is None:
             self._count_classes()
@@ -80,7 +81,7 @@ class ParquetSource(Source):
             try:
                 with _opened(self.folder, name) as file:
                     count = file.table.metadata.num_rows
-                    names = _class_names(file.schema_arrow)
+                    names = class_names(file.schema_arrow)
                 if names and names != self.class_names:
                     raise ValueError("it has other class names than the files before")
             except ValueError as error:
@@ -90,16 +91,12 @@ class ParquetSource(Source):
                 continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
-                place = {"file": name, "start": start, "stop": stop}
+                place = {"file": name, "start": start, "stop": stop, "fields": self.fields, "key": self.key}
                 parts.append(Part(f"{name}:{start}", stop - start, place))
         return parts
 
     def digest(self) -> str:
-        digest = sha256()
-        for name in self.files:
-            size = (self.folder / name).lstat().st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
+        return sizes_digest(self.folder, self.files)
 
     def _count_classes(self) -> None:
         """Learn the classes from the labels of all files: words are names, numbers only count."""
@@ -107,7 +104,7 @@ class ParquetSource(Source):
         for name in self.files:
             try:
                 with _opened(self.folder, name) as file:
-                    if _tells_classes(file.schema_arrow):
+                    if tells_classes(file.schema_arrow):
                         labels |= _labels(file, MAX_NAMES - len(labels))
             except ValueError:
                 continue
@@ -123,16 +120,20 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     if place.get("refused"):
         yield Picture(name, reason=place["refused"])
         return
-    split = split_of_path(name)
+    split, columns = split_of_path(name), Columns(tuple(place["fields"]), place["key"])
+    start, stop = place["start"], place["stop"]
     try:
-        for number, row in enumerate(_rows(folder, name, place["start"], place["stop"]), place["start"]):
-            yield _picture(f"{name}:{number}", row, split, names)
+        for number, row in enumerate(_rows(folder, name, columns, start, stop), start):
+            yield _picture(f"{name}:{number}", row, split, names, columns)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None) -> Picture:
-    image, label, subject = row[IMAGE], row.get(LABEL), None
+def _picture(
+    name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None, columns: Columns
+) -> Picture:
+    image = next((row[column] for column in IMAGES if column in row), None)
+    label, subject = row.get(LABEL), None
     data = image.get("bytes") if isinstance(image, dict) else image
     try:
         if isinstance(label, str):
@@ -141,9 +142,9 @@ def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] 
         subject = names[label] if names and label is not None else None
     except (ValueError, IndexError):
         return Picture(name, reason="label_out_of_range")
-    texts = [row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)]
-    caption = clean_caption(texts[0]) if texts else None
-    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption)
+    caption, key = first_text(row, columns.texts), row.get(columns.key)
+    keys = () if key is None else (str(key),)
+    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption, keys)
 
 
 @dataclass
@@ -157,19 +158,11 @@ class _File:
     def schema_arrow(self) -> pa.Schema:
         return self.table.schema_arrow
 
-    @property
-    def columns(self) -> list[str]:
-        """Of what is read: the bytes of the image and not its path, label and texts; never a list."""
-        schema = self.schema_arrow
-        image = f"{IMAGE}.bytes" if pa.types.is_struct(schema.field(IMAGE).type) else IMAGE
-        label = [LABEL] if _tells_classes(schema) else []
-        return [image, *label, *(name for name in TEXT_COLUMNS if _is_text(_kind(schema, name)))]
-
-    def batches(self, group: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a row group, a few at a time."""
-        rows = self.batch_rows(group, self.columns, BATCH)
-        foreign = LABEL in self.schema_arrow.names and LABEL not in self.columns
-        for batch in self.table.iter_batches(rows, row_groups=[group], columns=self.columns):
+        rows = self.batch_rows(group, columns, BATCH)
+        foreign = LABEL in self.schema_arrow.names and LABEL not in columns
+        for batch in self.table.iter_batches(rows, row_groups=[group], columns=columns):
             yield batch.append_column(LABEL, pa.repeat(NO_CLASS, len(batch))) if foreign else batch
 
     def batch_rows(self, group: int, columns: list[str], most: int) -> int:
@@ -189,27 +182,12 @@ def _opened(folder: Path, name: str) -> Iterator[_File]:
             check_footer(data)
             try:
                 with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
-                    _check(table, len(data))
+                    check(table, len(data))
                     yield _File(table, data)
             except MemoryError:
                 raise  # ours: what a file may claim was refused before
             except (pa.ArrowException, NotImplementedError) as error:
                 raise ValueError(str(error)) from error
-
-
-def _check(table: pq.ParquetFile, size: int) -> None:
-    if table.metadata.num_rows > max(size, FEW_ROWS):
-        raise ValueError(f"{table.metadata.num_rows} rows in {size} bytes: there is no picture in so little")
-    schema = table.schema_arrow
-    if schema.names.count(IMAGE) != 1:
-        raise ValueError(f"not one column {IMAGE!r} (it has: {', '.join(schema.names)[:200]})")
-    kind = schema.field(IMAGE).type
-    if pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ValueError(
-            f"column {IMAGE!r} is {schema.field(IMAGE).type}; bytes or {{bytes, path}} is expected"
-        )
 
 
 def _labels(file: _File, most: int) -> set[Any]:
@@ -237,15 +215,15 @@ class _Cursor:
 _reading = threading.local()
 
 
-def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, name: str, columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows [start, stop) of a file; parts that follow each other in one process read it once."""
     with opened(folder, name) as file:
         facts = os.fstat(file.fileno())
-    key = (str(folder), name, facts.st_size, facts.st_mtime_ns)
+    key = (str(folder), name, columns, facts.st_size, facts.st_mtime_ns)
     cursor: _Cursor | None = getattr(_reading, "cursor", None)
     _reading.cursor = None  # given back below, once this part was read to its end
     if cursor is None or cursor.key != key or cursor.position > start:
-        batches = _batches(folder, name, start)
+        batches = _batches(folder, name, columns, start)
         cursor = _Cursor(key, next(batches), batches)
     while cursor.position < stop:
         batch = cursor.left or next(cursor.rows, None)
@@ -260,7 +238,7 @@ def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, 
     _reading.cursor = cursor
 
 
-def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
+def _batches(folder: Path, name: str, columns: Columns, start: int) -> Iterator[Any]:
     """The first row of the row group that holds row `start`, then the batches from there to the end."""
     with _opened(folder, name) as file:
         begin = first = 0
@@ -271,33 +249,7 @@ def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
         while first < len(sizes) - 1 and begin + sizes[first] <= start:
             begin += sizes[first]
             first += 1
+        wanted = columns.of(file.schema_arrow)
         yield begin
         for group in range(first, len(sizes)):
-            yield from file.batches(group)
-
-
-def _tells_classes(schema: pa.Schema) -> bool:
-    kind = _kind(schema, LABEL)
-    return pa.types.is_integer(kind) or _is_text(kind)
-
-
-def _kind(schema: pa.Schema, name: str) -> pa.DataType:
-    """The type of a column; null where it is missing or doubled."""
-    return schema.field(name).type if schema.names.count(name) == 1 else pa.null()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """Class names as the hub's writer stores them in a file's metadata."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[LABEL]["names"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        return tuple(clean_caption(name) for name in names)
-    return None
+            yield from file.batches(group, wanted)

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -23,6 +24,11 @@ _SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
 _TEST = "test"
+
+TXT = "txt"
+TEXT_FIELDS = (TXT, "caption", "text", "description")
+"""What holds a caption where the configuration names nothing else: the `.txt` beside a picture, or a column
+or field of a JSON object."""
 
 
 OUTSIDE = "outside_folder"
@@ -45,6 +51,7 @@ class Picture:
         label: Number of its class.
         subject: Name of its class.
         caption: Its text; None where the source has none.
+        keys: What another table may call it, the most exact first: a path, a key of a tar, a column's value.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Picture:
     label: int | None = None
     subject: str | None = None
     caption: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,24 @@ class Source(ABC):
 
     Attributes:
         folder: The folder.
+        fields: Columns or JSON fields that may hold a caption; the first that has a text counts.
+        key: The column of a parquet file that names a row for another table; "" for none.
         class_names: Names of the classes; None if it has none, or tells numbers alone.
         num_classes: How many classes; 0 for none, None if only reading tells.
+        captioned: Rows that have a caption of their own, as far as listing shows; None if only reading tells.
+        rows: How many rows; None if only reading tells.
+        splits: "train" and "val", as far as the source tells them.
         faults: What listing and `parts` found wrong, one line each; the rows that it struck are counted.
     """
 
     folder: Path
+    fields: tuple[str, ...] = TEXT_FIELDS
+    key: str = ""
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = 0
+    captioned: int | None = None
+    rows: int | None = None
+    splits: frozenset[str] = frozenset()
     faults: list[str] = field(default_factory=list)
 
     @abstractmethod
@@ -109,6 +127,21 @@ def split_of_path(path: str) -> str:
         if first == _TEST:
             return _TEST
     return ""
+
+
+def files_to_read(folder: Path, ending: str) -> list[str]:
+    """Return the names of a folder's files with an ending, in order; those of a test split are left out."""
+    paths = [path for path in sorted(folder.rglob(f"*{ending}")) if not path.name.startswith(".")]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [name for name in names if split_of_path(name) != _TEST]
+
+
+def sizes_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return a digest of large files by their names and sizes."""
+    digest = sha256()
+    for name in names:
+        digest.update(f"{name}\0{(folder / name).lstat().st_size}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]
 
 
 def clean_caption(text: object) -> str:

@@ -13,6 +13,7 @@ from pipelines.captions.alt_text import clean_alt_text
 from pipelines.captions.caption import CaptionerConfig, choose
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
+from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
@@ -44,6 +45,7 @@ class CaptionJob(ShardJob):
         images: The tables.
         config: The captioner, its model's path resolved.
         model: What the captions' provenance calls the model; None without one.
+        texts: Captions by URL that take the alt-texts' place, as `index_captions` made them.
     """
 
     reasons: ClassVar[frozenset[str]] = CLASSES | {"beyond_limit", "captioner_failed", "no_image"}
@@ -51,10 +53,14 @@ class CaptionJob(ShardJob):
     images: Artifact
     config: CaptionerConfig
     model: str | None
+    texts: Artifact | None = None
+    joined: JoinedTexts | None = field(default=None, init=False, compare=False)
     op: CaptionImages | None = field(default=None, init=False, compare=False)
 
     def setup(self) -> None:
-        """Load the model."""
+        """Load the model, and open the captions of another table."""
+        if self.texts is not None:
+            object.__setattr__(self, "joined", JoinedTexts(self.texts.local_path()))
         if self.model is not None:
             object.__setattr__(self, "op", CaptionImages(self.config))
             assert self.op is not None
@@ -88,6 +94,7 @@ class CaptionJob(ShardJob):
         name, limit = shard.payload["file"], shard.payload.get("limit")
         columns = ["key", "text", "split", "status", "reason"]
         columns += ["jpg"] if self.op and limit != 0 else []
+        columns += ["url"] if self.joined else []
         taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
@@ -98,6 +105,9 @@ class CaptionJob(ShardJob):
                     stats["dropped_beyond_limit"] += 1
                 else:
                     taken += 1
+                    if self.joined and (text := self.joined.get((row["url"],))) is not None:
+                        row["text"] = text
+                        stats["captions_joined"] += 1
                     yield row
 
     def _look(self, rows: list[Row]) -> list[Row]:
@@ -164,7 +174,9 @@ class Caption(Stage):
     name, output, version = "caption", "captions", 2
     inputs: tuple[str, ...] = ("images",)
 
-    def __init__(self, config: CaptionConfig):
+    def __init__(self, config: CaptionConfig, joined: bool = False):
+        """Caption `images`; `joined` takes captions by URL from the artifact `texts`, where it has them."""
+        self.inputs = ("images", "texts") if joined else ("images",)
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
 
@@ -180,7 +192,7 @@ class Caption(Stage):
         shards = table_shards(images)
         if config.limit_samples is not None:
             shards = list(limited(images, shards, config.limit_samples))
-        return map_shards(shards, CaptionJob(images, config, name), out, config.workers)
+        return map_shards(shards, CaptionJob(images, config, name, inputs.get("texts")), out, config.workers)
 
 
 def limited(images: Artifact, shards: list[Shard], limit: int) -> Iterator[Shard]:

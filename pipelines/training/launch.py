@@ -35,7 +35,6 @@ def launch(training: Training, out: Workspace) -> None:
         "ray": lambda: ray_train(training, out),
     }
     stop = stop_file(out.scratch)
-    out.scratch.mkdir(parents=True, exist_ok=True)
     stop.unlink(missing_ok=True)
     with saving_when_asked(stop.touch):
         launchers[training.train.launcher]()

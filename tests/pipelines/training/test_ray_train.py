@@ -135,7 +135,6 @@ def local_ray():
 def test_two_workers_survive_a_death_and_end_where_one_process_ends(tmp_path, local_ray):
     log = RecordingLog()
     out = Workspace(str(tmp_path / "out"), "f00d", log)
-    out.scratch.mkdir(parents=True)
     ray_train(MortalTraining(train=CONFIG, scratch=out.scratch), out)
     assert (out.scratch / "killed").exists()
     weights = load_file(finished_folder(out.scratch) / "model" / "weights.safetensors")
