@@ -138,7 +138,8 @@ def called(build: Callable[[], nn.Module], call: Callable[[Any], object]) -> tup
         network = build().to("meta")
         with Counted() as counted, FlopCounterMode(display=False) as counter:
             call(network)
-    weights = BYTES * sum(p.numel() for p in network.parameters())
+    products = (m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    weights = BYTES * sum(module.weight.numel() for module in products)
     return float(counter.get_total_flops()), counted.bytes - weights * (1 - 1 / BATCH)
 
 
