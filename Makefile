@@ -7,8 +7,7 @@ UV     := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 ARGS   ?=
 COMMA  := ,
-# Python 3.11 or 3.12: img2dataset does not import on 3.13.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -23,9 +22,9 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(PY) || test -n "$(PYTHON)" || command -v uv > /dev/null || { echo "error: Python 3.11 to 3.13 is needed and was not found; install it (or uv, which brings one), or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing into $(VENV) ..."
-	@test -x $(PY) || $(PYTHON) -P -m venv $(VENV)
+	@test -x $(PY) || if test -n "$(PYTHON)"; then $(PYTHON) -P -m venv $(VENV); else uv venv --quiet --seed --python 3.12 $(VENV); fi
 	@test -x $(UV) || $(PY) -P -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --allow-empty-requirements requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.blocks import npy
 from benchmarks.compare import Comparison, compare
 from reptok.data.blocks import BlockWriter
-from reptok.data.loader import Batches, gather
+from reptok.data.loader import Batches, Columns, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
 
@@ -35,7 +35,7 @@ class StoredSamples:
         self.rows = [samples]
         self._shards = Shards([path], self.rows, BlockRows)
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> Batch:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> Batch:
         """Sample numbers (B,), latents float32 (B, 4, 32, 32), tokens float32 (B, 768)."""
         latents, tokens = (gather(self._shards, name, samples, flipped).float() for name in SHAPES)
         return samples, latents, tokens

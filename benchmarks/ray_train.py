@@ -35,7 +35,7 @@ def run() -> Comparison:
     from pipelines.dag import cluster
     from pipelines.dag.stage import Workspace
     from pipelines.dag.tracking import Tracker, TrackingConfig
-    from pipelines.training.fit import fit
+    from pipelines.training.ray_train import start
 
     cluster.configure(cluster.ClusterConfig(num_cpus=1))
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def run() -> Comparison:
         log = tracker.stage("bench", tags={}, params={}, run_id=None, created=lambda _: None, inputs={})
         out = Workspace(f"{folder}/out", "bench", log)
         try:
-            fit(measure, {"driver": os.getpid(), "out": out}, _config(), out)
+            start(measure, {"driver": os.getpid(), "out": out}, _config(), out)
         finally:
             cluster.shutdown()
         log.flush()
@@ -67,12 +67,9 @@ def run() -> Comparison:
 def measure(settings: dict[str, Any]) -> None:
     """Inside Ray Train: both sides in turns; the CPU-seconds go to `pairs.json`."""
     import psutil
-    import ray.train
-
-    from pipelines.training.process import RESULT, finished_folder, join
 
     config, out, log = _config(), settings["out"], settings["log"]
-    join(config)
+    torch.set_num_threads(config.threads)
     queue = [
         process for process in psutil.process_iter(["cmdline"])
         if (process.info["cmdline"] or [""])[0].startswith("ray::_QueueActor")
@@ -106,9 +103,6 @@ def measure(settings: dict[str, Any]) -> None:
                 raise RuntimeError(f"the two trainings end with other weights: {mine} and {weight}")
         bare.stdin.close()
     (out.scratch / "pairs.json").write_text(json.dumps([pairs[1:], waiting[1:]]))
-    finished_folder(out).mkdir(parents=True, exist_ok=True)
-    (finished_folder(out) / RESULT).write_text("{}")
-    ray.train.report({})
 
 
 def _config() -> Any:

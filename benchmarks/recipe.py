@@ -3,7 +3,7 @@
 python -m benchmarks.recipe [part=tokenizer|generator|both] [experiment=demo] [key=value ...]
 
 What is measured is one process's share of the batch, a minute for each training. No data set, no weights, no
-Ray: a path that the recipe demands may be any (data.import_images.folder=-).
+Ray: a path that the recipe demands may be any (data.folder=-).
 """
 
 from __future__ import annotations

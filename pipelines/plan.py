@@ -101,6 +101,7 @@ def main(arguments: list[str]) -> int:
         stages = workflows.build(config)
         planned = plan(stages, config.root, until=config.until, only=config.only, force=config.force)
         estimates = estimate(planned, config.estimate) if config.estimate else None
+        remarks = workflows.remarks(config)
     except (ValueError, OSError) as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
@@ -108,6 +109,7 @@ def main(arguments: list[str]) -> int:
         print_table(planned, estimates)
         if config.estimate and estimates:
             print(totals(estimates, config.estimate))
+        print("\n".join(map(redacted, remarks)), end="\n" if remarks else "")
     else:
         print(as_json(planned, estimates) if style == "json" else as_mermaid(planned))
     return 0

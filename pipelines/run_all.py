@@ -33,6 +33,8 @@ def run(config: Config) -> int:
     from pipelines import workflows
     from pipelines.dag import runner
 
+    for line in workflows.remarks(config):
+        print(redacted(line), flush=True)
     results = runner.run(
         workflows.build(config),
         root=config.root,

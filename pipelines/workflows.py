@@ -1,4 +1,6 @@
-"""The named workflows: which stages there are, and what of the configuration each one gets.
+"""The workflows: which stages there are, and what of the configuration each one gets.
+
+Those of the product follow from where pictures come from and from who captions them.
 
 Their order follows from the artifacts that they name (`pipelines/dag/graph.py`).
 """
@@ -9,24 +11,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import registry
+from pipelines.configuration import start
 from pipelines.configuration.schema import Config
-from pipelines.dag.reference import ARTIFACT
+from pipelines.configuration.start import init_for
+from pipelines.dag.reference import ARTIFACT, required
 from pipelines.dag.stage import Stage, StageResult
-from pipelines.sources.layouts import open_source
+from pipelines.sources.hub import is_hub
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.download import Download
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
-from pipelines.stages.import_images import ImportImages, ImportImagesConfig
+from pipelines.stages.import_images import ImportImages, ImportToCaption
+from pipelines.stages.index_captions import IndexCaptions
 from pipelines.stages.publish import Publish
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
-from reptok.configs import GeneratorConfig, LatentTokenizerConfig
+from reptok.configs import LatentTokenizerConfig
+
+OWN = "reptok"
 
 
 def build(config: Config) -> list[Stage]:
@@ -35,15 +42,14 @@ def build(config: Config) -> list[Stage]:
     Raises:
         ValueError: There is no such workflow, or the configuration lacks what it needs.
     """
-    own = {"t2i": t2i, "class_conditional": class_conditional}
     installed = registry.workflows()
-    if config.workflow in own:
-        stages = own[config.workflow](config)
+    if config.workflow == OWN:
+        stages = reptok(config)
     elif config.workflow in installed:
         entry = installed[config.workflow]
         stages = entry.build(config, config.extras.get(entry.key) or entry.config())
     else:
-        known = ", ".join([*own, *installed])
+        known = ", ".join([OWN, *installed])
         raise ValueError(f"workflow is one of {known}, not {config.workflow!r}")
     stages = registry.with_makers(stages, config.extras)
     made = {stage.output for stage in stages}
@@ -57,59 +63,46 @@ def build(config: Config) -> list[Stage]:
     return stages
 
 
-def t2i(config: Config) -> list[Stage]:
-    """Text to image: URLs, images, captions, both trainings, evaluation, one published model."""
-    return [*from_the_web(config), *model_of(config)]
+def reptok(config: Config) -> list[Stage]:
+    """From the chosen source to a dataset, both trainings, evaluation, one published model."""
+    return [*dataset_of(config), *model_of(config)]
 
 
-def class_conditional(config: Config) -> list[Stage]:
-    """A folder of labelled pictures takes the place of the web, and labels that of captions."""
-    settings = config.data.import_images
-    if settings is None:
-        raise ValueError(
-            f"workflow=class_conditional (experiment={config.experiment}) reads a folder of pictures, and "
-            "the data name none: data=folder data.import_images.folder=<folder of classes>"
-        )
-    if not settings.listing and not settings.folder.startswith(ARTIFACT):
-        # else the classes were counted when the configuration was composed, or another stage makes the folder
-        settings = replace(settings, listing=_listing(config.generator, settings))
-    return [ImportImages(settings), *model_of(config)]
+def dataset_of(config: Config) -> list[Stage]:
+    """From URLs or a folder to a dataset, over tables of images and captions where somebody is to caption.
 
-
-def _listing(generator: GeneratorConfig, settings: ImportImagesConfig) -> str:
-    """Digest of what a folder of pictures holds, and whether its classes are those that were typed."""
-    pictures = open_source(settings.folder, settings.layout)
-    if generator.condition == "class" and pictures.num_classes not in (None, generator.num_classes):
-        raise ValueError(
-            f"generator.num_classes={generator.num_classes} contradicts data.import_images.folder="
-            f"{settings.folder}, which has {pictures.num_classes} classes; leave generator.num_classes out"
-        )
-    return pictures.digest()
-
-
-def from_the_web(config: Config) -> list[Stage]:
-    """From a list of URLs to a dataset with captions."""
-    data = config.data
-    if not data.select_urls.sources:
-        raise ValueError(
-            f"workflow={config.workflow} (experiment={config.experiment}) reads a list of URLs, and the data "
-            "name none (data.select_urls.sources): choose data=coyo, or "
-            "workflow=class_conditional"
-        )
-    return [
-        SelectUrls(data.select_urls),
-        Download(data.download),
-        Caption(CaptionConfig(captioner=config.captioner)),
+    Raises:
+        ValueError: The data name no source.
+    """
+    data, join = config.data, config.data.captions.join
+    index: list[Stage] = [IndexCaptions(join)] if join else []
+    joined = join is not None and not data.folder  # what is imported is joined when it is read
+    captioned: list[Stage] = [
+        Caption(CaptionConfig(captioner=config.captioner), joined),
         ShardDataset(data.shard),
     ]
+    if data.folder:
+        settings = replace(data.import_images, captions=data.captions)
+        if not (settings.listing or is_hub(data.folder) or data.folder.startswith(ARTIFACT)):
+            required(data.folder, "data.folder")
+        if config.captioner.model is None:
+            return [*index, ImportImages(settings)]
+        return [*index, ImportToCaption(settings), *captioned]
+    if not data.select_urls.sources:
+        raise ValueError(
+            f"experiment={config.experiment}: the data name no source; give data.folder=<pictures> or a "
+            "list of URLs (data.select_urls.sources)"
+        )
+    return [*index, SelectUrls(data.select_urls), Download(data.download), *captioned]
 
 
 def model_of(config: Config) -> list[Stage]:
     """From a dataset to a published model."""
     text = config.text_encoder if config.generator.condition == "text" else None
     generator = TrainGeneratorConfig(
-        generator=config.generator, train=config.train.generator, text_encoder=text
-    )
+        generator=config.generator, train=config.train.generator, text_encoder=text,
+        init=init_for(config.init, "generator"),
+    )  # fmt: skip
     evaluation = replace(config.evaluate.generator, text_encoder=text)
     published = replace(config.evaluate.publish, text_encoder=text)
     tokens: list[Stage] = [
@@ -133,6 +126,7 @@ def model_of(config: Config) -> list[Stage]:
         encoder=config.encoder, decoder=config.decoder, vae=config.vae, train=config.train.tokenizer,
         preservation_weight=config.train.preservation_weight,
         draws=config.train.draws, decoder_first_steps=config.train.decoder_first_steps,
+        init=init_for(config.init, "tokenizer"),
     )  # fmt: skip
     return [
         EncodeLatents(latents),
@@ -142,6 +136,15 @@ def model_of(config: Config) -> list[Stage]:
         EvaluateGenerator(evaluation),
         Publish(published),
     ]
+
+
+def remarks(config: Config) -> list[str]:
+    """What is worth knowing of a configuration before it runs, a line each.
+
+    Raises:
+        ValueError: What it names does not fit together.
+    """
+    return [*(f"note: {note}" for note in config.notes), *start.remarks(config)]
 
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:

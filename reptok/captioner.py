@@ -96,14 +96,17 @@ class InternVLCaptioner:
         check_vocabulary(self.processor.tokenizer, model, folder)
         with loading(folder):
             self.tile_size = config.image_size or int(model.config.vision_config.image_size[0])
-            pixels = self.processor.image_processor
-            self._mean = torch.tensor(pixels.image_mean, device=device).view(3, 1, 1)
-            self._std = torch.tensor(pixels.image_std, device=device).view(3, 1, 1)
+            normal = self.processor.image_processor
+            self._mean = torch.tensor(normal.image_mean, device=device).view(3, 1, 1)
+            self._std = torch.tensor(normal.image_std, device=device).view(3, 1, 1)
             self._tokens_per_tile = _tokens_per_tile(model.config, self.tile_size)
             model.generation_config = _plain_generation(model, self.processor.tokenizer)
         self.model = model.to(device)
         self.revision = weights_revision(config, folder)
         self._asked = {prompt: ask(self.processor, prompt) for prompt in config.prompts}
+        with loading(folder), torch.no_grad():  # what does not fit together shows now, not at the first image
+            pixels, tiles = self.pixels([np.zeros((self.tile_size, self.tile_size, 3), np.uint8)])
+            self.model(**self.questions(config.prompts[:1], tiles), pixel_values=pixels)
 
     def __call__(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> list[list[GeneratedCaption]]:
         """Caption images, uint8 (H, W, 3) of any size; `seeds` are the images' own.

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from reptok.pipeline import RepTokPipeline
 
 app = typer.Typer(
-    help="RepTok: one continuous token per image.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Use a model: pictures in, pictures out. Then its data, and how fast it is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 app.add_typer(data_cli.app, name="data")
+app.add_typer(commands.app, name="bench")
 
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id.")]
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", exists=True, dir_okay=False)]
@@ -34,50 +37,6 @@ Solver = Annotated[
 Seed = Annotated[int, typer.Option(help="Picture i uses seed + i.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
-
-
-@app.command()
-def tokenize(
-    model: Model,
-    pictures: Pictures,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .safetensors file.")] = Path(
-        "tokens.safetensors"
-    ),
-    device: Device = "cpu",
-    batch_size: BatchSize = 32,
-) -> None:
-    """Turn pictures into tokens: one row of ``token`` per picture, names in the metadata."""
-    import json
-
-    import torch
-    from safetensors.torch import save_file
-
-    tokenizer = _load(model, device).tokenizer
-    tokens = torch.cat([tokenizer.tokenize(b).cpu() for b in _batches(tokenizer, pictures, batch_size)])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"token": tokens.contiguous()}, str(out), {"pictures": json.dumps([p.name for p in pictures])})
-    typer.echo(f"{tuple(tokens.shape)} -> {out}")
-
-
-@app.command()
-def reconstruct(
-    model: Model,
-    pictures: Pictures,
-    out: Out = Path("reconstructions"),
-    steps: Steps = 50,
-    solver: Solver = "euler",
-    seed: Seed = 0,
-    device: Device = "cpu",
-    batch_size: BatchSize = 32,
-) -> None:
-    """Send pictures through their token and back."""
-    tokenizer = _load(model, device).tokenizer
-    done = 0
-    for batch in _batches(tokenizer, pictures, batch_size):
-        images = tokenizer.reconstruct(batch, num_steps=steps, solver=solver, seed=seed + done)
-        names = [p.stem for p in pictures[done : done + len(batch)]]
-        _save(images, out, names)
-        done += len(batch)
 
 
 @app.command()
@@ -123,6 +82,50 @@ def generate(
 
 
 @app.command()
+def reconstruct(
+    model: Model,
+    pictures: Pictures,
+    out: Out = Path("reconstructions"),
+    steps: Steps = 50,
+    solver: Solver = "euler",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Send pictures through their token and back."""
+    tokenizer = _load(model, device).tokenizer
+    done = 0
+    for batch in _batches(tokenizer, pictures, batch_size):
+        images = tokenizer.reconstruct(batch, num_steps=steps, solver=solver, seed=seed + done)
+        names = [p.stem for p in pictures[done : done + len(batch)]]
+        _save(images, out, names)
+        done += len(batch)
+
+
+@app.command()
+def tokenize(
+    model: Model,
+    pictures: Pictures,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .safetensors file.")] = Path(
+        "tokens.safetensors"
+    ),
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+) -> None:
+    """Turn pictures into tokens: one row of ``token`` per picture, names in the metadata."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    tokenizer = _load(model, device).tokenizer
+    tokens = torch.cat([tokenizer.tokenize(b).cpu() for b in _batches(tokenizer, pictures, batch_size)])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"token": tokens.contiguous()}, str(out), {"pictures": json.dumps([p.name for p in pictures])})
+    typer.echo(f"{tuple(tokens.shape)} -> {out}")
+
+
+@app.command()
 def interpolate(
     model: Model,
     first: Annotated[Path, typer.Argument(help="Picture to start from.", exists=True, dir_okay=False)],
@@ -152,6 +155,32 @@ def interpolate(
     out.parent.mkdir(parents=True, exist_ok=True)
     row.save(out)
     typer.echo(f"{frames} frames -> {out}")
+
+
+@app.command()
+def info(model: Model) -> None:
+    """Say what a model folder holds."""
+    from reptok.pretrained import default_card
+
+    pipe = _load(model, "cpu")
+    typer.echo(default_card(pipe).split("---\n", 2)[-1].strip())
+    typer.echo(f"\nimages {pipe.tokenizer.image_size} px; latents {visible(pipe.tokenizer.autoencoder.spec)}")
+    if pipe.class_names:
+        typer.echo(visible(f"classes: {', '.join(pipe.class_names)}"))
+
+
+@app.command("import-release")
+def import_release(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The authors' Lightning file.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the model.")],
+) -> None:
+    """Convert the authors' released checkpoint to a model folder; nothing in the file is executed."""
+    from reptok.reference_weights import import_release as convert
+
+    convert(checkpoint, out)
+    typer.echo(f"{checkpoint} -> {out}")
 
 
 @app.command()
@@ -188,35 +217,6 @@ def flops() -> None:
             f"{row.name:18} {row.iterations:7d} {row.gflops:8.1f} {row.printed_gflops:8.1f} "
             f"{row.pflops:8.0f} {row.printed_pflops:8.0f}  {row.note}"
         )
-
-
-@app.command("import-release")
-def import_release(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="The authors' Lightning file.", exists=True, dir_okay=False)
-    ],
-    out: Annotated[Path, typer.Argument(help="Folder for the model.")],
-) -> None:
-    """Convert the authors' released checkpoint to a model folder; nothing in the file is executed."""
-    from reptok.reference_weights import import_release as convert
-
-    convert(checkpoint, out)
-    typer.echo(f"{checkpoint} -> {out}")
-
-
-@app.command()
-def info(model: Model) -> None:
-    """Say what a model folder holds."""
-    from reptok.pretrained import default_card
-
-    pipe = _load(model, "cpu")
-    typer.echo(default_card(pipe).split("---\n", 2)[-1].strip())
-    typer.echo(f"\nimages {pipe.tokenizer.image_size} px; latents {visible(pipe.tokenizer.autoencoder.spec)}")
-    if pipe.class_names:
-        typer.echo(visible(f"classes: {', '.join(pipe.class_names)}"))
-
-
-commands.register(app)
 
 
 def main() -> None:

@@ -48,6 +48,9 @@ ENCODERS = {
     "dinov2_vits14_reg": EncoderDimensions(384, 14, 5),
     "dinov2_vitb14_reg": EncoderDimensions(768, 14, 5),
     "dinov2_vitl14_reg": EncoderDimensions(1024, 14, 5),
+    "dinov3_vits16": EncoderDimensions(384, 16, 5),
+    "dinov3_vitb16": EncoderDimensions(768, 16, 5),
+    "dinov3_vitl16": EncoderDimensions(1024, 16, 5),
     "mae_vitb16": EncoderDimensions(768, 16, 1),
     "clip_vitb16": EncoderDimensions(768, 16, 1),
     "random_vits14_reg": EncoderDimensions(384, 14, 5),
@@ -80,7 +83,7 @@ def encoder_dimensions(folder: Path) -> EncoderDimensions:
     values = _config(folder)
     sizes = values.get("model_args", {})
     width = values.get("num_features", sizes.get("embed_dim"))
-    patch, registers = sizes.get("patch_size"), sizes.get("reg_tokens", 0)
+    patch, registers = sizes.get("patch_size"), sizes.get("reg_tokens", sizes.get("num_reg_tokens", 0))
     if not (_counts(width) and _counts(patch) and isinstance(registers, int)):
         raise ValueError(f"{folder / CONFIG} does not say num_features and model_args.patch_size")
     return EncoderDimensions(width, patch, 1 + registers)

@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from reptok.configs import DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.decoder.sizes import SIZES
 from reptok.decoder.transformer import Decoder
-from reptok.encoder.ssl import SSLEncoder
+from reptok.encoder.ssl import HUB, SSLEncoder
 from reptok.encoder.vit import Architecture, dinov2, read_architecture
+from reptok.generator.conditioner import CONDITIONERS
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 
@@ -156,12 +157,8 @@ def generator_training(config: GeneratorConfig, *, text_length: int = 77) -> int
 
     def call(generator: nn.Module) -> Tensor:
         x = torch.empty(1, config.num_tokens, config.token_dim)
-        given = {
-            "class": Condition(labels=torch.empty(1, dtype=torch.long)),
-            "text": Condition(text=torch.empty(1, text_length, config.text_dim)),
-            "none": Condition(extra=torch.empty(1, config.num_extra_tokens, config.token_dim)),
-        }
-        return cast(TokenGenerator, generator).velocity(x, torch.empty(1), given[config.condition])
+        given = CONDITIONERS[config.condition](config).example(1, text_length)
+        return cast(TokenGenerator, generator).velocity(x, torch.empty(1), given)
 
     return _trained(lambda: TokenGenerator(config), call)
 
@@ -175,6 +172,8 @@ def encoder_architecture(config: EncoderConfig) -> Architecture:
     if config.path is not None:
         found = read_architecture(Path(config.path))
         return replace(found, model_args={**found.model_args, "img_size": config.image_size})
+    if config.name.startswith("dinov3"):
+        return Architecture(name=HUB[config.name].split(".")[0], model_args={"img_size": config.image_size})
     match = re.search(r"_vit(s|b|l|debug)(\d+)", config.name)
     if match is None:
         raise ValueError(f"the size of encoder {config.name!r} is not known; set encoder.path")

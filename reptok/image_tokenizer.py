@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reptok.autoencoder import Autoencoder
 from reptok.flow.solver import Solver
 
 
-class ImageTokenizer(Protocol):
-    """The face of :class:`reptok.tokenizer.RepTok` and of :class:`reptok.latent_tokenizer.LatentTokenizer`.
+class DecoderSampling(TypedDict, total=False):
+    """How a latent is sampled for a token; the keywords of `detokenize_latent`.
 
-    B batch, K tokens per image, D token width, S the side of a square image.
+    Attributes:
+        noise: Starting noise (B, C, h, w) of any size the patches divide; without it ``seed`` decides.
+        num_steps: Steps of the solver, 50 by default, or its times; quality saturates at about 20 steps.
+        solver: A name of ``reptok.flow.solver.SOLVERS`` ("euler", "heun", "sde", ...), or a solver.
+        seed: One seed per sample, or s for s, s + 1, ...: a sample's noise does not depend on its batch.
     """
 
-    @property
-    def autoencoder(self) -> Autoencoder:
-        """The VAE in whose latents the images are made."""
+    noise: Tensor | None
+    num_steps: int | Sequence[float]
+    solver: str | Solver
+    seed: int | Sequence[int]
+
+
+class ImageTokenizer(nn.Module, ABC):
+    """The face of :class:`reptok.tokenizer.RepTok` and of :class:`reptok.latent_tokenizer.LatentTokenizer`.
+
+    B batch, K tokens per image, D token width, (C, h, w) the latent, S the side of a square image.
+
+    Attributes:
+        autoencoder: The VAE in whose latents the images are made.
+    """
+
+    autoencoder: Autoencoder
 
     @property
+    @abstractmethod
     def image_size(self) -> int:
         """S."""
 
     @property
+    @abstractmethod
     def num_tokens(self) -> int:
         """K."""
 
     @property
+    @abstractmethod
     def token_dim(self) -> int:
         """D."""
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        return next(self.autoencoder.parameters()).device
 
+    @abstractmethod
     def tokenize(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [-1, 1] to tokens (B, K, D), or (B, D) where K is 1."""
+        """Images (B, 3, S, S) in [-1, 1] to tokens (B, K, D), or (B, D) where RepTok's K is 1."""
 
-    def detokenize(
-        self,
-        token: Tensor,
-        *,
-        noise: Tensor | None = None,
-        num_steps: int | Sequence[float] = 50,
-        solver: str | Solver = "euler",
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
-        """Tokens to images (B, 3, S, S) around [-1, 1], unclamped."""
+    @abstractmethod
+    def detokenize_latent(self, token: Tensor, **sampling: Unpack[DecoderSampling]) -> Tensor:
+        """Tokens to scaled latents (B, C, h, w)."""
 
-    def reconstruct(
-        self,
-        images: Tensor,
-        *,
-        noise: Tensor | None = None,
-        num_steps: int | Sequence[float] = 50,
-        solver: str | Solver = "euler",
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
-        """Images to their tokens and back."""
+    def detokenize(self, token: Tensor, **sampling: Unpack[DecoderSampling]) -> Tensor:
+        """Tokens to images (B, 3, S, S) around [-1, 1], unclamped.
+
+        Args:
+            token: Tokens, as :meth:`tokenize` or a generator gives them.
+            **sampling: See :class:`DecoderSampling`.
+
+        Raises:
+            TypeError: There is no such keyword.
+        """
+        return self.autoencoder.decode(self.detokenize_latent(token, **sampling))
+
+    def reconstruct(self, images: Tensor, **sampling: Unpack[DecoderSampling]) -> Tensor:
+        """Images to their tokens and back; arguments of :meth:`detokenize`."""
+        return self.detokenize(self.tokenize(images), **sampling)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reptok.autoencoder import Autoencoder
 from reptok.configs import LatentTokenizerConfig
 from reptok.decoder.patching import patchify, unpatchify
 from reptok.flow.solver import Solver
+from reptok.image_tokenizer import ImageTokenizer
 
 
-class LatentTokenizer(nn.Module):
+class LatentTokenizer(ImageTokenizer):
     """Images (B, 3, S, S) to the patches (B, K, D) of their latents and back: K = (S/f/p)^2, D = p^2 C."""
 
     def __init__(self, config: LatentTokenizerConfig, *, autoencoder: Autoencoder | None = None) -> None:
@@ -52,17 +53,12 @@ class LatentTokenizer(nn.Module):
         """D, numbers per patch."""
         return self.config.patch_size**2 * self.autoencoder.channels
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.autoencoder.parameters()).device
-
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to patches (B, K, D) of the posterior's scaled mean."""
         return patchify(self.autoencoder.encode(images), self.config.patch_size)
 
-    def detokenize(
+    def detokenize_latent(
         self,
         token: Tensor,
         *,
@@ -71,21 +67,8 @@ class LatentTokenizer(nn.Module):
         solver: str | Solver = "euler",
         seed: int | Sequence[int] = 0,
     ) -> Tensor:
-        """Patches (B, K, D) to images (B, 3, S, S) around [-1, 1], unclamped.
+        """Patches (B, K, D) to the latents (B, C, h, w) that they are.
 
-        The VAE's decoder draws nothing: the arguments that steer RepTok's flow decoder change nothing here.
+        Nothing is drawn: the keywords, which steer RepTok's flow decoder, change nothing here.
         """
-        latents = unpatchify(token, self.config.patch_size, (self.side, self.side))
-        return self.autoencoder.decode(latents)
-
-    def reconstruct(
-        self,
-        images: Tensor,
-        *,
-        noise: Tensor | None = None,
-        num_steps: int | Sequence[float] = 50,
-        solver: str | Solver = "euler",
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
-        """Images to their latent and back: what the VAE alone keeps."""
-        return self.detokenize(self.tokenize(images))
+        return unpatchify(token, self.config.patch_size, (self.side, self.side))

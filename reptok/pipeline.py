@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from reptok.data.transforms import to_uint8
 from reptok.flow.noise import expand_seed
 from reptok.flow.solver import Solver
+from reptok.generator.conditioner import CONDITIONERS, Conditioner
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
-from reptok.latent_tokenizer import LatentTokenizer
+from reptok.image_tokenizer import ImageTokenizer
 from reptok.text_encoder import TextEncoder
-from reptok.tokenizer import RepTok
 
 Wanted = str | int | Sequence[str] | Sequence[int] | Sequence[str | int] | None
 """One prompt or several; or one class, by number or name, or several."""
@@ -31,7 +31,7 @@ class RepTokPipeline(nn.Module):
 
     def __init__(
         self,
-        tokenizer: RepTok | LatentTokenizer,
+        tokenizer: ImageTokenizer,
         generator: TokenGenerator | None = None,
         text_encoder: TextEncoder | None = None,
         class_names: Sequence[str] | None = None,
@@ -62,36 +62,26 @@ class RepTokPipeline(nn.Module):
         """Where the weights are."""
         return self.tokenizer.device
 
-    def condition(
-        self,
-        prompt: Wanted = None,
-        labels: Wanted = None,
-    ) -> Condition:
+    @property
+    def conditioner(self) -> Conditioner:
+        """What makes conditions of prompts, labels and samples, as the generator reads them."""
+        config = self._need_generator().config
+        return CONDITIONERS[config.condition](config, self.text_encoder, self.class_names)
+
+    def condition(self, prompt: Wanted = None, labels: Wanted = None) -> Condition:
         """The generator's condition for prompts or for labels (numbers or class names).
 
         Raises:
             ValueError: Both or the wrong kind were given, or a class name is unknown.
         """
-        kind = self._need_generator().config.condition
         if prompt is not None and labels is not None:
             raise ValueError("give either a prompt or labels, not both")
+        conditioner = self.conditioner
+        if labels is not None and conditioner.reads_text:
+            raise ValueError("this model is conditioned on text: give a prompt, and no labels")
         wanted = labels if prompt is None else prompt
         chosen = [wanted] if isinstance(wanted, (int, str)) else list(wanted or ())
-        if kind == "text":
-            texts = [text for text in chosen if isinstance(text, str)]
-            if not texts or len(texts) < len(chosen) or labels is not None or self.text_encoder is None:
-                raise ValueError(
-                    "this model is conditioned on text: give a prompt (and keep its text encoder)"
-                )
-            states, mask = self.text_encoder(texts)
-            return Condition(text=states, mask=mask)
-        if kind == "class":
-            if not chosen:
-                raise ValueError("this model is conditioned on classes: give labels")
-            return Condition(labels=torch.tensor([self._label(c) for c in chosen], device=self.device))
-        if chosen:
-            raise ValueError("this model is unconditional: it takes neither prompt nor labels")
-        return Condition()
+        return conditioner.asked(chosen).to(self.device)
 
     @torch.no_grad()
     def __call__(
@@ -124,9 +114,8 @@ class RepTokPipeline(nn.Module):
         """
         generator = self._need_generator()
         condition = self.condition(prompt, labels)
-        is_free = generator.config.condition == "none"
-        total = num_images if is_free else num_images * len(condition)
-        condition = condition if is_free else condition.repeat(num_images)
+        total = num_images * len(condition) if generator.is_conditional else num_images
+        condition = condition.repeat(num_images)
         seeds = expand_seed(seed, total)
         pictures: list[Image.Image] = []
         for start in range(0, total, batch_size):
@@ -176,16 +165,3 @@ class RepTokPipeline(nn.Module):
                 "this model has a tokenizer but no generator: it reconstructs and does not generate"
             )
         return self.generator
-
-    def _label(self, label: int | str) -> int:
-        number = self._need_generator().config.num_classes
-        if isinstance(label, str) and label.isdigit():
-            label = int(label)
-        if isinstance(label, str):
-            if self.class_names is None or label not in self.class_names:
-                known = ", ".join(self.class_names or []) or "none; give numbers"
-                raise ValueError(f"unknown class {label!r}; known classes: {known}")
-            return self.class_names.index(label)
-        if not 0 <= label < number:
-            raise ValueError(f"class {label} is outside 0 ... {number - 1}")
-        return label

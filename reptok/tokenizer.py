@@ -24,6 +24,7 @@ from reptok.flow.path import LINEAR_PATH
 from reptok.flow.sample import sample
 from reptok.flow.solver import Solver
 from reptok.flow.time import sample_logit_normal
+from reptok.image_tokenizer import ImageTokenizer
 from reptok.weights import check_keys
 
 LATENT_NOISE_STREAM = 0  # the number of its noise among those that share a seed
@@ -36,7 +37,7 @@ class TokenizerLosses(NamedTuple):
     preservation: Tensor
 
 
-class RepTok(nn.Module):
+class RepTok(ImageTokenizer):
     """Encoder, projection, decoder and VAE; the token embedding, the projection and the decoder train."""
 
     def __init__(
@@ -82,11 +83,6 @@ class RepTok(nn.Module):
         """D, numbers per token."""
         return self.config.decoder.token_dim
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.encoder.embedding.device
-
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to tokens (B, D), or (B, K, D) when there are several per image."""
@@ -112,10 +108,10 @@ class RepTok(nn.Module):
 
         Args:
             token: Tokens, as :meth:`tokenize` or a generator gives them.
-            noise: Starting noise (B, C, h, w) of any size the patches divide; without it ``seed`` decides.
-            num_steps: Steps of the solver, or its times; quality saturates at about 20 steps.
-            solver: A name of ``reptok.flow.solver.SOLVERS`` ("euler", "heun", "sde", ...), or a solver.
-            seed: One seed per sample, or s for s, s + 1, ...: a sample's noise does not depend on its batch.
+            noise: See :class:`reptok.image_tokenizer.DecoderSampling`, like the rest.
+            num_steps: As above.
+            solver: As above.
+            seed: As above.
             return_intermediates: Return the whole walk, (S + 1, B, C, h, w), the noise first.
         """
         features = self.projection(self._as_sequence(token))
@@ -127,32 +123,6 @@ class RepTok(nn.Module):
             lambda x, t: self.decoder(x, t, features), noise, num_steps=num_steps, solver=solver,
             seeds=seed, stream=LATENT_NOISE_STREAM, return_intermediates=return_intermediates,
         )  # fmt: skip
-
-    def detokenize(
-        self,
-        token: Tensor,
-        *,
-        noise: Tensor | None = None,
-        num_steps: int | Sequence[float] = 50,
-        solver: str | Solver = "euler",
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
-        """Tokens to images (B, 3, H, W) around [-1, 1], unclamped; arguments of :meth:`detokenize_latent`."""
-        latents = self.detokenize_latent(token, noise=noise, num_steps=num_steps, solver=solver, seed=seed)
-        return self.autoencoder.decode(latents)
-
-    def reconstruct(
-        self,
-        images: Tensor,
-        *,
-        noise: Tensor | None = None,
-        num_steps: int | Sequence[float] = 50,
-        solver: str | Solver = "euler",
-        seed: int | Sequence[int] = 0,
-    ) -> Tensor:
-        """Images to their token and back; arguments as in :meth:`detokenize_latent`."""
-        token = self.tokenize(images)
-        return self.detokenize(token, noise=noise, num_steps=num_steps, solver=solver, seed=seed)
 
     def losses(
         self,
@@ -198,19 +168,28 @@ class RepTok(nn.Module):
             t = sample_logit_normal(len(latents), device=latents.device)
         if noise is None:
             noise = torch.randn_like(latents)
+        tokens, target = self.adapted(images, frozen_token)
+        draws = len(latents) // len(tokens)
+        velocity = self.velocity_losses(tokens.repeat(draws, 1, 1), latents, noise, t).reshape(draws, -1)
+        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
+
+    def adapted(self, images: Tensor | None, frozen_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the tokens (B, K, D) of images in [-1, 1], and the unadapted encoder's, their target.
+
+        Without images the tokens are the unadapted ones, which are encoded where they are not given.
+        """
         if frozen_token is None:
             assert images is not None
             frozen_token = self.encoder.frozen(images)
         target = self._as_sequence(frozen_token)
-        unadapted = (
-            target + 0.0 * self.encoder.embedding.sum()
-        )  # data-parallel training wants it in the graph
-        tokens = unadapted if images is None else self.encoder(images)
+        if images is None:  # data-parallel training wants the embedding in the graph
+            return target + 0.0 * self.encoder.embedding.sum(), target
+        return self.encoder(images), target
+
+    def velocity_losses(self, tokens: Tensor, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Flow-matching losses (B,) of latents (B, C, h, w), given their tokens (B, K, D), at times (B,)."""
         point = LINEAR_PATH.sample(noise, latents, t)
-        draws = len(latents) // len(tokens)
-        predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
-        velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1)
-        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
+        return velocity_loss(self.velocity(point.x_t, t, tokens), point.v_t)
 
     forward = losses  # what a data-parallel wrapper calls
 

@@ -25,12 +25,17 @@ LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's own progress bars, which would end up among what a command says."""
-    shown = logging.is_progress_bar_enabled()
+    """Without the library's own bars and tables, which would end up among what a command says.
+
+    A table of keys that do not fit shows a stranger's names as they are; what does not fit is refused here.
+    """
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import types
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 C = TypeVar("C")
 
@@ -13,7 +15,8 @@ def from_values(cls: type[C], values: Any, source: object) -> C:
     """Build a configuration dataclass of what JSON holds.
 
     Args:
-        cls: The dataclass; its fields are numbers, strings, tuples of strings, None, or such dataclasses.
+        cls: The dataclass; its fields are numbers, strings, paths, tuples of strings, None, or such
+            dataclasses.
         values: A JSON object.
         source: What it stands in, for the message.
 
@@ -54,6 +57,11 @@ def _checked(hint: Any, value: Any, place: str) -> Any:
         hint = next(option for option in get_args(hint) if option is not type(None))
     if is_dataclass(hint) and isinstance(hint, type):
         return from_values(hint, value, place)
+    if get_origin(hint) is Literal:
+        allowed = get_args(hint)
+        return value if value in allowed else _wrong(" or ".join(map(str, allowed)), value, place)
+    if get_origin(hint) is os.PathLike:
+        return Path(value) if isinstance(value, str) else _wrong("a path", value, place)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**53 else _wrong(hint, value, place)
     if get_origin(hint) is tuple:

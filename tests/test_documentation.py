@@ -65,9 +65,9 @@ def compose(words, pictures):
 def pictures(tmp_path_factory):
     """A folder with two classes of pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    for number in range(4):
+    for number in range(8):
         (folder / "ab"[number % 2]).mkdir(exist_ok=True)
-        Image.new("RGB", (80, 80), (60 * number, 9, 9)).save(folder / "ab"[number % 2] / f"{number}.png")
+        Image.new("RGB", (80, 80), (30 * number, 9, 9)).save(folder / "ab"[number % 2] / f"{number}.png")
     return folder
 
 

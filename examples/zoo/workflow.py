@@ -16,7 +16,7 @@ from pipelines.configuration.schema import Config
 from pipelines.dag.stage import Stage
 from pipelines.registry import Workflow
 from pipelines.stages.train_generator import TrainGeneratorConfig
-from pipelines.workflows import t2i
+from pipelines.workflows import reptok
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def build(config: Config, recipes: ZooRecipes) -> list[Stage]:
         text_dim=0, num_learnable_tokens=0,
     )  # fmt: skip
     by_class = TrainClassGenerator(TrainGeneratorConfig(generator=labelled, train=config.train.generator))
-    return [*t2i(config), by_class]
+    return [*reptok(config), by_class]
 
 
 WORKFLOW = Workflow(

@@ -8,36 +8,20 @@ The dataclasses are the schema: a key that none of them has is an error that nam
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
 import re
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
+from typing import Any, TypeVar
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
-
+from pipelines.configuration.construct import ConfigError, construct, field_types, options_of
 from pipelines.configuration.groups import chosen_groups, honour
 from pipelines.dag.redaction import redacted
+from pipelines.dag.reference import HOME
 
 T = TypeVar("T")
-BOUNDS: tuple[tuple[type, str, Any, str], ...] = (
-    (Ge, "ge", operator.ge, "at least"),
-    (Gt, "gt", operator.gt, "above"),
-    (Le, "le", operator.le, "at most"),
-    (Lt, "lt", operator.lt, "below"),
-)
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
-
-
-class ConfigError(ValueError):
-    """A wrong configuration; the message names the key and what would be right, and no credentials."""
-
-    def __init__(self, message: str):
-        super().__init__(redacted(message))
+CONF_DIR = HOME / "conf"
 
 
 def load_config(
@@ -64,7 +48,7 @@ def load_config(
     extras: Mapping[str, type] = getattr(schema, "extra_schemas", dict)()
     folders = [conf, *getattr(schema, "extra_folders", list)()]
     values, choices = _compose([_prepared(schema, override, folders) for override in overrides], folders)
-    if "experiment" in _types(schema) and "experiment" in choices:
+    if "experiment" in field_types(schema) and "experiment" in choices:
         values.setdefault("experiment", choices["experiment"])
     _refuse_credentials(values, "")
     built = _taken_out(values, extras)
@@ -78,10 +62,10 @@ def load_config(
 
 def valid_keys(schema: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a schema."""
-    for name, hint in _types(schema).items():
+    for name, hint in field_types(schema).items():
         key = f"{prefix}{name}"
         yield key
-        for option in _options(hint):
+        for option in options_of(hint):
             if dataclasses.is_dataclass(option):
                 yield from valid_keys(option, f"{key}.")
 
@@ -137,9 +121,9 @@ def _is_text(schema: Any, key: str) -> bool:
             inner
             for option in options
             for inner in (
-                _options(_types(option).get(name, Any))
+                options_of(field_types(option).get(name, Any))
                 if dataclasses.is_dataclass(option)
-                else _options(typing.get_args(option)[1])
+                else options_of(typing.get_args(option)[1])
                 if typing.get_origin(option) is dict
                 else ()
             )
@@ -197,12 +181,12 @@ def _refuse_unknown(schema: Any, values: Any, prefix: str, valid: list[str]) -> 
     """Look for keys that the schema does not have, anywhere, before any value is judged."""
     if not isinstance(values, Mapping):
         return
-    hints = _types(schema)
+    hints = field_types(schema)
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in hints:
             raise ConfigError(f"unknown key {key}; did you mean {_nearest(key, valid)}?")
-        for option in _options(hints[name]):
+        for option in options_of(hints[name]):
             arguments = typing.get_args(option)
             if dataclasses.is_dataclass(option):
                 _refuse_unknown(option, value, f"{key}.", valid)
@@ -236,101 +220,3 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     for name in above:
         values = values.setdefault(name, {})
     values[last] = value
-
-
-def construct(schema: Any, values: Any, path: str) -> Any:
-    """An instance of a dataclass from composed values; messages name keys below `path`."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{path} must be a group of keys, not {values!r}")
-    hints, arguments = _types(schema), {}
-    for field in dataclasses.fields(schema):
-        key = f"{path}.{field.name}" if path else field.name
-        if field.name in values:
-            arguments[field.name] = _coerce(hints[field.name], values[field.name], key)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{key} has no value; give one with {key}=...")
-    try:
-        return schema(**arguments)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}" if path else str(error)) from error
-
-
-def _coerce(hint: Any, value: Any, key: str) -> Any:
-    """A YAML value as the field's type: lists become tuples, integers floats; nothing else changes."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return _within(_coerce(arguments[0], value, key), arguments[1:], key)
-    if origin in (Union, types.UnionType):
-        return _coerce_union(arguments, value, key)
-    if dataclasses.is_dataclass(hint):
-        return construct(hint, value, key)
-    if origin is typing.Literal:
-        if value in arguments:
-            return value
-        raise ConfigError(f"{key} is one of {', '.join(map(str, arguments))}, not {value!r}")
-    if origin in (tuple, list, Sequence) and isinstance(value, (list, tuple)):
-        return _coerce_sequence(origin, arguments, value, key)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {str(name): _coerce(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
-    if hint is Any or (hint is type(None) and value is None):
-        return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ConfigError(f"{key} must be a finite number, not {value}")
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{key} must be {_type_name(hint)}, not {value!r}")
-
-
-def _within(value: Any, bounds: Sequence[Any], key: str) -> Any:
-    """The value, if it lies within the bounds that its field's type states (see `reptok/bounds.py`)."""
-    for bound in (part for group in bounds for part in (group if isinstance(group, Interval) else (group,))):
-        for kind, name, holds, words in BOUNDS:
-            if isinstance(bound, kind) and not holds(value, getattr(bound, name)):
-                raise ConfigError(f"{key} must be {words} {getattr(bound, name)}, not {value}")
-    return value
-
-
-def _coerce_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
-    if value is None and type(None) in options:
-        return None
-    errors = []
-    for option in sorted(options, key=lambda option: option is not type(value)):
-        try:
-            return _coerce(option, value, key)
-        except ConfigError as error:
-            if option is not type(None):
-                errors.append(error)
-    raise errors[0]
-
-
-def _coerce_sequence(origin: Any, arguments: tuple[Any, ...], values: Sequence[Any], key: str) -> Any:
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        if len(values) != len(arguments):
-            raise ConfigError(f"{key} takes {len(arguments)} values, not {len(values)}")
-        kinds = arguments
-    else:
-        kinds = (arguments[0],) * len(values)
-    pairs = enumerate(zip(kinds, values, strict=True))
-    items = [_coerce(kind, value, f"{key}[{index}]") for index, (kind, value) in pairs]
-    return items if origin is list else tuple(items)
-
-
-def _types(schema: Any) -> dict[str, Any]:
-    """Field types of a dataclass by name."""
-    hints = typing.get_type_hints(schema, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _type_name(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return names.get(hint) or f"of type {hint}"

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines import registry
-from pipelines.configuration import dimensions
-from pipelines.configuration.compose import ConfigError, construct, dotted, put
+from pipelines.configuration import dimensions, sources
+from pipelines.configuration.cards import trained_on
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError, construct
 from pipelines.configuration.device import derive_device
+from pipelines.configuration.follows import follows
 from pipelines.dag.reference import ARTIFACT
-from pipelines.sources.layouts import open_source
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
 
 SQUARE = ("center_crop", "border")
@@ -31,44 +33,22 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(values)
     derive_device(values)
     _sizes_of_pictures(values)
+    source = sources.derive(values, extras)
     _tokens(values)
     _generator(values)
     _text(values)
-    _classes(values, extras)
+    _classes(values, extras, source)
     _reference(values)
+    put(values, "notes", [*source.notes, *trained_on(values)])
     return values
-
-
-def follows(values: dict[str, Any], key: str, value: Any, because: str) -> None:
-    """Set what follows from other keys, unless it is typed; then it must be the same.
-
-    Args:
-        values: The configuration.
-        key: What follows.
-        value: Its value; None where it cannot be known, and must be typed.
-        because: From which key, in words that go on "it follows from".
-    """
-    typed = dotted(values, key)
-    if value is None and typed is None:
-        raise ConfigError(f"{key} would follow from {because}, which is not known here: give {key}=...")
-    if typed is None:
-        put(values, key, value)
-    elif value is not None and typed != value:
-        raise ConfigError(
-            f"{key}={typed} contradicts {because}, from which {value} follows; leave {key} out, or change "
-            "that"
-        )
 
 
 def _sizes_of_pictures(values: dict[str, Any]) -> None:
     size = dotted(values, "data.image_size")
     if size is None:
         raise ConfigError("data.image_size has no value; give one with data.image_size=...")
-    places = ["data.download.resize.image_size", "data.shard.image_size"]
-    if dotted(values, "data.import_images") is not None:
-        places.append("data.import_images.image_size")
-    for key in places:
-        follows(values, key, size, "data.image_size")
+    for stage in ("download.resize", "shard", "import_images"):
+        follows(values, f"data.{stage}.image_size", size, "data.image_size")
     mode = dotted(values, "data.download.resize.mode")
     if mode is not None and mode not in SQUARE:
         raise ConfigError(
@@ -168,22 +148,12 @@ def _text(values: dict[str, Any]) -> None:
         )
 
 
-def _classes(values: dict[str, Any], extras: Mapping[str, Any]) -> None:
-    """Count the classes of the pictures, and keep the digest of their listing: many take long to list."""
+def _classes(values: dict[str, Any], extras: Mapping[str, Any], source: sources.Chosen) -> None:
+    """The classes are those of the pictures, as far as they could be counted."""
     if values["generator"].get("condition") != "class":
         return
-    folder, typed = dotted(values, "data.import_images.folder"), dotted(values, "generator.num_classes")
-    made = str(folder or "").startswith(ARTIFACT)
-    if folder and not made and typed is None:
-        pictures = open_source(folder, dotted(values, "data.import_images.layout") or "auto")
-        if pictures.num_classes == 0:
-            raise ConfigError(
-                f"generator.condition=class, and data.import_images.folder={folder} has no classes: put the "
-                "pictures into one folder per class"
-            )
-        follows(values, "generator.num_classes", pictures.num_classes, f"data.import_images.folder={folder}")
-        put(values, "data.import_images.listing", pictures.digest())
-    elif made or not folder:
-        source = registry.chosen(extras)
-        classes = source.classes(extras[source.key]) if source else None
-        follows(values, "generator.num_classes", classes, source.key if source else "the data")
+    plugin = registry.chosen(extras)
+    if plugin and (not source.place or source.place.startswith(ARTIFACT)):
+        follows(values, "generator.num_classes", plugin.classes(extras[plugin.key]), plugin.key)
+    else:
+        follows(values, "generator.num_classes", source.classes, source.named)

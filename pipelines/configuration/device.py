@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pipelines.configuration.compose import ConfigError, dotted, put
+from pipelines.configuration.compose import dotted, put
+from pipelines.configuration.construct import ConfigError
 
 DEVICES = (
     "encode.compute.device",

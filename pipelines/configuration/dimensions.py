@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.configuration.compose import ConfigError
+from pipelines.configuration.construct import ConfigError
 from pipelines.dag.reference import refer, required
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
 from reptok.dimensions import (

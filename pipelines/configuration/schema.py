@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipelines import registry
 from pipelines.captions.caption import CaptionerConfig
-from pipelines.configuration.compose import ConfigError
+from pipelines.configuration.construct import ConfigError
 from pipelines.configuration.costs import EstimateConfig
 from pipelines.configuration.derived import derive
 from pipelines.dag.cluster import ClusterConfig
@@ -17,6 +17,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.encoding.device import ComputeConfig
+from pipelines.sources.captions import CaptionsConfig
 from pipelines.stages.download import DownloadConfig
 from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
@@ -35,17 +36,22 @@ class DataConfig:
 
     Attributes:
         image_size: Side of the training images in pixels; the YAML hands it on to the stages.
+        folder: Pictures that exist: a folder of picture files, of parquet files or of WebDataset tars, a
+            dataset of the hub (hf://datasets/owner/name), or artifact:KIND; "" where URLs are downloaded.
+        captions: Where the source's own captions stand.
         select_urls: The URL list, and which of its rows are taken.
         download: How images are fetched and resized.
         shard: How samples are stored.
-        import_images: The folder of pictures of the `class_conditional` workflow.
+        import_images: How the pictures of `folder` are read and stored.
     """
 
     image_size: Pixels
+    folder: str = ""
+    captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
-    import_images: ImportImagesConfig | None = None
+    import_images: ImportImagesConfig = field(default_factory=ImportImagesConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +88,27 @@ class Config:
 
     Attributes:
         experiment: Name of the composed experiment.
-        workflow: Which set of stages: t2i, class_conditional, or one that is installed.
+        workflow: "reptok", whose stages follow from the source (`data`), the captioner and the condition
+            (`generator`), or one that is installed.
         extras: What installed sources and workflows are configured with, by key.
         device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
+        init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
+            start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
         tokenizer: "reptok", or "latent" for the patches of the VAE's latent, which the paper's attention
             baselines (DiT, SiT) generate; nothing of the tokenizer trains then.
+        notes: What follows and is worth knowing, in sentences; `plan` and `run` show them.
         estimate: The cluster that `plan.py` reckons hours, bytes and cost for.
     """
 
     experiment: str
-    workflow: str
+    workflow: str = "reptok"
     device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
+    init: str = ""
     until: str | None = None
     only: str | None = None
     force: str | None = None
@@ -116,6 +127,7 @@ class Config:
     estimate: EstimateConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     extras: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:

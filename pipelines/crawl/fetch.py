@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from pipelines.crawl import robots
+from pipelines.crawl.body import read_body
 from pipelines.crawl.expiring import Expiring
 from pipelines.crawl.explained import explained
 from pipelines.crawl.guard import AddressGuard, Lookup
@@ -185,7 +184,7 @@ class Fetcher:
     def _host(self, url: URL) -> Host:
         name = str(url.origin())
         if name not in self._hosts:
-            self._hosts[name] = Host(self._config)
+            self._hosts[name] = Host(self._config, url.host or "")
         return self._hosts[name]
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
@@ -234,7 +233,7 @@ class Fetcher:
             if response.status != 200:
                 raise Failure(f"http_{response.status}", transient=response.status >= 500)
             body.begun = True
-            return _Answer(200, response.headers, await _read(response, max_bytes))
+            return _Answer(200, response.headers, await read_body(response, max_bytes))
 
     async def _ask_robots(self, url: URL) -> None:
         origin = url.origin()
@@ -289,39 +288,3 @@ class _Progress:
     """Whether a request came as far as its body."""
 
     begun: bool = False
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Read a body piece by piece, never more than `max_bytes` of it, as it comes and decompressed."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise Failure("encoding_refused", encoding)
-    if _announced(response) > max_bytes:
-        raise Failure("too_large")
-    inflate = None if encoding in ("identity", "") else zlib.decompressobj(wbits=47)
-    body, received = bytearray(), 0
-    async for piece in response.content.iter_any():
-        received += len(piece)
-        if inflate is not None:
-            piece = b"" if inflate.eof else _inflated(inflate, piece, max_bytes + 1 - len(body))
-        body += piece
-        if max(received, len(body)) > max_bytes:
-            raise Failure("too_large")
-    if inflate is not None and not inflate.eof:
-        raise Failure("truncated")
-    return bytes(body)
-
-
-def _announced(response: aiohttp.ClientResponse) -> int:
-    """The length that the headers name; a number has no more digits than a file could have bytes."""
-    digits = response.headers.get("Content-Length", "0").strip()
-    if not (digits.isascii() and digits.isdigit()):
-        raise Failure("protocol_error", "Content-Length is no number")
-    return int(digits.lstrip("0")[:20] or 0)
-
-
-def _inflated(inflate: Any, piece: bytes, most: int) -> bytes:
-    try:
-        return bytes(inflate.decompress(piece, most))
-    except zlib.error as error:
-        raise Failure("truncated", str(error)) from error

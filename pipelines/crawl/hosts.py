@@ -16,13 +16,21 @@ UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connection_reset", "tl
 class Host:
     """A host's turns and its circuit breaker; belongs to one event loop.
 
+    Args:
+        config: rates and limits.
+        name: its name, as URLs have it.
+        clock: seconds that only grow.
+
     Attributes:
         slots: holds a connection's place.
         spared: URLs that were not asked for because the host is down.
     """
 
-    def __init__(self, config: FetchConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: FetchConfig, name: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._config, self._clock = config, clock
+        self._rate = config.host_rates.get(name, config.host_rate)
         self.slots = asyncio.Semaphore(config.per_host)
         self.spared = 0
         self._next = 0.0
@@ -30,11 +38,11 @@ class Host:
 
     def next_turn(self) -> float:
         """Take the next turn that the rate limit allows, and say in how many seconds it comes."""
-        if not self._config.host_rate:
+        if not self._rate:
             return 0.0
         now = self._clock()
         start = max(now, self._next)
-        self._next = start + 1 / self._config.host_rate
+        self._next = start + 1 / self._rate
         return start - now
 
     def check(self) -> None:

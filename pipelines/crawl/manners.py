@@ -42,6 +42,7 @@ class FetchConfig:
         concurrency: URLs under way at a time, per worker.
         per_host: connections to one host at a time, per worker.
         host_rate: requests per second to one host, per worker; 0 is no limit.
+        host_rates: the same for hosts by name, such as one that invites bulk downloads.
         host_failures: URLs in a row that find a host unreachable before it is left alone.
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
@@ -61,6 +62,7 @@ class FetchConfig:
     concurrency: Many = insignificant(64)
     per_host: Many = insignificant(8)
     host_rate: Number = insignificant(10.0)
+    host_rates: dict[str, Number] = insignificant(factory=dict)
     host_failures: Count = 10
     host_pause_seconds: Seconds = 60.0
 

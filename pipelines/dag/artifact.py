@@ -109,6 +109,10 @@ class Artifact:
                 self._copy(file, cache)
         return cache.path(name)
 
+    def __fspath__(self) -> str:
+        """Be a folder to whatever opens one: `local_path` of all files."""
+        return os.fspath(self.local_path())
+
     def _copy(self, name: str, cache: LocalFolder) -> None:
         entry = self.manifest["files"][name]
         if cache.size(name) == entry["size"]:

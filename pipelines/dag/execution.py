@@ -42,7 +42,9 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             out.folder.remove_unfinished()
             out.folder.write_bytes(ORIGIN, canonical_json(_digests(planned)))
             log = out.log = _open_log(planned, out, tracker)
-            stats = {key: float(value) for key, value in stage.run(planned.inputs, out).items()}
+            stats = {
+                key: float(value) for key, value in stage.run(stage.as_read(planned.inputs), out).items()
+            }
             out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
             seconds = time.monotonic() - begun
             log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way

@@ -37,7 +37,7 @@ def plain(value: Any, *, significant_only: bool = False) -> Any:
             if "reference" in field.metadata
             else plain(getattr(value, field.name), significant_only=significant_only)
             for field in dataclasses.fields(value)
-            if not significant_only or field.metadata.get("significant", True)
+            if not significant_only or _counts(value, field)
         }
     if isinstance(value, Mapping):
         return {str(key): plain(item, significant_only=significant_only) for key, item in value.items()}
@@ -54,6 +54,13 @@ def plain(value: Any, *, significant_only: bool = False) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     raise TypeError(f"a config holds plain values and dataclasses, not {type(value).__name__}: {value!r}")
+
+
+def _counts(config: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field can change bytes; one marked as optional cannot while it is empty."""
+    if field.metadata.get("optional") and not getattr(config, field.name):
+        return False
+    return bool(field.metadata.get("significant", True))
 
 
 def canonical_json(value: Any) -> bytes:

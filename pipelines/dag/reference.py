@@ -6,6 +6,7 @@ model of the hub. A dataclass marks such a field in its metadata:
     {"reference": "network"}    a folder, a hub id (owner/name), or artifact:KIND, what a stage makes
     {"reference": "file"}       a file of weights
     {..., "named": True}        its name, as typed, is written into the artifact
+    {..., "optional": True}     while it is empty, what is made does not know that it could be named
 
 Of a folder or file, the contents are significant and the place is not.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from pipelines.dag.artifact import Artifact
 
 C = TypeVar("C")
-HOME = Path(__file__).resolve().parents[2]
-"""The repository, or where the package is installed: where relative paths are looked for in second place."""
+_CHECKOUT = Path(__file__).resolve().parents[2]
+HOME = _CHECKOUT if (_CHECKOUT / "conf").is_dir() else Path(sysconfig.get_path("data"), "share", "reptok")
+"""The checkout, or where a wheel puts `conf/` and weights; relative paths are looked for here, too."""
 
 HUB, ARTIFACT = "hf://", "artifact:"
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
@@ -187,12 +190,18 @@ def fetch(config: Any, key: str) -> None:
     Raises:
         OSError: It cannot be reached, and the model was not fetched before.
     """
-    if not config.path or _by_open_clip(config) or not (hub := refer(config.path, key).hub):
+    if config.path and not _by_open_clip(config):
+        fetch_model(config.path, key, getattr(config, "revision", None))
+
+
+def fetch_model(path: str, key: str, revision: str | None = None) -> None:
+    """The same for a model that a path names; raises alike."""
+    if not (hub := refer(path, key).hub):
         return
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(hub, revision=getattr(config, "revision", None), allow_patterns=HUB_FILES)
+        snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise OSError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Annotated, Any, ClassVar, cast
 from annotated_types import Ge
 
 from pipelines.dag import cluster, own_process
+from pipelines.dag.failures import LOST, described, report
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.workspace import SCRATCH, Workspace
@@ -32,7 +32,6 @@ BEGUN = f"{SCRATCH}/shards/begun"
 READERS = 16
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
-SHOWN = 8  # causes in a message, and shards of one cause
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def map_shards(
                 out.log.progress(rows, total)
     lost = [shard for shard in shards if shard.index not in done]
     if lost:
-        raise ShardError(_report(lost, failures, len(shards)))
+        raise ShardError(report([(s.name, failures.get(s.index, LOST)) for s in lost], len(shards)))
     stats: dict[str, float] = {}
     for index in sorted(done):
         out.digests.update(done[index]["files"])
@@ -205,7 +204,7 @@ class ShardActor:
         try:
             job.setup()
         except Exception as error:
-            self._failure = _described(error)
+            self._failure = described(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = Shard(**json.loads(row["shard"]))
@@ -218,7 +217,7 @@ class ShardActor:
                 break
             except Exception as error:
                 if attempt == ATTEMPTS:
-                    failure = _described(error)
+                    failure = described(error)
                 else:
                     time.sleep(RETRY_SECONDS * attempt)
         return {"index": shard.index, "record": json.dumps(record), "failure": failure}
@@ -299,26 +298,3 @@ def _in_ray(
 
 def _record_name(index: int) -> str:
     return f"{DONE}/{index:06d}.json"
-
-
-def _report(lost: Sequence[Shard], failures: Mapping[int, str], total: int) -> str:
-    """The message of a failed job: each cause with the shards that it struck."""
-    causes: dict[str, list[str]] = {}
-    for shard in lost:
-        causes.setdefault(failures.get(shard.index, "Ray lost it"), []).append(shard.name)
-    lines = [f"{len(lost)} of {total} shards failed, the others are kept:"]
-    for cause, names in list(causes.items())[:SHOWN]:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        lines.append(f"{', '.join(names[:SHOWN])}{more}: {cause}")
-    if len(causes) > SHOWN:
-        lines.append(f"and {len(causes) - SHOWN} more causes")
-    return "\n  ".join(lines)
-
-
-def _described(error: BaseException) -> str:
-    """Type, message, file and line of the innermost frame, and the notes; of a group, its first member's."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    return " ".join([f"{type(error).__name__}: {error} ({place})", *getattr(error, "__notes__", ())])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import artifacts_of
@@ -33,6 +35,7 @@ class Stage(ABC):
         resources: what it occupies.
         modules: what `run` imports and planning does not. The runner loads it before any stage starts: some
             packages break when two threads are the first to import them.
+        instead: kinds that take the place of its own ones, and these (see `reading`).
     """
 
     name: str
@@ -41,11 +44,34 @@ class Stage(ABC):
     version: int = 1
     resources: Resources = Resources()
     modules: ClassVar[tuple[str, ...]] = ()
+    instead: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, config: Any) -> None:
         self.config = config
         name = getattr(self, "name", type(self).__name__)  # some name themselves afterwards
         self.inputs = (*self.inputs, *artifacts_of(config, name))
+
+    def reading(self, **instead: str) -> Self:
+        """Return this stage with other artifacts in the place of its own inputs.
+
+        Args:
+            **instead: own kind = the kind that is read in its place: `shard.reading(images="sharp_images")`.
+
+        Raises:
+            ValueError: It does not read such a kind.
+        """
+        if unknown := instead.keys() - set(self.inputs):
+            raise ValueError(
+                f"{self.name} reads {', '.join(self.inputs)}, and no {', '.join(sorted(unknown))}"
+            )
+        changed = copy.copy(self)
+        changed.inputs = tuple(instead.get(kind, kind) for kind in self.inputs)
+        changed.instead = {**self.instead, **{kind: own for own, kind in instead.items()}}
+        return changed
+
+    def as_read(self, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+        """Return artifacts under the kinds that `run` knows them by."""
+        return {self.instead.get(kind, kind): artifact for kind, artifact in inputs.items()}
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:

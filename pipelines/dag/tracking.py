@@ -15,12 +15,12 @@ from typing import Any
 
 from pipelines.dag import embedded_tracking
 from pipelines.dag.metrics import board
+from pipelines.dag.mlflow_runs import experiment, key_of, log_inputs, log_params, reopen
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
-from pipelines.dag.storage import LocalFolder, open_folder
+from pipelines.dag.storage import open_folder
 from pipelines.dag.writing import explained
 
-PARAM_LIMIT, PARAMS_PER_CALL = 500, 100
 FILE_LIMIT_BYTES = 16 * 2**20
 
 
@@ -63,7 +63,7 @@ class StageLog:
         board.curves(self._progress.stage, values, step)
         if self._writer and values:
             now = int(time.time() * 1000)
-            entries = [(_key(k), float(v), now, step or 0) for k, v in values.items()]
+            entries = [(key_of(k), float(v), now, step or 0) for k, v in values.items()]
             self._writer.put(Metrics(self._run, entries))
 
     def picture(self, name: str, image: Any, step: int | None = None) -> None:
@@ -211,11 +211,11 @@ class Tracker:
 
         def create(client: Any) -> str:
             parent = self._parent.ensure(client)
-            if run_id and _reopen(client, run_id):
+            if run_id and reopen(client, run_id):
                 return run_id
             new = self._create(client, name, {**tags, "mlflow.parentRunId": parent})
-            _log_params(client, new, params)
-            _log_inputs(client, new, inputs)
+            log_params(client, new, params)
+            log_inputs(client, new, inputs)
             return new
 
         log = StageLog(name, self._writer, Run(create=create, created=created))
@@ -255,7 +255,7 @@ class Tracker:
         self._log.flush(seconds)
 
     def _find_parent(self, client: Any, name: str, tags: dict[str, str]) -> str:
-        self._experiment = _experiment(client, self._config.experiment, self._root)
+        self._experiment = experiment(client, self._config.experiment, self._root)
         query = f"tags.workflow = '{tags['workflow']}'"
         found = client.search_runs([self._experiment], query, max_results=1, order_by=["start_time ASC"])
         for run in found:
@@ -279,48 +279,3 @@ def tracking_uri(config: TrackingConfig, root: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
     embedded_tracking.relocate(root)
     return address
-
-
-def _experiment(client: Any, name: str, root: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    folder = open_folder(root)
-    local = isinstance(folder, LocalFolder) and str(client.tracking_uri).startswith("sqlite")
-    place = folder.url_of(embedded_tracking.FILES) if local else None
-    return str(client.create_experiment(name, artifact_location=place))
-
-
-def _reopen(client: Any, run_id: str) -> bool:
-    """Whether an interrupted run still exists; it is running again then."""
-    try:
-        client.update_run(run_id, status="RUNNING")
-    except Exception as error:
-        if "RESOURCE_DOES_NOT_EXIST" in str(getattr(error, "error_code", "")):
-            return False
-        raise
-    return True
-
-
-def _log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param
-
-    entries = [Param(_key(key), str(value)[:PARAM_LIMIT]) for key, value in params.items()]
-    for begin in range(0, len(entries), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=entries[begin : begin + PARAMS_PER_CALL])
-
-
-def _log_inputs(client: Any, run_id: str, inputs: Mapping[str, tuple[str, str]]) -> None:
-    from mlflow.entities import Dataset, DatasetInput
-
-    datasets = [
-        DatasetInput(Dataset(kind, digest[:36], "artifact", f'{{"uri": "{url}"}}'))
-        for kind, (url, digest) in inputs.items()
-    ]
-    if datasets:
-        client.log_inputs(run_id, datasets)
-
-
-def _key(name: str) -> str:
-    """A name that MLflow accepts as a key."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:250]

@@ -76,7 +76,8 @@ class FeatureBank:
     def recognise(self, features: Tensor) -> Tensor:
         """Subject (B,) of features (B, D) by a vote of the nearest training images."""
         named = self.labels >= 0
-        votes: Tensor = knn_predict(self.features[named], self.labels[named], features, k=self.neighbours)
+        k = min(self.neighbours, int(named.sum()))  # of a small dataset all vote
+        votes: Tensor = knn_predict(self.features[named], self.labels[named], features, k=k)
         return votes
 
     def sample(self, count: int) -> Tensor:

@@ -103,5 +103,4 @@ def recognition_picture(
 
 def condition_text(sampler: Sampler, example: Example) -> str:
     """What the generator was told, for people."""
-    kind = sampler.generator.config.condition
-    return example.caption if kind == "text" else (example.subject or "") if kind == "class" else ""
+    return sampler.pipe.conditioner.title(example.caption, example.subject or "")

@@ -50,15 +50,10 @@ class Sampler:
         Raises:
             ValueError: if a class-conditional generator meets a sample without a label.
         """
-        kind = self.generator.config.condition
-        if kind == "text":
-            return self.pipe.condition([example.caption for example in examples])
-        if kind == "class":
-            labels = [example.label for example in examples if example.label is not None]
-            if len(labels) < len(examples):
-                raise ValueError("the generator wants labels, but the dataset has samples without one")
-            return self.pipe.condition(labels=labels)
-        return self.pipe.condition()
+        labels = [-1 if example.label is None else example.label for example in examples]
+        conditioner = self.pipe.conditioner
+        found = conditioner.of([example.caption for example in examples], torch.tensor(labels))
+        return found.to(self.pipe.device)
 
     def __call__(self, examples: Sequence[Example], seeds: Sequence[int], guidance: float) -> Tensor:
         """One image (B, 3, H, W) per example, clamped to [-1, 1], on the CPU; its seed decides its noise."""

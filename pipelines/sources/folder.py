@@ -2,7 +2,7 @@
 
 folder/cat/1.jpg  folder/dog/2.png        one subfolder per class
 folder/train/cat/1.jpg  folder/val/...    the same, already split
-folder/1.jpg  folder/1.txt                no classes; a .txt beside a picture is its caption
+folder/1.jpg  folder/1.txt                no classes; the caption in a .txt beside a picture, or in a .json
 folder/1.jpg  folder/metadata.jsonl       or one line per picture: {"file_name": "1.jpg", "text": "..."}
 folder/ILSVRC/Data/CLS-LOC/{train,val}    ImageNet-1k as its challenge hands it out (see `imagenet`)
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.sources import imagenet
-from pipelines.sources.metadata import NAMES, caption_beside, read_metadata
+from pipelines.sources.metadata import NAMES, beside, caption_beside, read_metadata
 from pipelines.sources.source import OUTSIDE, OutsideError, Part, Picture, Source, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -54,7 +54,7 @@ class FolderSource(Source):
         else:
             paths, metadata, self._texts = _walk(self.folder)
             self.pictures = _by_folder(self.folder, paths)
-        self.captions, self.faults = read_metadata(self.folder, metadata)
+        self.captions, self.faults = read_metadata(self.folder, metadata, self.fields)
         present = {picture.path for picture in self.pictures}
         for name in sorted(self.captions.keys() - present):
             self.faults.append(f"the metadata names {name!r}, which is no picture of the folder")
@@ -63,6 +63,9 @@ class FolderSource(Source):
         self._labels = {subject: number for number, subject in enumerate(subjects)}
         names = [display.get(subject, _shown(subject)) for subject in subjects]
         self.class_names, self.num_classes = tuple(names) or None, len(names)
+        self.rows = len(self.pictures)
+        self.splits = frozenset(picture.split for picture in self.pictures)
+        self.captioned = sum(p.path in self.captions or bool(self._beside(p.path)) for p in self.pictures)
 
     def parts(self, rows: int) -> list[Part]:
         parts: list[Part] = []
@@ -72,17 +75,22 @@ class FolderSource(Source):
                 [p.path, p.split, self._labels.get(p.subject or ""), self.captions.get(p.path)]
                 for p in listed
             ]
-            parts.append(Part(f"pictures-{len(parts):05d}", len(entries), {"pictures": entries}))
+            parts.append(
+                Part(f"pictures-{len(parts):05d}", len(entries), {"pictures": entries, "fields": self.fields})
+            )
         return parts
 
     def digest(self) -> str:
         digest = sha256()
         for picture in self.pictures:
-            path = Path(picture.path)
-            beside = path.with_suffix(".txt")
-            sizes = [_size(self.folder / p) for p in (path, beside) if p is path or beside in self._texts]
-            digest.update(os.fsencode(f"{picture.path}\0{sizes}\0{self.captions.get(picture.path)}\0"))
+            texts = [_facts(self.folder / path) for path in self._beside(picture.path)]
+            facts = (_facts(self.folder / picture.path)[0], texts, self.captions.get(picture.path))
+            digest.update(os.fsencode(f"{picture.path}\0{facts}\0"))
         return digest.hexdigest()[:16]
+
+    def _beside(self, path: str) -> list[Path]:
+        """The files beside a picture that may hold its caption."""
+        return [p for p in map(Path(path).with_suffix, beside(self.fields)) if p in self._texts]
 
 
 def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:
@@ -91,13 +99,14 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
         subject = names[label] if names and label is not None else None
         data, reason = b"", ""
         try:
-            caption = caption if caption is not None else caption_beside(folder, path)
+            caption = caption if caption is not None else caption_beside(folder, path, place["fields"])
             data = read_file(folder, path)
         except OutsideError:
             reason = OUTSIDE
-        except (OSError, ValueError):
+        except ValueError:
             reason = "unreadable"
-        yield Picture(_shown(path), data, reason, split, label, subject, caption)
+        keys = (_shown(path), _shown(str(Path(path).with_suffix(""))))
+        yield Picture(_shown(path), data, reason, split, label, subject, caption, keys)
 
 
 def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:
@@ -138,16 +147,18 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], set[Path]]:
                 metadata.append(Path(directory, name))
             elif not name.startswith(".") and name.lower().endswith(EXTENSIONS):
                 pictures.append(Path(directory, name).relative_to(root))
-            elif name.endswith(".txt"):
+            elif name.endswith((".txt", ".json")):
                 texts.add(Path(directory, name).relative_to(root))
     return pictures, metadata, texts
 
 
-def _size(path: Path) -> int:
+def _facts(path: Path) -> tuple[int, int]:
+    """Size and time of a file: a corrected caption may be as long as the wrong one."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:
-        return -1
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _shown(path: str) -> str:

@@ -65,9 +65,8 @@ def list_challenge(folder: Path, paths: Sequence[Path]) -> tuple[list[tuple[str,
 
 
 def _text(folder: Path, name: str) -> str:
-    try:
-        return read_file(folder, name).decode("utf-8", "replace")
-    except FileNotFoundError:
+    if not (folder / name).exists():
         raise FileNotFoundError(
             f"{folder / name} is missing: ImageNet's layout has it beside ILSVRC/; put it there"
-        ) from None
+        )
+    return read_file(folder, name).decode("utf-8", "replace")

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from pipelines.dag.reference import find
-from pipelines.sources import folder, parquet, webdataset
+from pipelines.sources import folder, hub, parquet, webdataset
+from pipelines.sources.captions import CaptionsConfig
 from pipelines.sources.source import Read, Source
 
 LISTED: dict[str, type[Source]] = {
@@ -17,23 +18,25 @@ LISTED: dict[str, type[Source]] = {
 READ: dict[str, Read] = {"folder": folder.read, "parquet": parquet.read, "webdataset": webdataset.read}
 
 
-def open_source(folder: str, layout: str = "auto") -> Source:
+def open_source(place: str, layout: str = "auto", captions: CaptionsConfig | None = None) -> Source:
     """List a folder of pictures, of parquet files or of tars.
 
     Args:
-        folder: The folder.
+        place: The folder, or a dataset of the hub, which is fetched.
         layout: One of `LISTED`, or "auto".
+        captions: Where captions stand.
 
     Raises:
         FileNotFoundError: There is no such folder.
+        OSError: The hub cannot be reached.
         ValueError: It holds nothing of that layout, or is damaged beyond listing.
     """
-    root = find(folder)
+    root = hub.fetched(place) if hub.is_hub(place) else find(place)
     if root is None or not root.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {folder!r}; set import_images.folder to one with pictures"
-        )
-    return LISTED[layout_of(root) if layout == "auto" else layout](root)
+        raise FileNotFoundError(f"there is no folder {place!r}; set data.folder to one with pictures")
+    captions = captions or CaptionsConfig()
+    key = captions.join.sample_key if captions.join else ""
+    return LISTED[layout_of(root) if layout == "auto" else layout](root, captions.fields, key)
 
 
 def layout_of(root: Path) -> str:

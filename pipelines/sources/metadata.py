@@ -1,28 +1,29 @@
-"""Captions beside pictures: `metadata.jsonl` or `metadata.csv` of names and texts, or a `.txt` each."""
+"""Captions beside pictures: `metadata.jsonl` or `metadata.csv` of names and texts, or files beside each."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.sources.source import OutsideError, clean_caption, read_file
+from pipelines.sources.source import TXT, OutsideError, clean_caption, read_file
 from reptok.data.shards import parse_object
 
 NAMES = ("metadata.jsonl", "metadata.csv")
-FILE_COLUMNS, TEXT_COLUMNS = ("file_name", "file", "path"), ("caption", "text", "description")
+FILE_COLUMNS = ("file_name", "file", "path")
 MAX_TEXT_BYTES = 2**16
 MAX_FAULTS, MAX_COLUMNS = 10_000, 1000
 
 
-def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[str]]:
+def read_metadata(root: Path, files: list[Path], fields: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Read every metadata file of a folder.
 
     Args:
         root: The folder of pictures.
         files: Metadata files in it, absolute.
+        fields: Columns that may hold the text.
 
     Returns:
         Caption by the picture's path relative to `root`; and one line for each line that is no entry.
@@ -33,7 +34,7 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
         place = file.relative_to(root)
         try:
             data = read_file(root, place.as_posix())
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             faults.append(f"{place}: cannot be read: {error}")
             continue
         rows = _json_lines(data) if file.suffix == ".jsonl" else _csv_rows(data)
@@ -43,7 +44,7 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
                 faults.append(f"{place}: more than {MAX_FAULTS} lines are no entries; the rest is not read")
                 break
             try:
-                name, text = _entry(row)
+                name, text = _entry(row, fields)
             except ValueError as error:
                 faults.append(f"{place}, line {number}: {error}")
                 continue
@@ -51,32 +52,50 @@ def read_metadata(root: Path, files: list[Path]) -> tuple[dict[str, str], list[s
     return captions, faults
 
 
-def caption_beside(folder: Path, picture: str) -> str | None:
-    """The text of the `.txt` beside a picture; None if there is none that can be read.
+def beside(fields: Sequence[str]) -> tuple[str, ...]:
+    """Extensions of the files beside a picture that may hold its caption."""
+    return (".txt",) * (TXT in fields) + (".json",) * any(field != TXT for field in fields)
+
+
+def caption_beside(folder: Path, picture: str, fields: Sequence[str]) -> str | None:
+    """The caption that stands in the `.txt` or `.json` beside a picture; None if neither can be read.
 
     Raises:
-        OutsideError: It is a link that leaves the folder.
+        OutsideError: One is a link that leaves the folder.
     """
-    try:
-        data = read_file(folder, Path(picture).with_suffix(".txt").as_posix(), MAX_TEXT_BYTES)
-    except OutsideError:
-        raise
-    except (OSError, ValueError):
-        return None
-    return clean_caption(data.decode("utf-8", "replace"))
+    row: dict[str, Any] = {}
+    for suffix in beside(fields):
+        try:
+            data = read_file(folder, Path(picture).with_suffix(suffix).as_posix(), MAX_TEXT_BYTES)
+            row |= {TXT: data.decode("utf-8", "replace")} if suffix == ".txt" else others(parse_object(data))
+        except OutsideError:
+            raise
+        except ValueError:
+            continue
+    return first_text(row, fields)
 
 
-def _entry(row: Any) -> tuple[str, str]:
+def others(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object without a field that is called as the text file is."""
+    return {name: value for name, value in facts.items() if name != TXT}
+
+
+def _entry(row: Any, fields: Sequence[str]) -> tuple[str, str]:
     if isinstance(row, ValueError):
         raise row
     name = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), "")
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ValueError(f"{name[:80]!r} is no path inside the folder")
-    for column in TEXT_COLUMNS:
-        if isinstance(row.get(column), str):
-            return path.as_posix(), clean_caption(row[column])
-    raise ValueError(f"no text; looked for {', '.join(TEXT_COLUMNS)}")
+    text = first_text(row, fields)
+    if text is None:
+        raise ValueError(f"no text; looked for {', '.join(fields)}")
+    return path.as_posix(), text
+
+
+def first_text(row: Mapping[str, Any], fields: Sequence[str]) -> str | None:
+    """The cleaned text of the first field that has one; None if none has."""
+    return next((clean_caption(row[field]) for field in fields if isinstance(row.get(field), str)), None)
 
 
 def _json_lines(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -5,21 +5,21 @@ The path beside the bytes is a name and is never opened. Class names stand in th
 
 from __future__ import annotations
 
-import json
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.sources.metadata import TEXT_COLUMNS
-from pipelines.sources.parquet_pages import largest_page
+from pipelines.sources.metadata import first_text
+from pipelines.sources.parquet_claims import check_footer, largest_page
+from pipelines.sources.parquet_columns import IMAGES, LABEL, Columns, check, class_names, tells_classes
 from pipelines.sources.source import (
     MAX_CLASSES,
     OUTSIDE,
@@ -27,18 +27,18 @@ from pipelines.sources.source import (
     Part,
     Picture,
     Source,
-    clean_caption,
     clean_label,
+    files_to_read,
     opened,
+    sizes_digest,
     split_of_path,
 )
 
-IMAGE, LABEL = "image", "label"
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
-MAX_NAMES, FEW_ROWS = 100_000, 2**22
-UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError, NotImplementedError)
-"""What reading a damaged or hostile file raises."""
+MAX_NAMES = 100_000
+NO_CLASS = -2
+"""Stands for the label of a row whose column of labels has a type that cannot be a class."""
 
 
 @dataclass
@@ -52,14 +52,15 @@ class ParquetSource(Source):
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        paths = [path for path in sorted(self.folder.rglob("*.parquet")) if not path.name.startswith(".")]
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        self.files = [name for name in names if split_of_path(name) != "test"]
+        self.files = files_to_read(self.folder, ".parquet")
+        self.splits = frozenset(map(split_of_path, self.files))
+        texts: set[str] = set()
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
             try:
                 with _opened(self.folder, name) as file:
-                    self.class_names = _class_names(file.schema_arrow)
-            except UNREADABLE as error:
+                    self.class_names = class_names(file.schema_arrow)
+                    texts |= set(self.fields) & set(file.schema_arrow.names)
+            except ValueError as error:
                 self.faults.append(f"{name}: {error}")
             if self.class_names:
                 break
@@ -68,6 +69,7 @@ class ParquetSource(Source):
                 f"'{self.folder}' has no parquet file of pictures outside of a test split; "
                 + "; ".join(self.faults)
             )
+        self.captioned = None if texts else 0
         self.faults.clear()  # `parts` names them again, with those of the other files
         if self.class_names is None:
             self._count_classes()
@@ -78,27 +80,23 @@ class ParquetSource(Source):
         for name in self.files:
             try:
                 with _opened(self.folder, name) as file:
-                    count = file.metadata.num_rows
-                    names = _class_names(file.schema_arrow)
+                    count = file.table.metadata.num_rows
+                    names = class_names(file.schema_arrow)
                 if names and names != self.class_names:
                     raise ValueError("it has other class names than the files before")
-            except UNREADABLE as error:
+            except ValueError as error:
                 reason = OUTSIDE if isinstance(error, OutsideError) else "unreadable_file"
                 self.faults.append(f"{name}: {error}")
                 parts.append(Part(name, 1, {"file": name, "refused": reason}))
                 continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
-                place = {"file": name, "start": start, "stop": stop}
+                place = {"file": name, "start": start, "stop": stop, "fields": self.fields, "key": self.key}
                 parts.append(Part(f"{name}:{start}", stop - start, place))
         return parts
 
     def digest(self) -> str:
-        digest = sha256()
-        for name in self.files:
-            size = (self.folder / name).lstat().st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
+        return sizes_digest(self.folder, self.files)
 
     def _count_classes(self) -> None:
         """Learn the classes from the labels of all files: words are names, numbers only count."""
@@ -106,9 +104,9 @@ class ParquetSource(Source):
         for name in self.files:
             try:
                 with _opened(self.folder, name) as file:
-                    if _tells_classes(file.schema_arrow):
+                    if tells_classes(file.schema_arrow):
                         labels |= _labels(file, MAX_NAMES - len(labels))
-            except UNREADABLE:
+            except ValueError:
                 continue
         words = sorted(label for label in labels if isinstance(label, str))
         numbers = [label for label in labels if isinstance(label, int) and 0 <= label < MAX_CLASSES]
@@ -122,16 +120,20 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     if place.get("refused"):
         yield Picture(name, reason=place["refused"])
         return
-    split = split_of_path(name)
+    split, columns = split_of_path(name), Columns(tuple(place["fields"]), place["key"])
+    start, stop = place["start"], place["stop"]
     try:
-        for number, row in enumerate(_rows(folder, name, place["start"], place["stop"]), place["start"]):
-            yield _picture(f"{name}:{number}", row, split, names)
-    except UNREADABLE as error:
+        for number, row in enumerate(_rows(folder, name, columns, start, stop), start):
+            yield _picture(f"{name}:{number}", row, split, names, columns)
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None) -> Picture:
-    image, label, subject = row[IMAGE], row.get(LABEL), None
+def _picture(
+    name: str, row: dict[str, Any], split: str, names: tuple[str, ...] | None, columns: Columns
+) -> Picture:
+    image = next((row[column] for column in IMAGES if column in row), None)
+    label, subject = row.get(LABEL), None
     data = image.get("bytes") if isinstance(image, dict) else image
     try:
         if isinstance(label, str):
@@ -140,9 +142,9 @@ def _picture(name: str, row: dict[str, Any], split: str, names: tuple[str, ...] 
         subject = names[label] if names and label is not None else None
     except (ValueError, IndexError):
         return Picture(name, reason="label_out_of_range")
-    texts = [row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)]
-    caption = clean_caption(texts[0]) if texts else None
-    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption)
+    caption, key = first_text(row, columns.texts), row.get(columns.key)
+    keys = () if key is None else (str(key),)
+    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption, keys)
 
 
 @dataclass
@@ -156,20 +158,16 @@ class _File:
     def schema_arrow(self) -> pa.Schema:
         return self.table.schema_arrow
 
-    @property
-    def metadata(self) -> Any:
-        return self.table.metadata
-
-    @property
-    def columns(self) -> list[str]:
-        """Of what is read: the bytes of the image and not its path, label and texts."""
-        kind = self.schema_arrow.field(IMAGE).type
-        image = f"{IMAGE}.bytes" if pa.types.is_struct(kind) else IMAGE
-        return [image, *(c for c in (LABEL, *TEXT_COLUMNS) if c in self.schema_arrow.names)]
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group, a few at a time."""
+        rows = self.batch_rows(group, columns, BATCH)
+        foreign = LABEL in self.schema_arrow.names and LABEL not in columns
+        for batch in self.table.iter_batches(rows, row_groups=[group], columns=columns):
+            yield batch.append_column(LABEL, pa.repeat(NO_CLASS, len(batch))) if foreign else batch
 
     def batch_rows(self, group: int, columns: list[str], most: int) -> int:
         """Rows to read at a time: one page may serve them all, by a dictionary or by what they share."""
-        page = largest_page(self.data, self.metadata, group, columns)
+        page = largest_page(self.data, self.table.metadata, group, columns)
         return max(1, min(most, BATCH_BYTES // max(page, 1)))
 
 
@@ -181,30 +179,21 @@ def _opened(folder: Path, name: str) -> Iterator[_File]:
             raise ValueError("it is empty")
         with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
             raw.seek(0)
-            with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
-                _check(table, len(data))
-                yield _File(table, data)
-
-
-def _check(table: pq.ParquetFile, size: int) -> None:
-    if table.metadata.num_rows > max(size, FEW_ROWS):
-        raise ValueError(f"{table.metadata.num_rows} rows in {size} bytes: there is no picture in so little")
-    schema = table.schema_arrow
-    if schema.names.count(IMAGE) != 1:
-        raise ValueError(f"not one column {IMAGE!r} (it has: {', '.join(schema.names)[:200]})")
-    kind = schema.field(IMAGE).type
-    if pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ValueError(
-            f"column {IMAGE!r} is {schema.field(IMAGE).type}; bytes or {{bytes, path}} is expected"
-        )
+            check_footer(data)
+            try:
+                with pq.ParquetFile(raw, buffer_size=2**20, pre_buffer=False) as table:
+                    check(table, len(data))
+                    yield _File(table, data)
+            except MemoryError:
+                raise  # ours: what a file may claim was refused before
+            except (pa.ArrowException, NotImplementedError) as error:
+                raise ValueError(str(error)) from error
 
 
 def _labels(file: _File, most: int) -> set[Any]:
     """The different labels of a file, at most so many."""
     found: set[Any] = set()
-    for group in range(file.metadata.num_row_groups):
+    for group in range(file.table.metadata.num_row_groups):
         rows = file.batch_rows(group, [LABEL], LABELS)
         for batch in file.table.iter_batches(rows, row_groups=[group], columns=[LABEL]):
             found |= set(batch.column(0).unique().to_pylist())
@@ -226,14 +215,15 @@ class _Cursor:
 _reading = threading.local()
 
 
-def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, name: str, columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows [start, stop) of a file; parts that follow each other in one process read it once."""
-    facts = (folder / name).stat()
-    key = (str(folder), name, facts.st_size, facts.st_mtime_ns)
+    with opened(folder, name) as file:
+        facts = os.fstat(file.fileno())
+    key = (str(folder), name, columns, facts.st_size, facts.st_mtime_ns)
     cursor: _Cursor | None = getattr(_reading, "cursor", None)
     _reading.cursor = None  # given back below, once this part was read to its end
     if cursor is None or cursor.key != key or cursor.position > start:
-        batches = _batches(folder, name, start)
+        batches = _batches(folder, name, columns, start)
         cursor = _Cursor(key, next(batches), batches)
     while cursor.position < stop:
         batch = cursor.left or next(cursor.rows, None)
@@ -248,32 +238,18 @@ def _rows(folder: Path, name: str, start: int, stop: int) -> Iterator[dict[str, 
     _reading.cursor = cursor
 
 
-def _batches(folder: Path, name: str, start: int) -> Iterator[Any]:
+def _batches(folder: Path, name: str, columns: Columns, start: int) -> Iterator[Any]:
     """The first row of the row group that holds row `start`, then the batches from there to the end."""
     with _opened(folder, name) as file:
         begin = first = 0
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        sizes = [
+            file.table.metadata.row_group(group).num_rows
+            for group in range(file.table.metadata.num_row_groups)
+        ]
         while first < len(sizes) - 1 and begin + sizes[first] <= start:
             begin += sizes[first]
             first += 1
+        wanted = columns.of(file.schema_arrow)
         yield begin
         for group in range(first, len(sizes)):
-            rows = file.batch_rows(group, file.columns, BATCH)
-            yield from file.table.iter_batches(rows, row_groups=[group], columns=file.columns)
-
-
-def _tells_classes(schema: pa.Schema) -> bool:
-    kind = schema.field(LABEL).type if schema.names.count(LABEL) == 1 else pa.null()
-    return pa.types.is_integer(kind) or pa.types.is_string(kind)
-
-
-def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """Class names as the hub's writer stores them in a file's metadata."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[LABEL]["names"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        return tuple(clean_caption(name) for name in names)
-    return None
+            yield from file.batches(group, wanted)

@@ -6,12 +6,14 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pipelines.dag.rows import is_ours
 from reptok.folder import inside
 
 MAX_FILE_BYTES = 2**28
@@ -22,6 +24,11 @@ _SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
 _TEST = "test"
+
+TXT = "txt"
+TEXT_FIELDS = (TXT, "caption", "text", "description")
+"""What holds a caption where the configuration names nothing else: the `.txt` beside a picture, or a column
+or field of a JSON object."""
 
 
 OUTSIDE = "outside_folder"
@@ -44,6 +51,7 @@ class Picture:
         label: Number of its class.
         subject: Name of its class.
         caption: Its text; None where the source has none.
+        keys: What another table may call it, the most exact first: a path, a key of a tar, a column's value.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Picture:
     label: int | None = None
     subject: str | None = None
     caption: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,14 +79,24 @@ class Source(ABC):
 
     Attributes:
         folder: The folder.
+        fields: Columns or JSON fields that may hold a caption; the first that has a text counts.
+        key: The column of a parquet file that names a row for another table; "" for none.
         class_names: Names of the classes; None if it has none, or tells numbers alone.
         num_classes: How many classes; 0 for none, None if only reading tells.
+        captioned: Rows that have a caption of their own, as far as listing shows; None if only reading tells.
+        rows: How many rows; None if only reading tells.
+        splits: "train" and "val", as far as the source tells them.
         faults: What listing and `parts` found wrong, one line each; the rows that it struck are counted.
     """
 
     folder: Path
+    fields: tuple[str, ...] = TEXT_FIELDS
+    key: str = ""
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = 0
+    captioned: int | None = None
+    rows: int | None = None
+    splits: frozenset[str] = frozenset()
     faults: list[str] = field(default_factory=list)
 
     @abstractmethod
@@ -110,6 +129,21 @@ def split_of_path(path: str) -> str:
     return ""
 
 
+def files_to_read(folder: Path, ending: str) -> list[str]:
+    """Return the names of a folder's files with an ending, in order; those of a test split are left out."""
+    paths = [path for path in sorted(folder.rglob(f"*{ending}")) if not path.name.startswith(".")]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [name for name in names if split_of_path(name) != _TEST]
+
+
+def sizes_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return a digest of large files by their names and sizes."""
+    digest = sha256()
+    for name in names:
+        digest.update(f"{name}\0{(folder / name).lstat().st_size}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]
+
+
 def clean_caption(text: object) -> str:
     """One line of printable text of at most `MAX_CAPTION` characters; "" for what is no text."""
     if not isinstance(text, str):
@@ -137,17 +171,22 @@ def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises:
         OutsideError: A link leads out of the folder.
-        ValueError: It is a pipe, a device or a folder.
-        OSError: It cannot be opened.
+        ValueError: It is missing, a pipe, a device or a folder, or cannot be opened or read.
+        OSError: This machine is to blame, its storage or its open files; no row's.
     """
     try:
         path = inside(folder, name)
     except ValueError as error:
         raise OutsideError(str(error)) from error
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("not a regular file")
-        yield file
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("not a regular file")
+            yield file
+    except OSError as error:
+        if is_ours(error):
+            raise
+        raise ValueError(str(error)) from error
 
 
 def read_file(folder: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:

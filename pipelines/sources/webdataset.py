@@ -7,7 +7,7 @@ unread. Tars are listed by their headers before, so that every sample is counted
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,23 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.sources.folder import EXTENSIONS
-from pipelines.sources.metadata import TEXT_COLUMNS
+from pipelines.sources.metadata import first_text, others
 from pipelines.sources.source import (
     OUTSIDE,
+    TXT,
     OutsideError,
     Part,
     Picture,
     Source,
-    clean_caption,
     clean_label,
+    files_to_read,
     opened,
+    sizes_digest,
     split_of_path,
 )
 from reptok.data.foreign_tar import MAX_DATA_BYTES, ForeignMember, iterate_foreign
 from reptok.data.shards import parse_object
 
 IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
-TEXTS = {"txt": 2**24, "json": 2**20, "cls": 2**10}
+TEXTS = {TXT: 2**24, "json": 2**20, "cls": 2**10}
 """What else is read of a sample, and its most bytes: JSON takes fifty times its size in memory."""
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
@@ -57,27 +59,21 @@ class WebDatasetSource(Source):
 
     def __post_init__(self) -> None:
         self.num_classes = None
-        paths = [path for path in sorted(self.folder.rglob("*.tar")) if not path.name.startswith(".")]
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        names = [name for name in names if split_of_path(name) != "test"]
+        names = files_to_read(self.folder, ".tar")
         if not names:
             raise ValueError(f"'{self.folder}' has tars of a test split only")
-        self.tars = names
+        self.tars, self.splits = names, frozenset(map(split_of_path, names))
 
     def parts(self, rows: int) -> list[Part]:
         parts = []
         with ThreadPoolExecutor(8) as readers:
             for name, (count, fault) in zip(self.tars, readers.map(self._count, self.tars), strict=True):
-                parts.append(Part(name, count, {"tar": name}))
+                parts.append(Part(name, count, {"tar": name, "fields": self.fields}))
                 self.faults += [f"{name}: {fault}"] if fault else []
         return parts
 
     def digest(self) -> str:
-        digest = sha256()
-        for name in self.tars:
-            size = (self.folder / name).lstat().st_size
-            digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
-        return digest.hexdigest()[:16]
+        return sizes_digest(self.folder, self.tars)
 
     def _count(self, name: str) -> tuple[int, str]:
         """Samples of a tar; where it is damaged, what follows counts as one."""
@@ -86,7 +82,7 @@ class WebDatasetSource(Source):
             with opened(self.folder, name) as file:
                 for _ in groups(iterate_foreign(file)):
                     rows += 1
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return rows + 1, str(error)
         return rows, ""
 
@@ -98,10 +94,10 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     try:
         with opened(folder, name) as file:
             for group in groups(iterate_foreign(file, wanted=_wanted)):
-                yield _picture(f"{name}:{group.key}", group, split)
+                yield _picture(f"{name}:{group.key}", group, split, place["fields"])
     except OutsideError:
         yield Picture(name, reason=OUTSIDE)
-    except OSError as error:
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
@@ -138,8 +134,8 @@ def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
         yield current
 
 
-def _picture(name: str, group: Group, split: str) -> Picture:
-    name = name.encode("utf-8", "replace").decode()
+def _picture(name: str, group: Group, split: str, fields: Sequence[str]) -> Picture:
+    name = _text(name)
     if group.refused:
         return Picture(name, reason=group.refused)
     image = next((extension for extension in group.members if extension in IMAGES), None)
@@ -156,8 +152,13 @@ def _picture(name: str, group: Group, split: str) -> Picture:
         label = clean_label(int(group.members["cls"][:20]) if "cls" in group.members else label)
     except ValueError:
         return Picture(name, reason="label_out_of_range")
-    texts = [facts[column] for column in TEXT_COLUMNS if isinstance(facts.get(column), str)]
-    if "txt" in group.members:
-        texts.insert(0, group.members["txt"].decode("utf-8", "replace"))
-    caption = clean_caption(texts[0]) if texts else None
-    return Picture(name, group.members[image], "", split, label, None, caption)
+    facts = others(facts)
+    if TXT in group.members:
+        facts[TXT] = group.members[TXT].decode("utf-8", "replace")
+    caption = first_text(facts, fields)
+    keys = tuple(dict.fromkeys((_text(group.key), _text(group.key).rpartition("/")[2])))
+    return Picture(name, group.members[image], "", split, label, None, caption, keys)
+
+
+def _text(key: str) -> str:
+    return key.encode("utf-8", "replace").decode()

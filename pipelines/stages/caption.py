@@ -13,6 +13,7 @@ from pipelines.captions.alt_text import clean_alt_text
 from pipelines.captions.caption import CaptionerConfig, choose
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
+from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
@@ -21,7 +22,7 @@ from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.dataset import drop_reason
-from pipelines.stages.tables import occupied, table_shards
+from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
@@ -44,6 +45,7 @@ class CaptionJob(ShardJob):
         images: The tables.
         config: The captioner, its model's path resolved.
         model: What the captions' provenance calls the model; None without one.
+        texts: Captions by URL that take the alt-texts' place, as `index_captions` made them.
     """
 
     reasons: ClassVar[frozenset[str]] = CLASSES | {"beyond_limit", "captioner_failed", "no_image"}
@@ -51,10 +53,14 @@ class CaptionJob(ShardJob):
     images: Artifact
     config: CaptionerConfig
     model: str | None
+    texts: Artifact | None = None
+    joined: JoinedTexts | None = field(default=None, init=False, compare=False)
     op: CaptionImages | None = field(default=None, init=False, compare=False)
 
     def setup(self) -> None:
-        """Load the model."""
+        """Load the model, and open the captions of another table."""
+        if self.texts is not None:
+            object.__setattr__(self, "joined", JoinedTexts(self.texts.local_path()))
         if self.model is not None:
             object.__setattr__(self, "op", CaptionImages(self.config))
             assert self.op is not None
@@ -78,7 +84,7 @@ class CaptionJob(ShardJob):
             stats[f"caption_{source}"] += 1
             if reason:
                 stats[f"instead_of_{reason}"] += 1
-        with out.create(shard.payload["file"].replace("images-", "captions-", 1)) as table:
+        with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, {name: [row.get(name) for row in rows] for name in CAPTIONS.names}, CAPTIONS)
         return dict(stats)
@@ -88,6 +94,7 @@ class CaptionJob(ShardJob):
         name, limit = shard.payload["file"], shard.payload.get("limit")
         columns = ["key", "text", "split", "status", "reason"]
         columns += ["jpg"] if self.op and limit != 0 else []
+        columns += ["url"] if self.joined else []
         taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
@@ -98,6 +105,9 @@ class CaptionJob(ShardJob):
                     stats["dropped_beyond_limit"] += 1
                 else:
                     taken += 1
+                    if self.joined and (text := self.joined.get((row["url"],))) is not None:
+                        row["text"] = text
+                        stats["captions_joined"] += 1
                     yield row
 
     def _look(self, rows: list[Row]) -> list[Row]:
@@ -164,7 +174,9 @@ class Caption(Stage):
     name, output, version = "caption", "captions", 2
     inputs: tuple[str, ...] = ("images",)
 
-    def __init__(self, config: CaptionConfig):
+    def __init__(self, config: CaptionConfig, joined: bool = False):
+        """Caption `images`; `joined` takes captions by URL from the artifact `texts`, where it has them."""
+        self.inputs = ("images", "texts") if joined else ("images",)
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
 
@@ -180,7 +192,7 @@ class Caption(Stage):
         shards = table_shards(images)
         if config.limit_samples is not None:
             shards = list(limited(images, shards, config.limit_samples))
-        return map_shards(shards, CaptionJob(images, config, name), out, config.workers)
+        return map_shards(shards, CaptionJob(images, config, name, inputs.get("texts")), out, config.workers)
 
 
 def limited(images: Artifact, shards: list[Shard], limit: int) -> Iterator[Shard]:

@@ -22,6 +22,9 @@ from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import INDEX, SPLITS, DatasetIndex, ShardEntry, parse_index, shard_name, table_row
 from reptok.data.shards import Sample, SampleWriter, read_samples
 
+CLASS_NAMES = "classes.json"
+"""Names of the classes beside tables of imported images."""
+
 READERS = 16
 """Tables read at a time: on an object store that is latency, not work."""
 

@@ -124,12 +124,12 @@ class EvaluateGenerator(Stage):
             picture = figures.recognition_picture(view, bank, recognition.real, recognition.made)
             pictures.append((picture, figures.RECOGNITION))
         pictures.append((loss_picture(found.losses, "token"), figures.LOSSES))
-        kind = {"text": "the captions", "class": "the labels"}.get(sampler.generator.config.condition)
+        told = sampler.pipe.conditioner.told
         evaluation = Evaluation(
             title="Generator: from words to a token"
-            if kind == "the captions"
+            if sampler.generator.reads.reads_text
             else "Generator: tokens from noise",
-            lead=(f"Asked for {kind} of {len(view)} validation images, " if kind else f"{len(view)} times, ")
+            lead=(f"Asked for {told} of {len(view)} validation images, " if told else f"{len(view)} times, ")
             + "the generator drew a token from noise and the tokenizer's decoder made it an image. Only the "
             "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
             scores=scores(metrics, config.guidance, _chance(view)),
@@ -150,7 +150,7 @@ class EvaluateGenerator(Stage):
         config = self.config
         generator = load_generator(inputs["generator"].local_path())
         text_encoder = None
-        if generator.config.condition == "text":
+        if generator.reads.reads_text:
             if config.text_encoder is None:
                 raise ValueError("the generator reads text: set evaluate_generator.text_encoder to its own")
             text_encoder = TextEncoder(located(config.text_encoder, inputs))
@@ -195,7 +195,7 @@ class EvaluateGenerator(Stage):
 
     def _notes(self, bank: FeatureBank, sampler: Sampler) -> list[str]:
         notes = list(self.config.notes)
-        if not self.config.clip_weights and sampler.generator.config.condition == "text":
+        if not self.config.clip_weights and sampler.generator.reads.reads_text:
             notes.append("No CLIP score: the weights of a CLIP model were not given.")
         if not bank.subjects:
             notes.append("No recognition: the dataset names no subjects.")

@@ -84,7 +84,7 @@ class Publish(Stage):
 
         generator = load_generator(inputs["generator"].local_path())
         text_encoder = None
-        if generator.config.condition == "text":
+        if generator.reads.reads_text:
             if self.config.text_encoder is None:
                 raise ValueError(
                     "the generator reads text: set publish.text_encoder to what it was trained with"
@@ -95,7 +95,7 @@ class Publish(Stage):
             tokenizer=load_tokenizer(inputs["tokenizer"].local_path()),
             generator=generator,
             text_encoder=text_encoder,
-            class_names=names if generator.config.condition == "class" else None,
+            class_names=names if generator.reads.reads_classes else None,
         )
 
     def _copy_pictures(self, reports: list[Artifact], out: Workspace) -> list[tuple[str, str]]:

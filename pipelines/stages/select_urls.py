@@ -136,17 +136,18 @@ class Tables:
 
     def __init__(self, config: SelectUrlsConfig, inputs: Mapping[str, Artifact] | None = None) -> None:
         self._config, self._inputs = config, inputs or {}
+        self._columns = {"url": "url", "text": "text", **config.columns}
 
     def __call__(self, only: Iterable[str] | None) -> Iterator[tuple[str, pa.Table]]:
         """Read the columns named `only`, or all."""
         for kind, name in made(self._config):
             with self._inputs[kind].open(name) as file:
-                for table in read_source(file, name, self._config.columns, only):
+                for table in read_source(file, name, self._columns, only):
                     yield name, table
         others = [source for source in self._config.sources if not source.startswith(ARTIFACT)]
         for system, path in find_sources(others) if others else ():
             with system.open(path, "rb") as file:
-                for table in read_source(file, path, self._config.columns, only):
+                for table in read_source(file, path, self._columns, only):
                     yield path, table
 
 

@@ -13,8 +13,8 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.stages.dataset import DatasetShardWriter, drop_reason, write_index
-from pipelines.stages.tables import occupied, table_shards
+from pipelines.stages.dataset import CLASS_NAMES, DatasetShardWriter, drop_reason, write_index
+from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.bounds import Decay, Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
 from reptok.data.shards import Sample, split_of
@@ -65,17 +65,18 @@ class ShardTables(ShardJob):
     images: Artifact
     captions: Artifact
     config: ShardConfig
+    facts: tuple[str, ...] = FACTS
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` and `.parquet` of both splits."""
-        captions = self._captions(shard.payload["file"].replace("images-", "captions-", 1))
+        captions = self._captions(beside(shard, "captions"))
         stats = {"rows_in": 0.0, "rows_out": 0.0}
 
         def drop(reason: str) -> None:
             stats[reason] = stats.get(reason, 0.0) + 1
 
         name = shard.payload["file"]
-        columns = ["key", "status", "reason", "jpg", "split", *FACTS]
+        columns = ["key", "status", "reason", "jpg", "split", *self.facts]
         with self.images.open(name) as file, DatasetShardWriter(out, shard.index) as writer:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
@@ -86,7 +87,7 @@ class ShardTables(ShardJob):
                 else:
                     self._check_size(row, name)
                     split = row["split"] or split_of(row["key"], self.config.val_fraction)
-                    facts = {fact: row[fact] for fact in FACTS if row[fact] is not None}
+                    facts = {fact: row[fact] for fact in self.facts if row[fact] is not None}
                     caption, origin = captions[row["key"]]
                     info = {"key": row["key"], **origin, **facts}
                     writer.add(Sample(row["key"], row["jpg"], caption, info), split)
@@ -128,7 +129,11 @@ class ShardDataset(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         shards = table_shards(inputs["images"])
-        job = ShardTables(inputs["images"], inputs["captions"], self.config)
+        images, class_names = inputs["images"], None
+        facts: tuple[str, ...] = FACTS
+        if images.files(CLASS_NAMES):  # imported: the source has said its classes, and the files are its own
+            class_names, facts = images.read_json(CLASS_NAMES), (*FACTS, "file")
+        job = ShardTables(images, inputs["captions"], self.config, facts)
         stats = map_shards(shards, job, out, self.config.workers)
-        write_index(out, len(shards), self.config.image_size)
+        write_index(out, len(shards), self.config.image_size, class_names)
         return stats

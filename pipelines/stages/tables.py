@@ -34,6 +34,11 @@ def table_shards(artifact: Artifact) -> list[Shard]:
     ]
 
 
+def beside(shard: Shard, kind: str) -> str:
+    """Return the table of another kind with the same rows: "captions-00003.parquet" for images-00003."""
+    return f"{kind}-{shard.payload['file'].partition('-')[2]}"
+
+
 def occupied(workers: WorkerResources) -> Resources:
     """Return what all workers of a stage occupy together."""
     return Resources(cpus=workers.workers * workers.cpus, gpus=workers.workers * workers.gpus)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -20,19 +20,21 @@ class TrainGeneratorConfig:
         generator: Sizes, and what it is conditioned on.
         train: Length, optimiser, rhythm.
         text_encoder: Frozen language model, for generator.condition "text".
+        init: A published model to start from; "" for none.
     """
 
     generator: GeneratorConfig
     train: TrainConfig
     text_encoder: TextEncoderConfig | None = None
+    init: str = field(default="", metadata=INIT)
 
 
 class TrainGenerator(Stage):
-    """Train a token generator with Ray Train and publish its averaged weights as a folder."""
+    """Train a token generator and publish its averaged weights as a folder."""
 
     name, output = "train_generator", "generator"
     inputs: tuple[str, ...] = ("dataset", "tokens", "tokenizer")
-    modules = ("pipelines.training.generator",)
+    modules = ("pipelines.training.launch",)
     config: TrainGeneratorConfig
 
     def __init__(self, config: TrainGeneratorConfig):
@@ -41,18 +43,20 @@ class TrainGenerator(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.training.generator import train_generator
+        from reptok.training.generator import GeneratorTraining
 
         config = self.config
         text_encoder = config.text_encoder
         if text_encoder:
             fetch(text_encoder, "text_encoder.path")
             text_encoder = located(text_encoder, inputs)
-        settings = {
-            "generator": config.generator,
-            "text_encoder": text_encoder,
-            "dataset": inputs["dataset"],
-            "tokens": inputs["tokens"],
-            "tokenizer": inputs["tokenizer"],
-        }
-        return train_and_publish(train_generator, settings, config.train, out)
+        training = GeneratorTraining(
+            train=config.train,
+            generator=config.generator,
+            dataset=inputs["dataset"],
+            tokens=inputs["tokens"],
+            tokenizer=inputs["tokenizer"],
+            text_encoder=text_encoder,
+            init=start_folder(config.init),
+        )
+        return train_and_publish(training, out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import train_and_publish, training_resources
+from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -24,8 +24,9 @@ class TrainTokenizerConfig:
         preservation_weight: Weight of 1 - cosine(token, frozen token) (paper, equation 3).
         draws: Noises and times that an encoded image is decoded from in a step (1 in the paper); where the
             encoder costs as much as the decoder, several give more learning for the same work.
-        decoder_first_steps: Steps at the start in which the decoder learns alone, from the cached frozen
+        decoder_first_steps: Length of a first phase in which the decoder learns alone, from the cached frozen
             tokens, and no image is encoded (0 in the paper).
+        init: A published model to start from; "" for none.
     """
 
     train: TrainConfig
@@ -35,6 +36,7 @@ class TrainTokenizerConfig:
     preservation_weight: float = 0.1
     draws: int = 1
     decoder_first_steps: int = 0
+    init: str = field(default="", metadata=INIT)
 
     def __post_init__(self) -> None:
         if self.decoder_first_steps and self.encoder.trainable == "everything":
@@ -45,11 +47,11 @@ class TrainTokenizerConfig:
 
 
 class TrainTokenizer(Stage):
-    """Train a tokenizer with Ray Train and publish its averaged weights as a self-contained folder."""
+    """Train a tokenizer and publish its averaged weights as a self-contained folder."""
 
     name, output = "train_tokenizer", "tokenizer"
     inputs: tuple[str, ...] = ("dataset", "latents")
-    modules = ("pipelines.training.tokenizer",)
+    modules = ("pipelines.training.launch",)
     config: TrainTokenizerConfig
 
     def __init__(self, config: TrainTokenizerConfig):
@@ -57,18 +59,20 @@ class TrainTokenizer(Stage):
         self.resources = training_resources(config.train)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from pipelines.training.tokenizer import train_tokenizer
+        from reptok.training.tokenizer import TokenizerTraining
 
         config = self.config
         fetch(config.encoder, "encoder.path")
         fetch(config.vae, "vae.path")
         encoder, vae = located(config.encoder, inputs), located(config.vae, inputs)
-        settings = {
-            "tokenizer": RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
-            "preservation_weight": config.preservation_weight,
-            "draws": config.draws,
-            "decoder_first_steps": config.decoder_first_steps,
-            "dataset": inputs["dataset"],
-            "latents": inputs["latents"],
-        }
-        return train_and_publish(train_tokenizer, settings, config.train, out)
+        training = TokenizerTraining(
+            train=config.train,
+            tokenizer=RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
+            dataset=inputs["dataset"],
+            latents=inputs["latents"],
+            preservation_weight=config.preservation_weight,
+            draws=config.draws,
+            decoder_first_steps=config.decoder_first_steps,
+            init=start_folder(config.init),
+        )
+        return train_and_publish(training, out)

@@ -4,42 +4,54 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
+from pipelines.dag.reference import fetch_model, refer
 from pipelines.dag.stage import Resources, Workspace
 from reptok.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from reptok.training.task import Training
+
+INIT = {"reference": "network", "optional": True}
+"""Of the field that names a published model to start from: it counts by its weights."""
+
+
+def start_folder(init: str) -> str:
+    """Where the model to start from lies, an absolute folder or a hub id that was fetched; "" for none."""
+    if not init:
+        return ""
+    fetch_model(init, "init")
+    found = refer(init, "init")
+    return str(found.folder) if found.folder else found.hub
 
 
 def training_resources(train: TrainConfig) -> Resources:
     """Return what a training occupies while it runs."""
-    processes = max(1, train.workers)
-    return Resources(cpus=processes * train.threads, gpus=processes * train.gpus_per_worker)
+    return Resources(cpus=train.workers * train.threads, gpus=train.workers * train.gpus_per_worker)
 
 
-def train_and_publish(
-    worker: Callable[[dict[str, Any]], None], settings: Mapping[str, Any], train: TrainConfig, out: Workspace
-) -> dict[str, float]:
+def train_and_publish(training: Training, out: Workspace) -> dict[str, float]:
     """Train, unless an interrupted attempt already finished, and put the result into the workspace.
 
     Args:
-        worker: The training loop of one process.
-        settings: Its artifacts and configs; "train" and "out" are added.
-        train: Length and rhythm.
+        training: What to train.
         out: The stage's workspace.
 
     Returns:
         The last metrics of the training, as stats.
     """
-    from pipelines.training.fit import fit
-    from pipelines.training.process import CURVES, RESULT, finished_folder
+    from pipelines.training.launch import launch
+    from reptok.training.run import CURVES, RESULT, finished_folder
 
-    finished = finished_folder(out)
+    finished = finished_folder(out.scratch)
     if (finished / RESULT).exists():  # workers may outlive a killed driver and finish; nobody heard their log
         for step, curves, _ in json.loads((finished / CURVES).read_text()):
             out.log.metrics(curves, step)
     else:
-        fit(worker, {**settings, "train": train, "out": out}, train, out)
+        launch(training, out)
     values = json.loads((finished / RESULT).read_text())
+    if (init := finished / "model" / "init.json").exists():
+        values |= {f"init/{k}": v for k, v in json.loads(init.read_text()).items() if k.startswith("numbers")}
     out.publish_folder(finished / "model")
     return {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}

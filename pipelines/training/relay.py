@@ -10,19 +10,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-import numpy as np
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.tracking import StageLog
+
+if TYPE_CHECKING:
+    from reptok.training.task import Grid
 
 POLL_SECONDS = GATHER_SECONDS = 0.5
 FLUSH_SECONDS = 30.0
 Message = tuple[Any, ...]
-GridRow = tuple[str, list[np.ndarray]]
-"""A label, and pictures, uint8 (H, W, 3) each."""
 
 
 class RelayLog:
@@ -54,15 +54,14 @@ class RelayLog:
         """Print a line where the user looks."""
         self._put(("note", text))
 
-    def grid(
-        self,
-        name: str,
-        columns: Sequence[str],
-        rows: Sequence[GridRow],
-        step: int,
-    ) -> None:
+    def grid(self, grid: Grid, step: int) -> None:
         """Record a table of pictures, which the driver draws."""
-        self._put(("grid", name, list(columns), list(rows), step))
+        # plain values: the queue's process shall not import torch for a class
+        self._put(("grid", grid.name, list(grid.columns), list(grid.rows), step))
+
+    def file(self, path: Path, folder: str) -> None:
+        """Record a file, which the driver reads where it lies."""
+        self._put(("file", str(path), folder))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until the messages so far are sent, at most so long."""
@@ -168,6 +167,9 @@ def _write(log: StageLog, message: Message) -> None:
     elif kind == "progress":
         done, total = values
         log.progress(done, total, "steps")
+    elif kind == "file":
+        path, folder = values
+        log.file(path, folder)
     elif kind == "note":
         print(f"  {values[0]}", flush=True)
     else:
@@ -177,5 +179,4 @@ def _write(log: StageLog, message: Message) -> None:
 
         name, columns, rows, step = values
         lines = [Row(images=[Image.fromarray(pixels) for pixels in row], label=label) for label, row in rows]
-        picture = grid(lines, [(column, 1) for column in columns])
-        log.picture(name, picture, step=step)
+        log.picture(name, grid(lines, [(column, 1) for column in columns]), step=step)

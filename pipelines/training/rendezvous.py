@@ -7,13 +7,11 @@ it is torch's store: only the cluster's network may reach them (docs/security.md
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import (
@@ -22,7 +20,7 @@ from ray.train.torch.config import (
     _TorchBackend,
 )
 
-LOOPBACK = "127.0.0.1"
+from reptok.training.place import stay_on_loopback
 
 
 @dataclass
@@ -42,7 +40,7 @@ class _PrivateBackend(_TorchBackend):
             return
         gpus = worker_group.get_resources_per_worker().get("GPU", 0)
         place = worker_group.execute_single(0, _private_file)
-        worker_group.execute(_stay_on_loopback)
+        worker_group.execute(stay_on_loopback)
         worker_group.execute(_set_torch_distributed_env_vars)
         ray.get(
             [
@@ -68,10 +66,3 @@ def _private_file() -> str:
     """A name in a folder of mode 0700 that goes with Ray's session."""
     session = ray._private.worker.global_worker.node.get_session_dir_path()
     return str(Path(tempfile.mkdtemp(prefix="rendezvous-", dir=session), "store"))
-
-
-def _stay_on_loopback() -> None:
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(address.address == LOOPBACK for address in addresses):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)

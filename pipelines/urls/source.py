@@ -1,4 +1,4 @@
-"""Lists of URLs as streams of tables: parquet or CSV, files, folders or globs, local or remote (fsspec)."""
+"""Lists of URLs or captions as streams of tables: parquet or CSV, by any URL of fsspec."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")
 CHUNK_BYTES = 1 << 22
 
 
-def find_sources(places: Sequence[str]) -> list[tuple[Any, str]]:
+def find_sources(places: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[Any, str]]:
     """Resolve files, folders and globs to (file system, path), sorted within each place.
 
     Raises:
-        FileNotFoundError: a place holds no parquet or CSV file.
+        FileNotFoundError: a place holds no file of these suffixes.
         ValueError: the package that reads such places is not installed.
     """
     found = []
@@ -31,13 +31,13 @@ def find_sources(places: Sequence[str]) -> list[tuple[Any, str]]:
             raise ValueError(f"{place}: {error}, with pip beside this project") from error
         if any(sign in path for sign in "*?["):
             paths = sorted(system.glob(path))
-        elif path.endswith(SUFFIXES):
+        elif path.endswith(suffixes):
             paths = [path] if system.exists(path) else []
         else:
             paths = sorted(system.find(path))
-        paths = [path for path in paths if path.endswith(SUFFIXES)]
+        paths = [path for path in paths if path.endswith(suffixes)]
         if not paths:
-            raise FileNotFoundError(f"{place}: there is no file that ends in {', '.join(SUFFIXES)}")
+            raise FileNotFoundError(f"{place}: there is no file that ends in {', '.join(suffixes)}")
         found += [(system, path) for path in paths]
     return found
 
@@ -50,7 +50,7 @@ def read_source(
     Args:
         file: open for reading; seekable for parquet.
         name: of the file, for its format and for messages.
-        columns: our name to the file's name, for columns that are called otherwise there.
+        columns: our name to the file's name, for the columns that it must have.
         only: our names of the columns to read, as far as the file has them; all by default.
 
     Raises:
@@ -78,15 +78,14 @@ def read_source(
 
 def _renamed(present: Sequence[str], name: str, columns: Mapping[str, str]) -> dict[str, str]:
     """The file's column names to ours."""
-    wanted = {"url": "url", "text": "text", **columns}
-    for ours, theirs in wanted.items():
+    for ours, theirs in columns.items():
         if theirs not in present:
             raise ValueError(
                 f"{name} has no column {theirs!r} (for {ours!r}). It has: {', '.join(present)}. Name the "
-                f"right one with columns.{ours}=..."
+                f"right one with {ours}=..."
             )
-    ours_of = {theirs: ours for ours, theirs in wanted.items()}
+    ours_of = {theirs: ours for ours, theirs in columns.items()}
     names = {}
     for column in present:
-        names[column] = ours_of.get(column, f"{column}_original" if column in wanted else column)
+        names[column] = ours_of.get(column, f"{column}_original" if column in columns else column)
     return names

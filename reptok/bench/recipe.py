@@ -12,6 +12,7 @@ from reptok.bench.measure import Measured, measure
 from reptok.bench.trainings import Settings, Training, generator_training, tokenizer_training
 from reptok.configs import EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.decoder.sizes import decoder_size
+from reptok.dimensions import ENCODERS
 from reptok.throughput import matmul_speed
 from reptok.training.config import Precision
 
@@ -113,7 +114,9 @@ def bench_named(
             say=say,
         )
     config = EncoderConfig(name=encoder)
-    width = flops.encoder_architecture(config).model_args["embed_dim"]
+    if encoder not in ENCODERS:
+        raise ValueError(f"{encoder!r} is not one of {', '.join(ENCODERS)}")
+    width = ENCODERS[encoder].width
     tokenizer = RepTokConfig(encoder=config, decoder=decoder_size(size, token_dim=width))
     images = part == "tokenizer"
     cost = flops.tokenizer_training(tokenizer) if images else flops.decoder_training(tokenizer.decoder)

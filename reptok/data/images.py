@@ -12,12 +12,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded: of PIL's other formats some start programs (EPS), and none is a photograph's."""
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image file to RGB uint8 (H, W, 3), upright as its EXIF says; transparency goes on white.
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, background: str = "white") -> np.ndarray:
+    """Decode an image file to RGB uint8 (H, W, 3), upright as its EXIF says.
 
     Args:
         data: The file's bytes.
         max_pixels: Refuse larger images before their pixels are decoded.
+        background: What transparent pixels are laid on: a colour's name, or #rrggbb.
 
     Raises:
         ValueError: Not an image, truncated, or too large.
@@ -31,7 +32,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
             return np.array(image.convert("RGB"))
     except Exception as error:  # hostile bytes raise anything in the decoders: IndexError, struct.error, ...
         raise ValueError(f"cannot decode image: {error}") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -28,6 +28,7 @@ from reptok.data.order import WINDOW, SampleOrder
 from reptok.data.rows import BlockRows, ImageRows, Shards
 
 B = TypeVar("B", covariant=True)
+Columns = frozenset[str] | None
 
 
 class Readable(Protocol[B]):
@@ -35,10 +36,10 @@ class Readable(Protocol[B]):
 
     rows: list[int]
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> B:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> B:
         """Return the batch of the given sample numbers, mirrored where `flipped`.
 
-        `position` is where the batch starts in the training's stream, None for any other batch.
+        Of `columns` that can be left out, those that are not named are; None leaves nothing out.
         """
         ...
 
@@ -46,9 +47,7 @@ class Readable(Protocol[B]):
 class TokenizerData:
     """Images, moments and frozen tokens of one split."""
 
-    def __init__(
-        self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0, images_from: int = 0
-    ):
+    def __init__(self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0):
         """Open the artifacts' folders.
 
         Args:
@@ -56,14 +55,12 @@ class TokenizerData:
             latents: Folder of the `latents` artifact made from it.
             split: "train" or "val".
             cache_bytes: Keep decoded images (uint8) in memory when the whole split fits in so many bytes.
-            images_from: Stream position of the first batch with images; the ones before are not decoded.
 
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
         names, self.rows = _split(dataset, split)
         self.image_size = int(_index(dataset)["image_size"])
-        self.images_from = images_from
         self._images = Shards([dataset / f"{name}.tar" for name in names], self.rows, ImageRows)
         self._latents = Shards([latents / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._images, self._latents, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
@@ -72,11 +69,11 @@ class TokenizerData:
         self._pixels = np.empty(shape, np.uint8) if fits else None
         self._decoded = np.zeros(shape[0], bool)
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> TokenizerBatch:
-        """Read samples by number; JPEGs are decoded at most once where they are cached."""
-        unseen = position is not None and position < self.images_from
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> TokenizerBatch:
+        """Read samples by number; JPEGs are decoded at most once where they are cached, or not at all."""
+        seen = columns is None or "images" in columns
         return TokenizerBatch(
-            images=None if unseen else self._read_images(samples, flipped),
+            images=self._read_images(samples, flipped) if seen else None,
             moments=gather(self._latents, "moments", samples, flipped),
             frozen_token=gather(self._latents, "frozen_token", samples, flipped),
             samples=samples,
@@ -118,7 +115,7 @@ class GeneratorData:
         self._tokens = Shards([tokens / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
 
-    def read(self, samples: np.ndarray, flipped: np.ndarray, position: int | None = None) -> GeneratorBatch:
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> GeneratorBatch:
         """Read samples by number; a mirrored image has a token of its own and the same caption."""
         captions, labels = [""] * len(samples), np.full(len(samples), -1, np.int64)
         for shard, rows, places in self._tables.locate(samples):
@@ -143,6 +140,7 @@ class Batches(Generic[B]):
         window: int = WINDOW,
         readers: int = 1,
         pin: bool = False,
+        columns: Callable[[int], Columns] | None = None,
     ):
         """Divide the stream among ranks.
 
@@ -156,6 +154,7 @@ class Batches(Generic[B]):
             window: Smallest number of samples that are shuffled together.
             readers: Threads that read ahead, one batch each.
             pin: Leave batches in pinned memory, for a GPU.
+            columns: What the loss of a step looks at; everything by default.
 
         Raises:
             ValueError: The split is empty, or there are more ranks than samples, in all or in a batch.
@@ -167,6 +166,7 @@ class Batches(Generic[B]):
         ]
         self.data, self.batch_size, self.flip = data, batch_size, flip
         self.readers, self.pin = readers, pin
+        self.columns = columns or (lambda step: None)
         self.order = SampleOrder(blocks, seed, window)
         if world_size > self.order.samples:
             raise ValueError(
@@ -192,7 +192,7 @@ class Batches(Generic[B]):
         indices, epochs = self.order.take(position, self.batch_size)
         indices, epochs = indices[self.mine], epochs[self.mine]
         flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
-        batch = self.data.read(indices, flips, position)
+        batch = self.data.read(indices, flips, self.columns(position // self.batch_size))
         return cast(Any, batch).pinned() if self.pin else batch
 
     def stream(self, position: int) -> Iterator[B]:

@@ -109,8 +109,12 @@ def split_of(key: str, val_fraction: float) -> str:
         key: The sample's key.
         val_fraction: Expected share of "val", in [0, 1).
     """
-    position = int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
-    return "val" if position < val_fraction else "train"
+    return "val" if place_of(key) < val_fraction else "train"
+
+
+def place_of(key: str) -> float:
+    """A key's place in [0, 1), which its hash alone decides."""
+    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:

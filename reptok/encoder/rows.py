@@ -1,4 +1,4 @@
-"""The output rows of a vision transformer that become tokens, computed with no work that nobody uses.
+"""The output rows of a plain vision transformer that become tokens, with no work that nobody uses.
 
 Rows are reordered so that the tokens' rows come first, which attention does not notice. Then
 
@@ -11,47 +11,55 @@ The result and every gradient equal those of the plain forward pass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def input_embeddings(vit: Any) -> Tensor:
-    """The [cls] and register embeddings (1 + R, D), without positions."""
-    parts = [vit.cls_token[0]] if vit.reg_token is None else [vit.cls_token[0], vit.reg_token[0]]
-    return torch.cat(parts)
+class PlainTower:
+    """Of timm's `VisionTransformer` with ordinary blocks."""
 
+    arguments: Mapping[str, tuple[Any, ...]] = {"reg_tokens": (0, 256)}
 
-def token_rows(vit: Any, pixels: Tensor, embeddings: Tensor, first: int) -> Tensor:
-    """Final-norm output rows ``first`` ... of the prefix ([cls], registers), as (B, K, D).
+    def fault(self, vit: Any) -> str | None:
+        """Say why `token_rows` does not compute what this module does; None if it does."""
+        if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
+            return f"{type(vit).__name__} has no [cls]"
+        if not all(type(block) is Block and type(block.attn) is Attention for block in vit.blocks):
+            return f"{type(vit).__name__} has blocks of another kind"
+        return None
 
-    Args:
-        vit: timm's VisionTransformer; parameters without ``requires_grad`` cost no work of their own.
-        pixels: Preprocessed images (B, 3, S, S).
-        embeddings: Input embeddings (K, D) that take the place of the prefix rows ``first`` to ``first + K``.
-        first: 0 begins at [cls], 1 at the first register.
-    """
-    k = embeddings.shape[0]
-    prefix = input_embeddings(vit)
-    patches = vit.patch_embed(pixels)
-    position = vit.pos_embed
-    if not vit.no_embed_class:  # positions for [cls] as well
-        num = prefix.shape[0]
-        prefix, embeddings = prefix + position[0, :num], embeddings + position[0, first : first + k]
-        position = position[:, num:]
-    others = torch.cat([prefix[:first], prefix[first + k :]]).expand(pixels.shape[0], -1, -1)
-    others = vit.norm_pre(torch.cat([others, patches + position], dim=1))  # (B, N, D)
-    rows = vit.norm_pre(embeddings)[None]  # (1, K, D)
-    *middle, last = vit.blocks
-    if middle:
-        x = _first_block(middle[0], rows, others)
-        for block in middle[1:]:
-            x = block(x)
-    else:
-        x = torch.cat([rows.expand(pixels.shape[0], -1, -1), others], dim=1)
-    return vit.norm(_last_block(last, x, k))
+    def called_in_parts(self, vit: Any) -> list[nn.Module]:
+        """Return the first and the last block."""
+        return [vit.blocks[0], vit.blocks[-1]]
+
+    def token_rows(self, vit: Any, pixels: Tensor, embeddings: Tensor, first: int) -> Tensor:
+        """See :class:`reptok.encoder.tower.Tower`."""
+        k = embeddings.shape[0]
+        registers = [] if vit.reg_token is None else [vit.reg_token[0]]
+        prefix = torch.cat([vit.cls_token[0], *registers])
+        patches = vit.patch_embed(pixels)
+        position = vit.pos_embed
+        if not vit.no_embed_class:  # positions for [cls] as well
+            num = prefix.shape[0]
+            prefix, embeddings = prefix + position[0, :num], embeddings + position[0, first : first + k]
+            position = position[:, num:]
+        others = torch.cat([prefix[:first], prefix[first + k :]]).expand(pixels.shape[0], -1, -1)
+        others = vit.norm_pre(torch.cat([others, patches + position], dim=1))  # (B, N, D)
+        rows = vit.norm_pre(embeddings)[None]  # (1, K, D)
+        *middle, last = vit.blocks
+        if middle:
+            x = _first_block(middle[0], rows, others)
+            for block in middle[1:]:
+                x = block(x)
+        else:
+            x = torch.cat([rows.expand(pixels.shape[0], -1, -1), others], dim=1)
+        return vit.norm(_last_block(last, x, k))
 
 
 def _heads(block: Any, x: Tensor) -> Tensor:

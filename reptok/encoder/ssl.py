@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from reptok.configs import TOKENS, EncoderConfig
 from reptok.encoder.preprocess import Preprocess
-from reptok.encoder.rows import input_embeddings, token_rows
+from reptok.encoder.tower import input_embeddings, tower_of
 from reptok.encoder.vit import Architecture, dinov2, load_vit, resize_vit
 
 
@@ -27,7 +26,7 @@ class SSLEncoder(nn.Module):
 
     lr_roles: ClassVar = {"embedding": "cls"}
 
-    def __init__(self, config: EncoderConfig, vit: VisionTransformer, architecture: Architecture) -> None:
+    def __init__(self, config: EncoderConfig, vit: Any, architecture: Architecture) -> None:
         super().__init__()
         self.config = config
         self.architecture = architecture
@@ -44,9 +43,10 @@ class SSLEncoder(nn.Module):
             )
         own = rows[self.first_row : self.first_row + config.num_tokens].detach().clone()
         self.vit = vit.requires_grad_(False)
-        for block in (vit.blocks[0], vit.blocks[-1]):  # see `token_rows`
+        self.tower = tower_of(vit)
+        for block in self.tower.called_in_parts(vit):
             block.called_in_parts = True
-        self.original: VisionTransformer | None = None
+        self.original: Any = None
         if config.trainable == "everything":
             self.original = copy.deepcopy(vit)
             vit.requires_grad_(True)
@@ -57,25 +57,25 @@ class SSLEncoder(nn.Module):
         self.embedding = nn.Parameter(own, requires_grad=config.trainable != "nothing")
 
     @property
-    def original_vit(self) -> VisionTransformer:
+    def original_vit(self) -> Any:
         """The transformer as it was before any adaptation."""
         return self.vit if self.original is None else self.original
 
     def forward(self, images: Tensor) -> Tensor:
         """Adapted tokens (B, K, D), after the final norm, of images (B, 3, H, W) in [-1, 1]."""
-        return token_rows(self.vit, self.preprocess(images), self.embedding, self.first_row)
+        return self.tower.token_rows(self.vit, self.preprocess(images), self.embedding, self.first_row)
 
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
         """The tokens (B, K, D) that the unadapted encoder gives: targets of the preservation loss."""
         rows = input_embeddings(self.original_vit)[self.first_row : self.first_row + self.num_tokens]
-        return token_rows(self.original_vit, self.preprocess(images), rows, self.first_row)
+        return self.tower.token_rows(self.original_vit, self.preprocess(images), rows, self.first_row)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """The unadapted [cls] (B, D), whichever rows are tokens; for nearest neighbours and distances."""
         vit = self.original_vit
-        return token_rows(vit, self.preprocess(images), input_embeddings(vit)[:1], 0)[:, 0]
+        return self.tower.token_rows(vit, self.preprocess(images), input_embeddings(vit)[:1], 0)[:, 0]
 
     def trainable_keys(self) -> list[str]:
         """Names in ``state_dict`` of what adaptation changes; the rest is given by the configuration."""
@@ -85,11 +85,11 @@ class SSLEncoder(nn.Module):
         return keys
 
 
-Builder = Callable[[int], tuple[VisionTransformer, Architecture]]
+Builder = Callable[[int], tuple[Any, Architecture]]
 
 
 def _hub(name: str) -> Builder:
-    def build(image_size: int) -> tuple[VisionTransformer, Architecture]:
+    def build(image_size: int) -> tuple[Any, Architecture]:
         architecture = Architecture(name=name)
         try:
             vit = architecture.build(pretrained=True)
@@ -107,7 +107,7 @@ def _hub(name: str) -> Builder:
 
 
 def _random(width: int, depth: int, heads: int, patch_size: int = 14) -> Builder:
-    def build(image_size: int) -> tuple[VisionTransformer, Architecture]:
+    def build(image_size: int) -> tuple[Any, Architecture]:
         plain = dinov2(width, depth, heads, patch_size=patch_size, image_size=image_size)
         # A pretrained network's tiny layer scale would hide the image from an untrained [cls].
         architecture = replace(plain, model_args={**plain.model_args, "init_values": 1.0})
@@ -119,7 +119,7 @@ def _random(width: int, depth: int, heads: int, patch_size: int = 14) -> Builder
 
 
 def _clip(model: str, pretrained: str) -> Builder:
-    def build(image_size: int) -> tuple[VisionTransformer, Architecture]:
+    def build(image_size: int) -> tuple[Any, Architecture]:
         from reptok.encoder.clip import load_clip
 
         try:
@@ -133,11 +133,19 @@ def _clip(model: str, pretrained: str) -> Builder:
     return build
 
 
+HUB = {
+    "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2.lvd142m",
+    "dinov3_vits16": "vit_small_patch16_dinov3.lvd1689m",
+    "dinov3_vitb16": "vit_base_patch16_dinov3.lvd1689m",
+    "dinov3_vitl16": "vit_large_patch16_dinov3.lvd1689m",
+    "mae_vitb16": "vit_base_patch16_224.mae",
+}
+"""timm's names of the encoders whose weights the hub has."""
+
 ENCODERS: dict[str, Builder] = {
-    "dinov2_vits14_reg": _hub("vit_small_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitb14_reg": _hub("vit_base_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitl14_reg": _hub("vit_large_patch14_reg4_dinov2.lvd142m"),
-    "mae_vitb16": _hub("vit_base_patch16_224.mae"),
+    **{name: _hub(model) for name, model in HUB.items()},
     "clip_vitb16": _clip("ViT-B-16-quickgelu", "openai"),
     "random_vits14_reg": _random(384, 12, 6),
     "random_vitb14_reg": _random(768, 12, 12),

@@ -7,24 +7,25 @@ model.safetensors.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm import create_model
-from timm.layers import Attention
 from timm.models import is_model, is_model_in_modules
-from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
 
 from reptok.encoder.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from reptok.encoder.tower import TOWERS, tower_of
 from reptok.folder import check_folder, loading, weight_shapes
 from reptok.weights import check_keys, load_exact, load_weights, read_json, save_weights, write_json
 
-MODEL_ARGS: dict[str, tuple[float, float] | tuple[str | None, ...]] = {
+MODEL_ARGS: dict[str, tuple[Any, ...]] = {
     "img_size": (1, 4096), "patch_size": (1, 256), "in_chans": (3, 3), "num_classes": (0, 0),
     "embed_dim": (1, 2**14), "depth": (1, 256), "num_heads": (1, 256), "mlp_ratio": (0.01, 64),
-    "init_values": (0, 100), "reg_tokens": (0, 256), "qkv_bias": (0, 1), "qk_norm": (0, 1),
+    "init_values": (0, 100), "qkv_bias": (0, 1), "qk_norm": (0, 1),
     "proj_bias": (0, 1), "class_token": (1, 1), "no_embed_class": (0, 1), "pre_norm": (0, 1),
     "final_norm": (0, 1), "dynamic_img_size": (0, 1), "dynamic_img_pad": (0, 1), "drop_rate": (0, 1),
     "global_pool": ("", "token", "avg"),
@@ -46,9 +47,11 @@ class Architecture:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def build(self, *, pretrained: bool = False) -> VisionTransformer:
+    def build(self, *, pretrained: bool = False) -> nn.Module:
         """Build the network without a head; ``pretrained`` fetches the hub's weights for the name."""
-        vit: Any = create_model(self.name, pretrained=pretrained, **{"num_classes": 0, **self.model_args})
+        vit: nn.Module = create_model(
+            self.name, pretrained=pretrained, **{"num_classes": 0, **self.model_args}
+        )
         return vit
 
 
@@ -74,7 +77,7 @@ def read_architecture(folder: Path) -> Architecture:
 
     Raises:
         FileNotFoundError: config.json is missing.
-        ValueError: It is no plain vision transformer's, or has arguments that are not understood.
+        ValueError: It is no vision transformer's of a known family, or has arguments that are not understood.
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is no encoder folder: config.json is missing")
@@ -84,10 +87,12 @@ def read_architecture(folder: Path) -> Architecture:
         raise ValueError(f"{folder}/config.json: pretrained_cfg and model_args must be JSON objects")
     name = config.get("architecture")
     known = isinstance(name, str) and name.replace("_", "").replace(".", "").isalnum() and is_model(name)
-    if not known or not is_model_in_modules(str(name), ["vision_transformer"]):
+    family = next((f for f in TOWERS if known and is_model_in_modules(str(name), [f])), None)
+    if family is None:
         raise ValueError(f"{folder}/config.json: {name!r} is no vision transformer of timm")
+    allowed = {**MODEL_ARGS, **TOWERS[family].arguments}
     for key, value in arguments.items():
-        _check_argument(key, value, folder)
+        _check_argument(key, value, allowed, folder)
     return Architecture(
         name=str(name),
         model_args=dict(arguments),
@@ -96,11 +101,11 @@ def read_architecture(folder: Path) -> Architecture:
     )
 
 
-def _check_argument(key: str, value: Any, folder: Path) -> None:
-    allowed = MODEL_ARGS.get(key)
+def _check_argument(key: str, value: Any, known: Mapping[str, tuple[Any, ...]], folder: Path) -> None:
+    allowed = known.get(key)
     if allowed is None:
         raise ValueError(
-            f"{folder}/config.json: the argument {key!r} is not understood; known are {', '.join(MODEL_ARGS)}"
+            f"{folder}/config.json: the argument {key!r} is not understood; known are {', '.join(known)}"
         )
     values = value if isinstance(value, list) and len(value) == 2 and key.endswith("_size") else [value]
     for entry in values:
@@ -108,7 +113,7 @@ def _check_argument(key: str, value: Any, folder: Path) -> None:
             fits = isinstance(entry, str) and entry in allowed
         else:
             low, high = allowed
-            fits = isinstance(entry, int | float) and low <= entry <= high  # type: ignore[operator]
+            fits = isinstance(entry, int | float) and low <= entry <= high
         if not (fits or entry is None):
             raise ValueError(
                 f"{folder}/config.json: {key} cannot be {str(value)[:80]!r}; allowed is {allowed}"
@@ -125,13 +130,12 @@ def _statistics(values: Any, folder: Path, above: float = -math.inf) -> tuple[fl
     return tuple(values)
 
 
-def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architecture]:
+def load_vit(folder: Path, image_size: int) -> tuple[nn.Module, Architecture]:
     """Load a hub-format folder in float32, its positions resampled to ``image_size`` where that differs.
 
     Raises:
         FileNotFoundError: config.json or model.safetensors is missing.
-        ValueError: The architecture is not a plain vision transformer with a [cls] token, or the weights do
-            not fit.
+        ValueError: The architecture is of no known family with a [cls] token, or the weights do not fit.
     """
     if folder.is_dir():
         check_folder(folder)
@@ -145,25 +149,15 @@ def load_vit(folder: Path, image_size: int) -> tuple[VisionTransformer, Architec
     check_keys(expected, shapes, source=f"{weights}, read by config.json beside it,")
     with loading(folder):
         vit = architecture.build()
-        _check_plain(vit)
+        tower_of(vit)
     state = {key: value for key, value in load_weights(weights).items() if not key.startswith(HEAD)}
     load_exact(vit, state, source=str(weights))
     return resize_vit(vit, image_size), architecture
 
 
-def _check_plain(vit: Any) -> None:
-    """Refuse the architectures whose blocks compute something else than `rows` does."""
-    plain = isinstance(vit, VisionTransformer) and vit.cls_token is not None
-    if not plain or not all(type(b) is Block and type(b.attn) is Attention for b in vit.blocks):
-        raise ValueError(
-            f"the encoder must be a plain ViT with [cls], not {type(vit).__name__} of other blocks"
-        )
-
-
-def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:
+def resize_vit(vit: Any, image_size: int) -> Any:
     """Resample positions to ``image_size`` (bicubic, antialiased, float32); none at the native size."""
-    if not isinstance(vit, VisionTransformer) or vit.cls_token is None:
-        raise ValueError(f"the encoder must be a ViT with [cls], not {type(vit).__name__}")
+    tower_of(vit)
     patch = vit.patch_embed.patch_size[0]
     if image_size % patch:
         raise ValueError(
@@ -174,7 +168,7 @@ def resize_vit(vit: VisionTransformer, image_size: int) -> VisionTransformer:
     return vit
 
 
-def save_vit(vit: VisionTransformer, architecture: Architecture, folder: Path) -> None:
+def save_vit(vit: Any, architecture: Architecture, folder: Path) -> None:
     """Write the folder that :func:`load_vit` reads; in float16 where that holds the weights exactly."""
     size = vit.patch_embed.img_size[0]
     model_args = {**architecture.model_args, "img_size": size, "num_classes": 0}

@@ -20,6 +20,7 @@ from reptok.flow.path import PATHS
 from reptok.flow.sample import sample
 from reptok.flow.solver import Solver
 from reptok.flow.time import sample_uniform
+from reptok.generator.conditioner import CONDITIONERS
 from reptok.generator.conditioning import ClassEmbedding, Condition, TimeEmbedding
 from reptok.generator.mixer import Mixer
 from reptok.generator.text import TextContext, TextProjection
@@ -37,10 +38,11 @@ class TokenGenerator(nn.Module):
         self.config = config
         is_mixer = config.kind == "mixer"
         embed_dim = config.token_dim if is_mixer else config.dim
-        text = config.condition == "text"
+        self.reads = reads = CONDITIONERS[config.condition]
+        text = reads.reads_text
         self.stats = TokenStats(config.token_dim)
         self.time = TimeEmbedding(embed_dim)
-        self.classes = ClassEmbedding(config.num_classes, embed_dim) if config.condition == "class" else None
+        self.classes = ClassEmbedding(config.num_classes, embed_dim) if reads.reads_classes else None
         self.text = TextProjection(config.text_dim, config.dim) if text else None
         if is_mixer:
             self.position = nn.Parameter(torch.randn(config.num_tokens, config.token_dim))
@@ -65,6 +67,11 @@ class TokenGenerator(nn.Module):
                 ff=config.channels_mlp_dim,
                 with_text=text,
             )
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it can be told something, and guided by it."""
+        return self.reads.reads_classes or self.reads.reads_text
 
     def set_token_stats(self, mean: Tensor, std: Tensor) -> None:
         """Set the training set's mean and standard deviation (D,) of raw tokens."""
@@ -132,7 +139,7 @@ class TokenGenerator(nn.Module):
             t = sample_uniform(len(x_1), device=x_1.device)
         if noise is None:
             noise = torch.randn_like(x_1)
-        if drop is None and self.training and self.config.condition != "none":
+        if drop is None and self.training and self.is_conditional:
             drop = torch.rand(len(x_1), device=x_1.device) < self.config.condition_dropout
         if drop is not None:
             condition = condition.drop(drop)
@@ -176,7 +183,7 @@ class TokenGenerator(nn.Module):
         noise = noise.to(device=self.stats.mean.device, dtype=self.stats.mean.dtype)
         condition = condition.to(noise.device)
         plain = self._context(condition, len(noise))
-        is_plain = cfg_scale == 1.0 or self.config.condition == "none"
+        is_plain = cfg_scale == 1.0 or not self.is_conditional
         both = condition if is_plain else Condition.concat(Condition.null(condition), condition)
         doubled = plain if is_plain else self._context(both, 2 * len(noise))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reptok.metrics.features import FeatureExtractor
 from reptok.metrics.frechet import FeatureStatistics, frechet_distance
-from reptok.metrics.reconstruction import psnr, ssim
+from reptok.metrics.reconstruction import PER_IMAGE
 
 
 class ReconstructionEvaluator:
@@ -28,15 +28,15 @@ class ReconstructionEvaluator:
         lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         self.extractors, self.lpips = tuple(extractors), lpips
-        self._values: dict[str, list[Tensor]] = {"psnr": [], "ssim": []}
+        self._values: dict[str, list[Tensor]] = {name: [] for name in PER_IMAGE}
         if lpips is not None:
             self._values["lpips"] = []
         self._features: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
 
     def add(self, images: Tensor, originals: Tensor) -> None:
         """Score one batch of images (B, 3, H, W) in [-1, 1] against originals of the same shape."""
-        self._values["psnr"].append(psnr(images, originals).cpu())
-        self._values["ssim"].append(ssim(images.float(), originals.float()).cpu())
+        for name, metric in PER_IMAGE.items():
+            self._values[name].append(metric(images.float(), originals.float()).cpu())
         if self.lpips is not None:
             self._values["lpips"].append(self.lpips(images, originals).cpu())
         for extractor in self.extractors:

@@ -4,6 +4,8 @@ Both take images in [-1, 1]. As in the authors' release, PSNR sees images clampe
 SSIM does not clamp, so that the figures compare with the paper's tables.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,6 +61,10 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
 def truncate_to_uint8(images: Tensor) -> Tensor:
     """Quantise images in [-1, 1] to 0..255 as the authors' release does before FID: it truncates."""
     return (images.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8)
+
+
+PER_IMAGE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
+"""What every reconstruction is scored by: f(images, originals), float32 (B, 3, H, W) each, gives (B,)."""
 
 
 def _displayable(images: Tensor) -> Tensor:

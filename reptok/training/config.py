@@ -10,6 +10,9 @@ from reptok.bounds import Count, Decay, Number, Positive, Share, Signed, Whole
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
+Recompute = Literal["none", "selective", "full"]
+CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
+Launcher = Literal["process", "torchrun", "ray"]
 
 PATIENT_SECONDS = 1800.0
 """How long processes wait for one that loads, compiles, evaluates or writes; in a step they wait less."""
@@ -58,6 +61,38 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Which steps are profiled, on the first process; the files go to the tracking server.
+
+    Attributes:
+        first: Step that the first window begins at; late enough that everything is compiled.
+        every: Steps from one window to the next; 0 opens no window.
+        windows: How many there are at most.
+        steps: Steps of a window.
+        memory: Note every allocation with the line of code that made it, too; a step then takes several
+            times as long.
+    """
+
+    first: Whole = 20
+    every: Whole = 0
+    windows: Count = 1
+    steps: Count = 3
+    memory: bool = False
+
+    def __post_init__(self) -> None:
+        if 0 < self.every < self.steps:
+            raise ValueError(
+                f"train.profile.every {self.every} is less than the {self.steps} steps of a window; raise "
+                "it, or lower train.profile.steps"
+            )
+
+    def begins(self, step: int) -> bool:
+        """Whether a window begins at a step."""
+        number, offset = divmod(step - self.first, max(1, self.every))
+        return self.every > 0 and offset == 0 and 0 <= number < self.windows
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how to train.
 
@@ -79,14 +114,22 @@ class TrainConfig:
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
-        recompute: Keep a block's input alone and run the block again in the backward pass: a third more
-            work for a fraction of the memory.
+        compile_mode: Of torch.compile. "max-autotune-no-cudagraphs" tries several kernels for every product
+            and takes minutes longer to begin.
+        cuda_graphs: Record a step as a CUDA graph and replay it, for steps that are shorter than the host
+            needs to launch them, as the mixer's; in one process on a GPU.
+        recompute: What the backward pass computes again instead of keeping it: "none"; "selective", all but
+            products and attention, which cost the time; "full", whole blocks from their inputs, a third
+            more work for a fraction of the memory.
         accumulate: Parts that a process divides its share of a batch into, one forward and backward pass
             each, for batches that do not fit in memory.
         strategy: How several processes share the model: "ddp" gives each a copy, "fsdp" (FSDP2) a share of
             weights, gradients, moments and average, for models that do not fit on one GPU.
         max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
+        norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output,
+            and the scales of its attention; 0 never looks.
+        profile: Steps under torch.profiler.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
@@ -94,8 +137,10 @@ class TrainConfig:
             go on from the newest checkpoint; after half of it the log names who is behind. To start, to
             evaluate and to write they have half an hour.
         keep_checkpoints: How many of the newest stay; 2 at least, so that a damaged one is no great loss.
-        workers: Training processes; 0 trains in the driver's process, which saves their start (half a minute)
-            and the restart of a process that dies.
+        launcher: Who starts the processes: "process" trains in the program's own, which saves a start (half a
+            minute) and the restart of a process that dies; "torchrun" starts them on this machine, without
+            Ray; "ray" on a cluster.
+        workers: Training processes.
         min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
             `workers`; 0 waits for all of them. A change of their number begins at the newest checkpoint, so
             one is asked for every five minutes at least.
@@ -116,17 +161,22 @@ class TrainConfig:
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
-    recompute: bool = field(default=False, metadata=_FREE)
+    compile_mode: CompileMode = field(default="default", metadata=_FREE)
+    cuda_graphs: bool = field(default=False, metadata=_FREE)
+    recompute: Recompute = field(default="none", metadata=_FREE)
     accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
     max_skipped: Count = field(default=10, metadata=_FREE)
     log_every: Count = field(default=50, metadata=_FREE)
+    norms_every: Whole = field(default=0, metadata=_FREE)
+    profile: ProfileConfig = field(default_factory=ProfileConfig, metadata=_FREE)
     eval_every: Whole = field(default=1000, metadata=_FREE)
     eval_samples: Count = field(default=512, metadata=_FREE)
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
     step_timeout_seconds: Positive = field(default=300.0, metadata=_FREE)
     keep_checkpoints: Count = field(default=2, metadata=_FREE)
-    workers: Whole = field(default=1, metadata=_FREE)
+    launcher: Launcher = field(default="ray", metadata=_FREE)
+    workers: Count = field(default=1, metadata=_FREE)
     min_workers: Whole = field(default=0, metadata=_FREE)
     threads: Count = field(default=1, metadata=_FREE)
     gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
@@ -134,7 +184,9 @@ class TrainConfig:
     window: Count = 10_000
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints")
+        positive = (
+            "steps", "batch_size", "threads", "accumulate", "max_skipped", "keep_checkpoints", "workers",
+        )  # fmt: skip
         if small := [name for name in positive if getattr(self, name) < 1]:
             raise ValueError(f"train.{small[0]} must be at least 1, not {getattr(self, small[0])}")
         if self.time_sampling == "uniform" and (self.time_loc, self.time_scale) != (0.0, 1.0):
@@ -148,7 +200,17 @@ class TrainConfig:
                 f"train.optim.decay_steps {optim.decay_steps} after warmup_steps {optim.warmup_steps} do not "
                 f"fit into train.steps {self.steps}; lower one of them"
             )
-        if not 0 <= self.min_workers <= max(self.workers, 0):
+        if self.launcher == "process" and self.workers > 1:
+            raise ValueError(
+                f"train.launcher process is one process, and train.workers {self.workers}; set that to 1, or "
+                "train.launcher to torchrun or ray"
+            )
+        if self.min_workers and self.launcher != "ray":
+            raise ValueError(
+                f"train.min_workers {self.min_workers} lets processes come and go, which train.launcher "
+                f"{self.launcher} does not; set it to 0, or train.launcher to ray"
+            )
+        if not 0 <= self.min_workers <= self.workers:
             raise ValueError(
                 f"train.min_workers {self.min_workers} must lie between 0 and train.workers {self.workers}"
             )
@@ -158,9 +220,14 @@ class TrainConfig:
                 f"what is younger than the newest checkpoint: set train.checkpoint_every_seconds to "
                 f"{ELASTIC_CHECKPOINT_SECONDS:.0f} or less, not {self.checkpoint_every_seconds:.0f}"
             )
+        if self.cuda_graphs and self.workers > 1:
+            raise ValueError(
+                f"train.cuda_graphs records the step of one process, and train.workers is {self.workers}; "
+                "set it to false, or workers to 1"
+            )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(
-                f"train.strategy fsdp shards the model among workers, and there is {max(1, self.workers)}; "
+                f"train.strategy fsdp shards the model among workers, and there is {self.workers}; "
                 "leave it at ddp, or set train.workers to 2 or more"
             )
         if self.workers > 1 and self.gpus_per_worker not in (0, 1):
@@ -168,7 +235,7 @@ class TrainConfig:
                 f"train.gpus_per_worker {self.gpus_per_worker:g} with {self.workers} workers: each "
                 "of several computes on one GPU of its own; set it to 1, or to 0 for the CPU"
             )
-        if self.accumulate * max(1, self.workers) > self.batch_size:
+        if self.accumulate * self.workers > self.batch_size:
             raise ValueError(
                 f"train.batch_size {self.batch_size} cannot be divided among {self.workers} workers in "
                 f"{self.accumulate} parts each; lower train.workers or train.accumulate"

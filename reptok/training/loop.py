@@ -1,7 +1,7 @@
 """The training loop: next batch, step, log, evaluate, checkpoint.
 
-It knows no engine: `batches`, `log`, `save` and `evaluate` are callables, so the same loop runs under Ray
-Train and over a list in a test.
+It knows no engine: `batches`, `log`, `save` and `evaluate` are callables, so the same loop runs under any
+launcher and over a list in a test.
 """
 
 from __future__ import annotations
@@ -10,18 +10,14 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 from reptok.training.config import TrainConfig
+from reptok.training.curves import WAIT, Curves
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom
 
-HISTORY_POINTS = 100
-RETELL_SECONDS = 60.0
-"""How long what was logged is kept at least: longer than it is on its way to the tracking server."""
-WAIT = "wait_of_rank_"
-WORTH_TELLING = 0.05  # of the time
+REQUESTS = ("save", "stop")
 Step = Callable[[Any, StepRandom, Mapping[str, float]], Begun]
 
 
@@ -59,7 +55,7 @@ def train(
     evaluate: Callable[[int], Mapping[str, float]] = _nothing,
     gauge: Callable[[float], Mapping[str, float]] = lambda images_per_second: {},
     stop: Callable[[], bool] = _never,
-    endangered: Callable[[], bool] = _never,
+    preempted: Callable[[], bool] = _never,
     watch: Callable[[int, str], None] = lambda step, phase: None,
     note: Callable[[str], None] = lambda line: None,
     rank: int = 0,
@@ -83,7 +79,7 @@ def train(
         evaluate: Returns validation metrics; called with the step.
         gauge: Returns more metrics whenever the curves get an entry; called with the images per second.
         stop: Whether this process wants the training to end early, with a checkpoint.
-        endangered: Whether a process may soon be gone, so that a checkpoint is due now; asked of all
+        preempted: Whether a machine is about to be taken away, so that a checkpoint is due now; asked of all
             processes at the same steps, and all must get the same answer.
         watch: Told the step and what begins: "data", "step", "evaluation" or "checkpoint".
         note: Takes a line for the user: which process holds the others up.
@@ -93,137 +89,62 @@ def train(
     Returns:
         Whether the training is finished; False after a stop.
     """
+    curves = Curves(state, config, log)
 
-    def record(values: Mapping[str, float]) -> None:
-        state.latest.update(values)
-        state.recent.append((state.step, dict(values), time.time()))
-        log(values, state.step)
-
-    due = stopping = False
-
-    def take(begun: Begun, at: int) -> None:
-        nonlocal due, stopping
+    def read(begun: Begun, at: int) -> set[str]:
+        """Take a step's results into the curves; return what the processes ask for."""
         values = begun.read()
-        due, stopping = values.pop("save") > 0 or due, values.pop("stop") > 0 or stopping
-        for name, value in {**values, "count": 1.0}.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-        closes = at == config.steps or at % max(1, config.steps // HISTORY_POINTS) == 0
-        trace(state, values, at, closes)
+        asked = {name for name in REQUESTS if values.pop(name) > 0}
+        curves.add(values, at)
+        return asked
 
-    for at, values, _ in state.recent:
-        log(values, at)
-    state.recent = [(at, values, time.time()) for at, values, _ in state.recent]  # told now, perhaps in vain
-    earlier = state.step
-    saved = since = time.monotonic()
-    logged, waiting, stalled, warned = state.step, 0.0, 0.0, False
-    before: Begun | None = None
+    unread: Begun | None = None
+    saved, warned = time.monotonic(), False
     stream = batches(state.samples)
     while state.step < config.steps:
+        # The next batch.
         watch(state.step, "data")
-        asked = time.monotonic()
-        batch = next(stream)
-        wait = time.monotonic() - asked
-        waiting += wait
-        late = time.monotonic() - saved >= config.checkpoint_every_seconds
-        waits = {f"{WAIT}{number}": wait * (number == rank) for number in range(world_size)}
-        wishes = {"save": float(late), "stop": float(stop()), **waits}
+        with curves.reading():
+            batch = next(stream)
+
+        # The step begins on the device, and what the one before it found is read.
         watch(state.step, "step")
-        begun = step(batch, random(state.step), wishes)
+        late = time.monotonic() - saved >= config.checkpoint_every_seconds
+        waits = {f"{WAIT}{number}": curves.wait * (number == rank) for number in range(world_size)}
+        begun = step(batch, random(state.step), {"save": float(late), "stop": float(stop()), **waits})
         state.step += 1
         state.samples += config.batch_size
-        due = stopping = False
-        if before is not None:
-            take(before, state.step - 1)
+        asked = read(unread, state.step - 1) if unread is not None else set()
+        unread = begun
+
         last = state.step == config.steps
-        logs = state.step % config.log_every == 0 or last
+        logs = last or state.step % config.log_every == 0
         evaluates = last or (config.eval_every > 0 and state.step % config.eval_every == 0)
-        before = begun
-        if logs or evaluates or due or stopping:
-            take(begun, state.step)
-            before = None
+        if logs or evaluates or asked:
+            asked |= read(begun, state.step)
+            unread = None
+
+        # An entry of the curves.
         if logs:
-            elapsed, steps = max(time.monotonic() - since, 1e-9), state.step - logged
-            speed = speeds(steps * config.batch_size, elapsed, waiting, stalled)
-            if line := straggler(state.sums, elapsed):
-                note(line)
-            record({**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])})
-            state.sums.clear()
-            since, logged, waiting, stalled = time.monotonic(), state.step, 0.0, 0.0
-            if endangered() and not warned:
-                due = warned = True
+            curves.entry(gauge, note)
+            if preempted() and not warned:
+                asked.add("save")
+                warned = True
             gc.collect()
+
+        # A validation.
         if evaluates:
             watch(state.step, "evaluation")
-            began = time.monotonic()
-            record(evaluate(state.step))
-            since += time.monotonic() - began
-        if last or due or stopping:
+            with curves.evaluating():
+                curves.record(evaluate(state.step), state.step)
+
+        # A checkpoint.
+        if last or asked:
             watch(state.step, "checkpoint")
-            began = time.monotonic()
-            save()
-            young = time.time() - RETELL_SECONDS
-            state.recent = [entry for entry in state.recent if entry[0] > earlier or entry[2] > young]
-            earlier = state.step
+            with curves.saving():
+                save()
             saved = time.monotonic()
-            stalled += saved - began
-        if stopping and not last:
+
+        if "stop" in asked and not last:
             return False
     return True
-
-
-def trace(state: TrainState, values: Mapping[str, float], step: int, close: bool) -> None:
-    """Take a step's loss into the history; `close` ends a point of it."""
-    if not values.get("skipped"):
-        state.pending.append(values["loss"])
-    if close and state.pending:
-        mean = sum(state.pending) / len(state.pending)
-        state.history.append({"step": step, "train/loss": mean})
-        state.pending.clear()
-
-
-def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """Turn sums over some steps into "train/{name}" means.
-
-    "train/loss_segment_{k}" is the mean over the samples whose times fell into segment k; "train/skipped"
-    counts the steps left out.
-    """
-    skipped = sums.get("skipped", 0.0)
-    count = max(sums["count"] - skipped, 1.0)
-    found = {"train/skipped": skipped}
-    for name, value in sums.items():
-        if name.startswith("segment_count_") and value > 0:
-            k = name.rpartition("_")[2]
-            found[f"train/loss_segment_{k}"] = sums[f"segment_sum_{k}"] / value
-        elif not name.startswith(("segment_", WAIT)) and name not in ("count", "skipped"):
-            found[f"train/{name}"] = value / count
-    return found
-
-
-def straggler(sums: Mapping[str, float], seconds: float) -> str | None:
-    """Name the process that waited for its data, and all others for it; None where none stands out.
-
-    Args:
-        sums: Seconds of waiting, "wait_of_rank_{k}", over some steps.
-        seconds: What these steps took.
-    """
-    waits = {name.removeprefix(WAIT): value for name, value in sums.items() if name.startswith(WAIT)}
-    if len(waits) < 2:
-        return None
-    rank = max(waits, key=lambda number: waits[number])
-    worst = waits.pop(rank)
-    usual = median(waits.values())
-    if worst < WORTH_TELLING * seconds or worst < 2 * usual:
-        return None
-    return (
-        f"rank {rank} waited {worst:.1f} of {seconds:.1f} s for its data, the others {usual:.1f} s: "
-        "its machine reads or decodes more slowly"
-    )
-
-
-def speeds(samples: int, seconds: float, waiting: float, stalled: float) -> dict[str, float]:
-    """Return images per second, and the shares of time spent waiting for data and for checkpoints."""
-    return {
-        "speed/images_per_second": samples / seconds,
-        "data/wait_fraction": min(1.0, waiting / seconds),
-        "speed/checkpoint_fraction": min(1.0, stalled / seconds),
-    }

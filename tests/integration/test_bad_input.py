@@ -48,10 +48,10 @@ def test_a_missing_folder_of_images_is_named(program, tmp_path):
             "run_all.py",
             "experiment=demo_classes",
             f"root={tmp_path / 'runs'}",
-            f"data.import_images.folder={tmp_path / 'nothing'}",
+            f"data.folder={tmp_path / 'nothing'}",
         )
     )
-    assert "nothing" in error and "import_images.folder" in error
+    assert "nothing" in error and "data.folder" in error
 
 
 def test_a_hub_id_without_network_says_what_to_do(program, smoke, tmp_path):

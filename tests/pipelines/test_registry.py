@@ -43,9 +43,7 @@ def installed(tmp_path):
     """A folder of packages with one that brings both, as an installer would leave it."""
     (tmp_path / "drawn.py").write_text(MODULE)
     (tmp_path / "drawn_conf" / "data").mkdir(parents=True)
-    (tmp_path / "drawn_conf" / "data" / "drawn.yaml").write_text(
-        "drawn: {}\nimport_images: {folder: 'artifact:drawings'}\n"
-    )
+    (tmp_path / "drawn_conf" / "data" / "drawn.yaml").write_text("drawn: {}\nfolder: 'artifact:drawings'\n")
     information = tmp_path / "drawn-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: drawn\nVersion: 1.0\n")
@@ -64,7 +62,7 @@ def planned(installed, *overrides):
 
 
 def test_a_source_takes_part_where_its_artifact_is_referred_to(installed):
-    own = ("data=drawn", "workflow=class_conditional", "generator=mixer_class_tiny")
+    own = ("data=drawn", "generator=mixer_class_tiny")
     done = planned(installed, *own, "data.drawn.pictures=5")
     assert done.returncode == 0, done.stderr
     stages = {stage["name"]: stage for stage in json.loads(done.stdout)["stages"]}
@@ -86,7 +84,7 @@ def test_a_workflow_is_chosen_by_name(installed):
 
 
 def test_what_is_not_installed_is_said(tmp_path):
-    assert "workflow is one of t2i, class_conditional, zoo, not 'counting'" in planned(
+    assert "workflow is one of reptok, zoo, not 'counting'" in planned(
         tmp_path, "workflow=counting"
     ).stderr  # fmt: skip
     assert (

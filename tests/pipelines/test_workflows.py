@@ -16,9 +16,9 @@ def names(*overrides):
 
 @pytest.fixture
 def folder(tmp_path):
-    for subject in ("cat", "dog"):
-        (tmp_path / subject).mkdir()
-        Image.new("RGB", (8, 8)).save(tmp_path / subject / "1.png")
+    for number in range(8):
+        (tmp_path / ("cat", "dog")[number % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png")
     return tmp_path
 
 
@@ -28,7 +28,7 @@ RECIPES = {path.stem: path for folder in FOLDERS for path in sorted((folder / "e
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp_path):
-    own = [f"data.import_images.folder={folder}"] * ("imagenet" in experiment)
+    own = [f"data.folder={folder}"] * ("imagenet" in experiment)
     config = load_config(Config, [f"experiment={experiment}", f"root={tmp_path / 'root'}", *own])
     planned = plan(build(config), config.root)
     assert {stage.action for stage in planned} == {"run"}
@@ -49,8 +49,8 @@ def test_text_to_image_comes_from_urls():
 
 def test_classes_come_from_the_photographs_or_from_a_folder(folder):
     assert names("experiment=demo_classes")[:2] == ["photograph_folder", "import_images"]
-    own = (f"data.import_images.folder={folder}",)
-    assert names("experiment=demo_classes", *own)[0] == "import_images"
+    own = (f"data.folder={folder}",)
+    assert names("data=folder", *own, "generator=mixer_class_tiny")[0] == "import_images"
     assert names("experiment=imagenet256", *own)[0] == "import_images"
 
 
@@ -80,3 +80,45 @@ def test_captions_come_from_a_model_on_gpus_or_from_the_zoos():
     assert large.config.captioner.model.path == "OpenGVLab/InternVL3-1B-hf"
     assert large.resources.gpus == 8 and large.config.captioner.compute.device == "cuda"
     assert small.config.captioner.model.path == "zoo/captioner" and small.resources.gpus == 0
+
+
+MODEL = ["encode_latents", "train_tokenizer", "encode_tokens"]
+
+
+@pytest.mark.parametrize("experiment", ["demo", "t2i_coyo"])
+@pytest.mark.parametrize(
+    ("chosen", "stages"),
+    [
+        ((), ["import_images"]),
+        (("captioner=zoo",), ["import_images", "caption", "shard"]),
+        (("generator=mixer_class_tiny",), ["import_images"]),
+        (("generator=mixer_unconditional_tiny",), ["import_images"]),
+        (("data.captions.join.table=[t.csv]",), ["index_captions", "import_images"]),
+    ],
+)
+def test_stages_follow_from_source_captioner_and_condition(experiment, chosen, stages, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "t.csv").write_text("key,caption\n")
+    own = (f"experiment={experiment}", "data=folder", f"data.folder={folder}", *chosen)
+    found = names(*own)
+    assert found[: len(stages) + 3] == stages + MODEL
+
+
+def test_captions_of_a_list_are_joined_by_url(tmp_path):
+    (tmp_path / "t.csv").write_text("key,caption\n")
+    stages = build(load_config(Config, [f"data.captions.join.table=[{tmp_path / 't.csv'}]"]))
+    assert next(stage for stage in stages if stage.name == "caption").inputs[:2] == ("images", "texts")
+
+
+def test_captions_stay_as_they_come_outside_of_the_demos_web(folder):
+    def captioner(*overrides):
+        return load_config(Config, overrides).captioner
+
+    own = ("data=folder", f"data.folder={folder}")
+    assert captioner(*own).model is None and captioner("experiment=t2i_coyo", *own).model is None
+    assert captioner("captioner=source").model is None
+    assert captioner(*own, "captioner=zoo").mix == 1.0
+    assert captioner("captioner=internvl3_1b", "device=cuda").mix == 1.0
+    assert (captioner().mix, captioner().val_mix) == (0.5, 0.0)
+    assert captioner("experiment=t2i_coyo").mix == 0.75
+    assert captioner(*own, "captioner=zoo", "captioner.mix=0.25").mix == 0.25

@@ -20,7 +20,7 @@ from reptok.dimensions import (
     tokenizer_image_size,
 )
 from reptok.encoder import ssl
-from reptok.encoder.rows import input_embeddings
+from reptok.encoder.tower import input_embeddings
 from reptok.pretrained import load_tokenizer
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
@@ -28,6 +28,9 @@ ARCHITECTURES = {
     "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2",
     "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
     "dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2",
+    "dinov3_vits16": "vit_small_patch16_dinov3",
+    "dinov3_vitb16": "vit_base_patch16_dinov3",
+    "dinov3_vitl16": "vit_large_patch16_dinov3",
     "mae_vitb16": "vit_base_patch16_224",
     "clip_vitb16": "vit_base_patch16_clip_quickgelu_224",
 }

@@ -72,6 +72,8 @@ def test_an_encoder_is_known_by_its_folder_or_its_name(tiny_models):
     assert (clip["patch_size"], clip["reg_tokens"]) == (16, 0)
     with pytest.raises(ValueError, match=r"set encoder\.path"):
         encoder_architecture(EncoderConfig(name="convnext"))
+    rotary = encoder_architecture(EncoderConfig(name="dinov3_vits16", image_size=256))
+    assert rotary.name == "vit_small_patch16_dinov3" and rotary.model_args == {"img_size": 256}
 
 
 @pytest.fixture(scope="module")

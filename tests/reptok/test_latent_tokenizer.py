@@ -6,6 +6,7 @@ from reptok.generator import TokenGenerator
 from reptok.latent_tokenizer import LatentTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_pretrained, save_pretrained
+from tests.fixtures import trainings
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,15 @@ def test_a_transformer_over_latents_learns_and_its_pictures_survive_saving(token
 def test_a_size_that_does_not_divide_is_refused(tokenizer):
     with pytest.raises(ValueError, match="40 must be a multiple of 16"):
         LatentTokenizer(LatentTokenizerConfig(image_size=40, patch_size=2), autoencoder=tokenizer.autoencoder)
+
+
+def test_a_misspelt_keyword_is_refused_by_both_tokenizers(tokenizer, tiny_models):
+    """This one's keywords change nothing, which is no reason to take every word for one."""
+    images = torch.zeros(1, 3, 32, 32)
+    for model in (tokenizer, trainings.tokenizer(tiny_models)):
+        token = model.tokenize(images)
+        assert model.detokenize(token, num_steps=1).shape == model.reconstruct(images, num_steps=1).shape
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            model.detokenize(token, steps=1)
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            model.reconstruct(images, num_step=1)

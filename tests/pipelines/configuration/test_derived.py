@@ -1,9 +1,12 @@
 """What follows from other keys is right, and what contradicts is refused at once, naming both keys."""
 
+import os
 import resource
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,15 +18,16 @@ from pipelines.dag.reference import HOME
 
 @pytest.fixture
 def classes(tmp_path):
-    """A folder of two classes."""
-    for subject in ("cat", "dog"):
-        (tmp_path / "pictures" / subject).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / subject / "1.png")
+    """A folder of two classes, four pictures each."""
+    for number in range(8):
+        subject = tmp_path / "pictures" / ("cat", "dog")[number % 2]
+        subject.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(subject / f"{number}.png")
     return tmp_path / "pictures"
 
 
 def imagenet(classes, *overrides):
-    return ["experiment=imagenet256", f"data.import_images.folder={classes}", *overrides]
+    return ["experiment=imagenet256", f"data.folder={classes}", *overrides]
 
 
 def test_widths_follow_from_the_encoder(classes):
@@ -71,7 +75,9 @@ def test_a_group_that_the_command_line_chose_is_not_lost(tmp_path, capsys):
     chosen = load_config(Config, ["experiment=demo_classes", "generator=mixer_text_tiny", "text_encoder=zoo"])
     assert chosen.text_encoder.path == "zoo/text_encoder" and chosen.generator.condition == "text"
     assert load_config(Config, ["experiment=t2i_coyo", "estimate=none"]).estimate is None
-    assert load_config(Config, ["experiment=t2i_coyo", "captioner=zoo"]).captioner.limit_samples == 51230000
+    assert (
+        load_config(Config, ["experiment=t2i_coyo", "captioner=zoo"]).captioner.model.path == "zoo/captioner"
+    )
     assert capsys.readouterr().err == ""
     load_config(Config, ["experiment=zoo", "train=demo", "train.generator.steps=9"])
     note = capsys.readouterr().err
@@ -111,11 +117,19 @@ CONTRADICTIONS = [
     ("text_encoder=null", "there is no text_encoder 'null'"),
     ("text_encoder.max_length=77", "text_encoder.max_length=77 is more than the 32 tokens"),
     ("generator=mixer_class_tiny generator.num_classes=7", "generator.num_classes=7 contradicts data.photo"),
-    ("workflow=class_conditional", "workflow=class_conditional (experiment=demo) reads a folder of pictures"),
+    ("experiment=t2i_coyo data=folder", "the data name no source: give data.folder=<a folder of pictures"),
+    ("experiment=t2i_coyo data=folder data.folder=nowhere", "there is no folder 'nowhere'; set data.folder"),
     (
-        "experiment=t2i_coyo data=folder data.import_images.folder=x",
-        "workflow=t2i (experiment=t2i_coyo) reads",
+        "data.folder=pictures",
+        "data.folder=pictures and data.select_urls.sources=['artifact:web/coyo.parquet'] are",
     ),
+    ("data=folder data.folder=hf://nothing", "a dataset of the hub is hf://datasets/owner/name"),
+    (
+        "experiment=t2i_coyo generator=mixer_class",
+        "generator.num_classes would follow from data.select_urls.sources=['hf://datasets/kakaobrain/coyo-700m",
+    ),
+    ("data.import_images.folder=x", "data.import_images.folder=x contradicts data.folder"),
+    ("data.captions.join.table=[]", "captions.join needs a table"),
 ]
 
 
@@ -130,9 +144,9 @@ def test_a_contradiction_is_refused_by_plan_and_by_run(overrides, message, tmp_p
 
 def test_typed_classes_must_be_those_of_the_folder(classes, tmp_path, capsys):
     assert plan.main(imagenet(classes, "generator.num_classes=3", f"root={tmp_path}/runs")) == 2
-    assert "generator.num_classes=3 contradicts data.import_images.folder=" in capsys.readouterr().err
+    assert "generator.num_classes=3 contradicts data.folder=" in capsys.readouterr().err
     for picture in classes.glob("*/*.png"):
-        picture.rename(classes / f"{picture.parent.name}.png")
+        picture.rename(classes / picture.name)
     for folder in ("cat", "dog"):
         (classes / folder).rmdir()
     assert plan.main(imagenet(classes, f"root={tmp_path}/runs")) == 2
@@ -147,3 +161,76 @@ def test_the_answer_takes_less_than_three_seconds(overrides, tmp_path):
     subprocess.run(command, capture_output=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Eight pictures in one folder, without captions and classes."""
+    (tmp_path / "flat").mkdir()
+    for number in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / "flat" / f"{number}.png")
+    return tmp_path / "flat"
+
+
+def test_a_source_that_lacks_what_the_condition_asks_for_is_refused_with_what_would_give_it(flat, capsys):
+    own = ["data=folder", f"data.folder={flat}", f"root={flat.parent}/runs"]
+    assert plan.main(own) == 2
+    said = capsys.readouterr().err
+    for way in (
+        ".txt beside",
+        "data.captions.fields",
+        "data.captions.join",
+        "|zoo)",
+        "mixer_class_tiny",
+    ):
+        assert way in said
+    assert plan.main([*own, "generator=mixer_class_tiny"]) == 2
+    assert "one folder per class" in capsys.readouterr().err
+    for fix in ("captioner=zoo", "generator=mixer_unconditional_tiny"):
+        assert plan.main([*own, fix]) == 0
+    (flat / "3.txt").write_text("a black square")
+    assert plan.main(own) == 0
+    assert "8 pictures, 1 with a caption" in capsys.readouterr().out
+
+
+def test_too_few_pictures_are_refused(flat, capsys):
+    (flat / "0.png").unlink()
+    assert plan.main(["data=folder", f"data.folder={flat}", "captioner=zoo", f"root={flat.parent}/runs"]) == 2
+    assert "has 7 pictures, and 8 are the least" in capsys.readouterr().err
+
+
+def test_a_folder_that_gains_pictures_or_captions_is_another_dataset(flat):
+    def listing():
+        own = ["data=folder", f"data.folder={flat}", "captioner=zoo"]
+        return load_config(Config, own).data.import_images.listing
+
+    before = listing()
+    assert before and listing() == before
+    Image.new("RGB", (8, 8)).save(flat / "8.png")
+    grown = listing()
+    (flat / "8.txt").write_text("a cat")
+    captioned = listing()
+    os.utime(flat / "8.txt", (1, 1))  # as a correction of the same length would leave it
+    assert len({before, grown, captioned, listing()}) == 4
+
+
+def test_plan_says_what_captioner_and_text_encoder_were_trained_on(flat, capsys):
+    assert plan.main(["data=folder", f"data.folder={flat}", "captioner=zoo", f"root={flat.parent}/runs"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the captioner captioner.model.path=zoo/captioner was trained on 1,000 random crops" in said
+    assert "the text encoder text_encoder.path=zoo/text_encoder was trained on 108 alt-texts" in said
+
+
+def test_a_folders_pictures_are_what_an_estimate_reckons_with(classes):
+    assert load_config(Config, imagenet(classes)).estimate.rows == 8
+
+
+def test_the_classes_of_a_local_list_are_counted(tmp_path):
+    table = {"url": ["http://a.example/1.jpg"] * 3, "text": ["x"] * 3, "label": [0, 4, None]}
+    pq.write_table(pa.table(table), tmp_path / "list.parquet")
+    own = [
+        f"data.select_urls.sources=[{tmp_path / 'list.parquet'}]",
+        "data.photographs=null",
+        "data.download.serve=",
+    ]
+    assert load_config(Config, [*own, "generator=mixer_class_tiny"]).generator.num_classes == 5

@@ -88,7 +88,7 @@ def test_the_papers_recipes_name_it_once():
     folders = {"imagenet256_24gb": 1, "imagenet256": 8}
     for experiment, workers in folders.items():
         config = load_config(
-            Config, [f"experiment={experiment}", "data.import_images.folder=-", "generator.num_classes=1000"]
+            Config, [f"experiment={experiment}", "data.folder=-", "generator.num_classes=1000"]
         )
         assert config.encode.compute.device == "cuda" and config.train.tokenizer.gpus_per_worker == 1
         assert config.encode.workers.workers == config.train.tokenizer.workers == workers

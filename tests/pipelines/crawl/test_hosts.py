@@ -28,7 +28,7 @@ def verdict(host: Host) -> str:
 
 def test_a_host_that_fails_in_a_row_is_left_alone_and_tried_again_later() -> None:
     clock = Clock()
-    host = Host(FetchConfig(host_failures=3, host_pause_seconds=60), clock)
+    host = Host(FetchConfig(host_failures=3, host_pause_seconds=60), clock=clock)
     for reason in ("timeout", "dns_failed", "connect_failed"):
         assert verdict(host) == ""
         host.note(reason)
@@ -46,7 +46,7 @@ def test_a_host_that_fails_in_a_row_is_left_alone_and_tried_again_later() -> Non
 
 
 def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
-    host = Host(FetchConfig(host_failures=2), Clock())
+    host = Host(FetchConfig(host_failures=2), clock=Clock())
     for reason in ("timeout", "http_404", "timeout", "http_503", "timeout", "truncated", "timeout"):
         host.note(reason)
         assert verdict(host) == ""
@@ -55,10 +55,19 @@ def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
 @pytest.mark.parametrize(("rate", "waits"), [(4, [0, 0.25, 0.5, 0]), (0, [0, 0, 0, 0])])
 def test_requests_to_a_host_keep_their_distance(rate: float, waits: list[float]) -> None:
     clock = Clock()
-    host = Host(FetchConfig(host_rate=rate), clock)
+    host = Host(FetchConfig(host_rate=rate), clock=clock)
     found = [host.next_turn() for _ in range(3)]
     clock.now += 10
     assert [*found, host.next_turn()] == waits
+
+
+def test_a_host_that_invites_bulk_has_its_own_rate() -> None:
+    config = FetchConfig(host_rate=2, host_rates={"bucket.example": 100})
+    waits = {}
+    for name in ("bucket.example", "other.example"):
+        host = Host(config, name, Clock())
+        waits[name] = [host.next_turn() for _ in range(3)]
+    assert waits == {"bucket.example": pytest.approx([0, 0.01, 0.02]), "other.example": [0, 0.5, 1.0]}
 
 
 def test_what_is_remembered_grows_old_and_makes_room() -> None:

@@ -11,11 +11,11 @@ from toy_shards import Shout, map_words, shards
 
 from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.failures import report
 from pipelines.dag.shards import (
     Shard,
     ShardActor,
     ShardError,
-    _report,
     checked_stats,
     map_shards,
     read_done,
@@ -188,8 +188,8 @@ def test_a_broken_setup_is_one_cause_for_all_shards(tmp_path):
             raise OSError("no model at 'nowhere'")
 
     actor = ShardActor(Broken("unused"), Workspace(str(tmp_path)), "test")
-    failures = {s.index: actor({"shard": json.dumps(asdict(s))})["failure"] for s in shards()}
-    message = _report(shards(), failures, 6)
+    failures = [(s.name, actor({"shard": json.dumps(asdict(s))})["failure"]) for s in shards()]
+    message = report(failures, 6)
     assert message.count("OSError: no model at 'nowhere'") == 1 and "text-00000, text-00001" in message
 
 

@@ -191,7 +191,7 @@ def test_a_page_that_unpacks_to_gigabytes_is_refused_before_it_does(folder, run_
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pool = pa.total_allocated_bytes()
     with pytest.raises(ValueError, match="unpacks to 1342"):
-        list(read(folder, None, {"file": "0.parquet", "start": 0, "stop": 2}))
+        list(read(folder, None, {"file": "0.parquet", "start": 0, "stop": 2, "fields": [], "key": ""}))
     assert pa.total_allocated_bytes() - pool < 2**20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
     assert imported(run_stage, folder)[1]["damaged_file"] == 2

@@ -19,7 +19,7 @@ from reptok.data.loader import Batches, GeneratorData, TokenizerData
 from reptok.generator.generator import TokenGenerator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
-from reptok.training.conditions import CaptionConditions
+from reptok.training.conditions import CachedCaptions
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
@@ -52,16 +52,18 @@ def all_losses(folder, small_dataset):
         if not latents.exists():
             sizes = {"token_dim": config.decoder.token_dim, "latent_size": config.decoder.latent_size}
             small_dataset.write_latents(latents, tokenizer.autoencoder.spec, **sizes)
-        data = TokenizerData(dataset, latents, images_from=alone * train.batch_size)
+        data = TokenizerData(dataset, latents)
         weight, draws = config.train.preservation_weight, config.train.draws
-        objective = TokenizerObjective(tokenizer, weight, train.time_sampling, draws=draws)
+        objective = TokenizerObjective(
+            tokenizer, weight, train.time_sampling, draws=draws, decoder_first_steps=alone
+        )
         found[name] = first_losses(objective, train, data)
     train = config.train.generator
     tokens = small_dataset.write_tokens(folder / "tokens", token_dim=config.generator.token_dim)
     torch.manual_seed(train.seed)
     generator = TokenGenerator(config.generator)
     generator.set_token_stats(**load_file(tokens / "token_stats.safetensors"))
-    conditions = CaptionConditions(TextEncoder(config.text_encoder))
+    conditions = CachedCaptions(TextEncoder(config.text_encoder))
     objective = GeneratorObjective(generator, conditions, train.time_sampling)
     found["generator"] = first_losses(objective, train, GeneratorData(dataset, tokens))
     return found
@@ -70,7 +72,10 @@ def all_losses(folder, small_dataset):
 def first_losses(objective, train, data):
     state = TrainState(objective, train.optim, train.ema_decay)
     step = TrainStep(parallelize(objective), state, train.optim, train.steps, precision=train.precision)
-    batches = Batches(data, train.batch_size, train.seed, flip=train.flip, window=train.window)
+    columns = getattr(objective, "columns", None)
+    batches = Batches(
+        data, train.batch_size, train.seed, flip=train.flip, window=train.window, columns=columns
+    )
     losses = []
     objective.train()
     for batch in batches.stream(0):

@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from pipelines.training.relay import RelayLog, direct
+from reptok.training.task import Grid
 
 SENT: list = []
 
@@ -58,5 +59,5 @@ def test_a_direct_log_draws_at_once():
 
     log = Log()
     pixels = np.zeros((8, 8, 3), np.uint8)
-    direct(log).grid("samples", ["seed 0", "seed 1"], [("a cat", [pixels, pixels])], 4)
+    direct(log).grid(Grid("samples", ["seed 0", "seed 1"], [("a cat", [pixels, pixels])]), 4)
     assert log.pictures[0][:2] == ("samples", 4)

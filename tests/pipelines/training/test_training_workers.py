@@ -1,5 +1,7 @@
-"""The real stages, training in this process (Ray Train's local mode)."""
+"""The real stages, training in this process."""
 
+import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -8,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.dag.fingerprint import fingerprint, plain
 from pipelines.dag.interruption import interrupt
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
-from pipelines.training.fit import Stopped
+from pipelines.training.launch import Stopped
 from reptok.autoencoder import Autoencoder
 from reptok.configs import (
     AutoencoderConfig,
@@ -35,7 +38,7 @@ TRAIN = TrainConfig(
     ema_decay=0.5,
     log_every=2,
     eval_every=0,
-    workers=0,
+    launcher="process",
 )
 TEXT_GENERATOR = GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2)
 
@@ -124,6 +127,47 @@ def test_train_tokenizer_publishes_a_tokenizer_that_differs_by_what_was_trained(
     assert "encoder.embedding" in changed
     assert all(n.startswith(("encoder.embedding", "projection.", "decoder.")) for n in changed)
     assert [place.name for place in checkpoints(out.scratch / "checkpoints")] == ["step-00000004"]
+
+
+def test_a_training_starts_from_a_published_model_and_says_so(tmp_path, artifacts, configs, capsys):
+    """With a rate of nearly zero it ends where that model stood, which is nowhere near a fresh start."""
+    inputs = {kind: artifacts[kind] for kind in ("dataset", "latents")}
+    torch.manual_seed(99)
+    model = RepTok(configs)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(torch.randn_like(parameter))
+    save_tokenizer(model, tmp_path / "model")
+    still = replace(TRAIN, optim=OptimConfig(lr=1e-12, warmup_steps=1))
+    config = replace(tokenizer_config(configs), train=still)
+    started = replace(config, init=str(tmp_path / "model"))
+    out, _ = workspace(tmp_path / "out")
+    stats = TrainTokenizer(started).run(inputs, out)
+    trained, whole = load_tokenizer(out.local_path()), model.trainable_state_dict()
+    assert all(torch.allclose(v, whole[k], atol=1e-5) for k, v in trained.trainable_state_dict().items())
+    assert stats["init_numbers_fresh"] == 0
+    assert stats["init_numbers_taken"] == sum(value.numel() for value in whole.values())
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "tokenizer from" in line]
+    assert said.endswith("fresh: nothing")
+    said = json.loads((out.local_path() / "init.json").read_text())
+    assert sorted(said["taken"]) == sorted(whole)
+
+
+def test_the_model_to_start_from_counts_by_its_weights(tmp_path, configs):
+    config = tokenizer_config(configs)
+    save_tokenizer(RepTok(configs), tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "copy")
+
+    def print_of(name):
+        return fingerprint("x", 1, replace(config, init=name), {})
+
+    first = print_of(str(tmp_path / "model"))
+    assert first == print_of(str(tmp_path / "copy")) != print_of("")
+    torch.manual_seed(5)
+    save_tokenizer(RepTok(configs), tmp_path / "copy")
+    assert first != print_of(str(tmp_path / "copy"))
+    without = plain(config, significant_only=True)
+    assert "init" not in without  # artifacts from before it could be named stay what they are
 
 
 def test_what_an_interrupted_attempt_finished_is_published_and_not_trained_again(

@@ -5,9 +5,12 @@ from timm import create_model
 
 from reptok.configs import EncoderConfig
 from reptok.encoder.clip import CLIP_MEAN, convert_tower
-from reptok.encoder.rows import input_embeddings, token_rows
+from reptok.encoder.rows import PlainTower
 from reptok.encoder.ssl import build_encoder
+from reptok.encoder.tower import input_embeddings
 from reptok.encoder.vit import dinov2, load_vit, save_vit
+
+token_rows = PlainTower().token_rows
 
 
 def debug(**changes):

@@ -6,23 +6,26 @@ import signal
 import sys
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.stage import Workspace
-from pipelines.training.fit import fit
-from pipelines.training.process import RESULT, finished_folder, join, run
+from pipelines.training.ray_train import flight_recorder, ray_train
 from reptok.data.loader import Batches
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.parallel import parallelize
+from reptok.training.run import RESULT, finished_folder
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
+from reptok.training.task import Task, Training
 
 CONFIG = TrainConfig(
     steps=7,
@@ -46,7 +49,7 @@ class Numbers:
 class NumbersData:
     rows = (9,)
 
-    def read(self, samples, flipped, position=None):
+    def read(self, samples, flipped, columns=None):
         x = torch.from_numpy(np.stack([samples, samples**2], 1)).float() / 9
         return Numbers(torch.where(torch.from_numpy(flipped)[:, None], -x, x), samples)
 
@@ -62,29 +65,33 @@ class Regression(nn.Module):
         return {"loss": error.square().mean()}
 
 
-def worker(settings):
-    """Kill the process of rank 1 at step 4 of the first attempt."""
-    config, out = settings["train"], settings["out"]
-    member = join(config)
-    objective = Regression()
+class Mortal(NumbersData):
+    """Kills the process of rank 1 at step 4 of the first attempt."""
 
-    class Mortal(NumbersData):
-        def read(self, samples, flipped, position=None):
-            killed = out.scratch / "killed"
-            latest = sorted((out.scratch / "checkpoints").glob("step-*"))
-            if member.rank == 1 and not killed.exists() and latest and latest[-1].name >= "step-00000004":
-                killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().read(samples, flipped, position)
+    def __init__(self, scratch):
+        self.scratch = scratch
 
-    def save(averaged, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.detach() for name, value in averaged.state_dict().items()},
-            folder / "weights.safetensors",
-        )
+    def read(self, samples, flipped, columns=None):
+        killed = self.scratch / "killed"
+        latest = sorted((self.scratch / "checkpoints").glob("step-*"))
+        if dist.get_rank() == 1 and not killed.exists() and latest and latest[-1].name >= "step-00000004":
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(samples, flipped, columns)
 
-    run(member, objective, config, Mortal(), NumbersData(), out, settings["log"], save)
+
+def save(averaged, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach() for name, value in averaged.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MortalTraining(Training):
+    scratch: Path
+
+    def build(self, device):
+        return Task(objective=Regression(), data=Mortal(self.scratch), validation=NumbersData(), save=save)
 
 
 class RecordingLog:
@@ -128,12 +135,20 @@ def local_ray():
 def test_two_workers_survive_a_death_and_end_where_one_process_ends(tmp_path, local_ray):
     log = RecordingLog()
     out = Workspace(str(tmp_path / "out"), "f00d", log)
-    fit(worker, {"train": CONFIG, "out": out}, CONFIG, out)
+    ray_train(MortalTraining(train=CONFIG, scratch=out.scratch), out)
     assert (out.scratch / "killed").exists()
-    weights = load_file(finished_folder(out) / "model" / "weights.safetensors")
+    weights = load_file(finished_folder(out.scratch) / "model" / "weights.safetensors")
     for name, value in alone().items():
         assert torch.allclose(weights[name], value, atol=1e-5), name
     assert log.positions[-1] == (7, 7, "steps")
     assert {("train/loss", 2), ("train/loss", 4), ("train/loss", 7), ("val/loss", 7)} <= log.recorded.keys()
-    result = json.loads((finished_folder(out) / RESULT).read_text())
+    result = json.loads((finished_folder(out.scratch) / RESULT).read_text())
     assert result["val/loss"] == log.recorded["val/loss", 7]
+
+
+def test_the_flight_recorder_listens_to_the_names_that_torch_reads():
+    """Names change between versions: the library itself must know them."""
+    with open(f"{torch.__path__[0]}/lib/libtorch_cpu.so", "rb") as file:
+        library = file.read()
+    for name in flight_recorder(Workspace("/runs/tokenizer", "f00d", None)):
+        assert name.encode() in library, name

@@ -1,18 +1,18 @@
-"""Start the processes of a training under Ray Train, and start them again when one dies."""
+"""Start the processes of a training on a cluster, by Ray Train, and start them again when one dies."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from pipelines.dag import cluster
-from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
-from pipelines.training.process import RESULT, finished_folder, stop_file
-from pipelines.training.relay import direct, relay
+from pipelines.training.relay import relay
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
+from reptok.training.place import Place
+from reptok.training.run import run
+from reptok.training.task import Training
 
 MAX_FAILURES = 3
 
@@ -36,28 +36,26 @@ def flight_recorder(out: Workspace) -> dict[str, str]:
     }
 
 
-class Stopped(SystemExit):
-    """The training was asked to end, and left a checkpoint to go on from."""
+def ray_train(training: Training, out: Workspace) -> None:
+    """Train in `training.train.workers` processes of a cluster, and wait for them.
 
-
-def fit(
-    worker: Callable[[dict[str, Any]], None], settings: Mapping[str, Any], config: TrainConfig, out: Workspace
-) -> None:
-    """Run `worker` in every process of a Ray Train run, and again from its newest checkpoint when one dies.
-
-    Processes that die cost one of `MAX_FAILURES` restarts; those whose machine was taken away with a warning
-    cost none. Interrupting the program lets the training save itself first.
+    When one dies, all begin again at the newest checkpoint: those that die cost one of `MAX_FAILURES`
+    restarts, those whose machine was taken away with a warning cost none.
 
     Args:
-        worker: The training loop of one process; called with `settings` and "log", a `RelayLog`.
-        settings: Artifacts, configs and the workspace; whatever the workers need.
-        config: Says how many processes there are, and their threads and GPUs.
-        out: The stage's workspace.
+        training: What to train.
+        out: The stage's workspace; checkpoints and the result go to its scratch.
 
     Raises:
         ray.train.TrainingFailedError: The training failed again after `MAX_FAILURES` restarts.
-        Stopped: The program is being interrupted.
     """
+    start(_worker, {"training": training, "folder": out.scratch}, training.train, out)
+
+
+def start(
+    worker: Callable[[dict[str, Any]], None], given: Mapping[str, Any], config: TrainConfig, out: Workspace
+) -> None:
+    """Run `worker` in every process of a Ray Train run; called with `given` and a "log"."""
     cluster.ensure()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -68,16 +66,13 @@ def fit(
 
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
-    stop = stop_file(out)
-    stop.unlink(missing_ok=True)
-    opened = relay(out.log) if config.workers else nullcontext(direct(out.log))
-    with saving_when_asked(stop.touch), opened as log:
+    with relay(out.log) as log:
         TorchTrainer(
             worker,
-            train_loop_config={**settings, "log": log},
+            train_loop_config={**given, "log": log},
             torch_config=PrivateTorchConfig(timeout_s=int(PATIENT_SECONDS)),
             scaling_config=ScalingConfig(
-                num_workers=elastic,  # 0 is Ray Train's local mode
+                num_workers=elastic,
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker=resources,
             ),
@@ -89,5 +84,29 @@ def fit(
                 worker_runtime_env={"env_vars": flight_recorder(out)} if config.gpus_per_worker else None,
             ),
         ).fit()
-    if not (finished_folder(out) / RESULT).exists():
-        raise Stopped("the training has saved itself; the same command goes on")
+
+
+def _worker(given: dict[str, Any]) -> None:
+    """Train as one of Ray Train's workers.
+
+    Ray Train is told of no checkpoint: it would resume from the last one that it registered, which after a
+    kill need not be the last that is whole.
+    """
+    import ray
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    place = Place(
+        context.get_world_rank(),
+        context.get_world_size(),
+        ray.train.torch.get_device(),
+        _preempted if len(ray.nodes()) > 1 else lambda: False,
+    )
+    run(given["training"], place, given["folder"], given["log"])
+
+
+def _preempted() -> bool:
+    """Whether a machine of this training is about to be taken away; all workers must ask together."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None

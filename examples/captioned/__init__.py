@@ -1,0 +1,1 @@
+"""Two sets of captioned pictures that Debian packages ship, as folders that `data=folder` reads."""

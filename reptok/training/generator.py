@@ -1,0 +1,139 @@
+"""The generator's training: cached tokens and their captions or labels in, a generator out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from reptok import flops
+from reptok.configs import GeneratorConfig, TextEncoderConfig
+from reptok.data.batch import GeneratorBatch
+from reptok.data.loader import GeneratorData, split_sizes
+from reptok.data.transforms import to_uint8
+from reptok.generator.conditioning import Condition
+from reptok.generator.generator import TokenGenerator
+from reptok.image_tokenizer import ImageTokenizer
+from reptok.pipeline import RepTokPipeline
+from reptok.pretrained import load_tokenizer, save_generator
+from reptok.text_encoder import TextEncoder
+from reptok.training.conditions import caption_conditions, label_condition, no_condition
+from reptok.training.objectives import GeneratorObjective
+from reptok.training.start import (
+    Start,
+    record,
+    same_classes,
+    same_text,
+    start_from,
+    start_generator,
+)
+from reptok.training.task import Grid, Task, Training
+
+GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorTraining(Training):
+    """Train a generator of tokens (paper, section 3.3).
+
+    Attributes:
+        generator: Sizes, and what it is conditioned on.
+        dataset: Folder of the samples' captions and labels.
+        tokens: Folder of their tokens, aligned with `dataset`.
+        tokenizer: Folder of the tokenizer that they are of, for the pictures on the way.
+        text_encoder: Frozen language model, for generator.condition "text".
+    """
+
+    generator: GeneratorConfig
+    dataset: os.PathLike[str]
+    tokens: os.PathLike[str]
+    tokenizer: os.PathLike[str]
+    text_encoder: TextEncoderConfig | None = None
+
+    def build(self, device: torch.device) -> Task:
+        """Load the data and a fresh generator.
+
+        Raises:
+            ValueError: The tokens are of another dataset, or a generator of texts has no text encoder.
+        """
+        config, folders = self.train, (Path(self.dataset), Path(self.tokens))
+        generator = TokenGenerator(self.generator)
+        stats = load_file(folders[1] / "token_stats.safetensors")
+        generator.set_token_stats(stats["mean"], stats["std"])
+        names = json.loads((folders[0] / "index.json").read_text()).get("class_names")
+
+        def begin(folder: Path) -> Start:
+            classes, text = same_classes(folder, names), same_text(folder, self.text_encoder)
+            return start_generator(generator, folder, same_classes=classes, same_text=text)
+
+        start = start_from(self.init, "generator", begin)
+        generator.to(device)
+        data = GeneratorData(*folders, "train")
+        conditions = self._conditions(device, sum(data.rows))
+        validation = GeneratorData(*folders, "val") if split_sizes(folders[0]).get("val") else None
+        objective = GeneratorObjective(
+            generator, conditions, config.time_sampling, time_loc=config.time_loc,
+            time_scale=config.time_scale,
+        )  # fmt: skip
+        decoders: list[ImageTokenizer] = []  # loaded when the first pictures are due
+
+        def show(trained: GeneratorObjective, step: int) -> Grid | None:
+            if validation is None or step == config.steps:  # of the end the evaluation makes more
+                return None
+            decoders[:] = decoders or [load_tokenizer(Path(self.tokenizer)).to(device)]
+            return samples(trained, decoders[0], validation)
+
+        def save(trained: GeneratorObjective, folder: Path) -> None:
+            save_generator(trained.generator, folder)
+            record(start, folder)
+
+        length = self.text_encoder.max_length if self.text_encoder else 0
+        cost = flops.generator_training(self.generator, text_length=length)
+        return Task(
+            objective=objective,
+            prepare=objective.prepared,
+            data=data,
+            validation=validation,
+            save=save,
+            show=show,
+            notes=[f"generator from {self.init}: {start}"] if start else [],
+            flops_per_image=lambda step: cost,
+        )
+
+    def _conditions(self, device: torch.device, samples: int) -> Callable[[GeneratorBatch], Condition]:
+        if self.generator.condition == "text":
+            if self.text_encoder is None:
+                raise ValueError(
+                    "generator.condition=text needs a text encoder; set text_encoder in the configuration"
+                )
+            text_encoder = TextEncoder(self.text_encoder).to(device)
+            if device.type == "cuda" and self.train.precision == "bfloat16":
+                text_encoder.bfloat16()
+            return caption_conditions(text_encoder, samples)
+        return label_condition if self.generator.condition == "class" else no_condition
+
+
+@torch.no_grad()
+def samples(objective: GeneratorObjective, tokenizer: ImageTokenizer, data: GeneratorData) -> Grid:
+    """Generate images for conditions spread over a split: a line per condition, a picture per seed."""
+    total = sum(data.rows)
+    chosen = np.unique(np.linspace(0, total - 1, min(GRID_ROWS, total)).round().astype(np.int64))
+    batch = data.read(chosen, np.zeros(len(chosen), bool))
+    condition = objective.conditions(batch).to(tokenizer.device)
+    pipe, columns = RepTokPipeline(tokenizer, objective.generator), []
+    for seed in range(GRID_SEEDS):
+        seeds = [seed] * len(chosen)
+        images = pipe.sample(
+            condition, seeds, cfg_scale=GRID_GUIDANCE, num_steps=GRID_STEPS, decoder_steps=GRID_STEPS
+        )
+        columns.append(to_uint8(images))
+    names = [caption or f"class {label}" for caption, label in zip(batch.captions, batch.labels, strict=True)]
+    rows = zip(names, zip(*columns, strict=True), strict=True)
+    titles = [f"seed {seed}" for seed in range(GRID_SEEDS)]
+    return Grid("samples", titles, [(name, list(pictures)) for name, pictures in rows])

@@ -1,0 +1,85 @@
+"""What a training is told, and what it makes of that in a process.
+
+A `Training` is its whole description: which network, on which data, how long. It is small, holds no tensor,
+and travels to every process, as a pickle of Ray's or as JSON, where it becomes a `Task` on that process's
+device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reptok.data.loader import Readable
+from reptok.training.config import TrainConfig
+
+GridRow = tuple[str, list[np.ndarray]]
+"""A label, and pictures, uint8 (H, W, 3) each."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of pictures.
+
+    Attributes:
+        name: What they show.
+        columns: Titles.
+        rows: Lines with a picture per column.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[GridRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A training's parts in one process.
+
+    Attributes:
+        objective: On the device, with the same weights in every process. Called with (batch, random), it
+            gives the losses; its trainable parameters are what is trained.
+        data: The training split.
+        validation: The validation split, if there is one.
+        save: Writes the finished model into a folder; called with the objective with averaged weights.
+        show: Draws what such an objective makes of the validation split, at a step; None for no picture then.
+        prepare: Makes of a batch what the objective is called with, on a device, while the step before it
+            computes there; None calls it with the batch as it was read.
+        columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
+        notes: Lines for the user, told once.
+        flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
+    """
+
+    objective: nn.Module
+    data: Readable[Any]
+    save: Callable[[Any, Path], None]
+    validation: Readable[Any] | None = None
+    show: Callable[[Any, int], Grid | None] = lambda objective, step: None
+    prepare: Callable[[Any, torch.device], Any] | None = None
+    columns: Callable[[int], frozenset[str]] | None = None
+    notes: Sequence[str] = ()
+    flops_per_image: Callable[[int], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(ABC):
+    """The description of a training; the dataclasses below it add networks and folders.
+
+    Attributes:
+        train: How long and how.
+        init: A published model to start from, a folder or a model of the hub that was fetched; "" for none.
+    """
+
+    train: TrainConfig
+    init: str = ""
+
+    @abstractmethod
+    def build(self, device: torch.device) -> Task:
+        """Load data and networks; torch's generator has been seeded."""

@@ -1,0 +1,104 @@
+"""The tokenizer's training: images, cached moments and frozen tokens in, a tokenizer out."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reptok import flops
+from reptok.autoencoder import LatentSpec
+from reptok.configs import RepTokConfig
+from reptok.data.loader import TokenizerData, split_sizes
+from reptok.data.transforms import to_float, to_uint8
+from reptok.pretrained import save_tokenizer
+from reptok.tokenizer import RepTok
+from reptok.training.objectives import TokenizerObjective
+from reptok.training.start import record, start_from, start_tokenizer
+from reptok.training.task import Grid, Task, Training
+
+GRID_IMAGES, GRID_STEPS = 8, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining(Training):
+    """Train a tokenizer (paper, section 3.2).
+
+    Attributes:
+        tokenizer: Its networks.
+        dataset: Folder of the images.
+        latents: Folder of their latents and frozen tokens, aligned with `dataset`.
+        preservation_weight: lambda of the cosine loss.
+        draws: Noises and times that an encoded image is decoded from in a step.
+        decoder_first_steps: Length of the first phase, in which the decoder learns alone.
+    """
+
+    tokenizer: RepTokConfig
+    dataset: os.PathLike[str]
+    latents: os.PathLike[str]
+    preservation_weight: float = 0.1
+    draws: int = 1
+    decoder_first_steps: int = 0
+
+    def build(self, device: torch.device) -> Task:
+        """Load the data and a fresh tokenizer.
+
+        Raises:
+            ValueError: The latents are of another dataset, or another VAE's.
+        """
+        config, folders = self.train, (Path(self.dataset), Path(self.latents))
+        tokenizer = RepTok(self.tokenizer).to(device)
+        spec = json.loads((folders[1] / "latent_spec.json").read_text())
+        LatentSpec(**spec).check(tokenizer.autoencoder.spec)
+        start = start_from(self.init, "tokenizer", partial(start_tokenizer, tokenizer))
+        validation = TokenizerData(*folders, "val") if split_sizes(folders[0]).get("val") else None
+        objective = TokenizerObjective(
+            tokenizer, self.preservation_weight, config.time_sampling, draws=self.draws,
+            decoder_first_steps=self.decoder_first_steps, time_loc=config.time_loc,
+            time_scale=config.time_scale,
+        )  # fmt: skip
+        whole = flops.tokenizer_training(self.tokenizer, draws=self.draws)
+        decoder = self.draws * flops.decoder_training(self.tokenizer.decoder)
+
+        def show(trained: TokenizerObjective, step: int) -> Grid | None:
+            return None if validation is None else reconstructions(trained.tokenizer, validation)
+
+        def save(trained: TokenizerObjective, folder: Path) -> None:
+            save_tokenizer(trained.tokenizer, folder)
+            record(start, folder)
+
+        return Task(
+            objective=objective,
+            prepare=objective.prepared,
+            data=TokenizerData(*folders, "train", config.cache_images_bytes),
+            validation=validation,
+            save=save,
+            show=show,
+            columns=objective.columns,
+            notes=[f"tokenizer from {self.init}: {start}"] if start else [],
+            flops_per_image=lambda step: decoder if step <= self.decoder_first_steps else whole,
+        )
+
+
+@torch.no_grad()
+def reconstructions(tokenizer: RepTok, data: TokenizerData) -> Grid:
+    """Reconstruct images spread over a split: original, VAE and RepTok side by side."""
+    total = sum(data.rows)
+    samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
+    batch = data.read(samples, np.zeros(len(samples), bool))
+    assert batch.images is not None  # only the decoder's own phase leaves them out
+    images = to_float(batch.images.to(tokenizer.device))
+    moments = batch.moments.to(tokenizer.device).float()
+    latents = tokenizer.autoencoder.latents_from_moments(moments)
+    columns = [
+        images,
+        tokenizer.autoencoder.decode(latents),
+        tokenizer.reconstruct(images, num_steps=GRID_STEPS),
+    ]
+    rows = zip(*(to_uint8(column) for column in columns), strict=True)
+    return Grid("reconstructions", ["original", "VAE", "RepTok"], [("", list(row)) for row in rows])

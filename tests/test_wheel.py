@@ -1,0 +1,44 @@
+"""An installed wheel, far from any checkout."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+UV = Path(sys.executable).with_name("uv")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The Python of an environment with the wheel, and with this one's other packages."""
+    if not UV.exists():
+        pytest.skip("uv, which builds the wheel, is not beside this Python; `make test` brings it")
+    folder = tmp_path_factory.mktemp("wheel")
+    source, leave_out = folder / "source", shutil.ignore_patterns("__pycache__")
+    for name in ("reptok", "pipelines", "examples", "benchmarks", "conf", "zoo"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=leave_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    build = ["build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([UV, *build, "--out-dir", folder, source], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    (wheel,) = folder.glob("*.whl")
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([UV, "pip", "install", "--quiet", "--no-deps", "--python", python, wheel], check=True)
+    (site,) = (folder / "venv").glob("lib/*/site-packages")
+    (site / "zz_others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_plans_the_demo(python, tmp_path):
+    done = subprocess.run(
+        [python, "-m", "pipelines", "plan"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train_generator" in done.stdout
+    assert str(REPOSITORY) not in done.stdout
