@@ -18,14 +18,10 @@ from torch import Tensor, nn
 
 from pipelines.configuration.compose import load_config
 from pipelines.configuration.schema import Config
-from reptok import flops
-from reptok.autoencoder import Autoencoder
-from reptok.bench.trainings import UnusedVAE
+from reptok.bench.trainings import build_tokenizer
 from reptok.configs import RepTokConfig
-from reptok.encoder.ssl import SSLEncoder
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
-from reptok.tokenizer import RepTok
 from reptok.training.config import TrainConfig
 
 BYTES = 4
@@ -66,14 +62,9 @@ class Memory:
 def tokenizer_memory(config: Config) -> Memory:
     """Of the tokenizer's training; the VAE and the frozen tokens are cached."""
     sizes = RepTokConfig(encoder=config.encoder, decoder=config.decoder, autoencoder=config.vae)
-    architecture, decoder = flops.encoder_architecture(config.encoder), config.decoder
-    part = share(config.train.tokenizer)
+    decoder, part = config.decoder, share(config.train.tokenizer)
+    tokenizer = build_tokenizer(sizes, META)
     with META:
-        tokenizer = RepTok(
-            sizes,
-            encoder=SSLEncoder(config.encoder, architecture.build(), architecture),
-            autoencoder=Autoencoder(config.vae, vae=UnusedVAE(decoder.latent_channels)),
-        )
         size, drawn = config.data.image_size, config.train.draws * part
         latents = torch.empty(drawn, decoder.latent_channels, decoder.latent_size, decoder.latent_size)
         images = torch.empty(part, 3, size, size)
