@@ -14,7 +14,12 @@ from pipelines.dag.stage import Stage
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = {"ray", "mlflow", "hydra"}
 ONLY_IN = {
-    "diffusers": ("reptok/autoencoder.py", "examples/zoo/autoencoder.py", "benchmarks/decoder_step.py"),
+    "diffusers": (
+        "reptok/autoencoder.py",
+        "reptok/bench/steps.py",  # its DiT beside our decoder, where it is installed
+        "examples/zoo/autoencoder.py",
+        "benchmarks/decoder_step.py",
+    ),
     "transformers": (
         "reptok/captioner.py",
         "reptok/text_encoder.py",
