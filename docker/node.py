@@ -9,8 +9,11 @@ import fcntl
 import os
 import resource
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -19,6 +22,9 @@ PORTS = {
     "dashboard-agent-grpc-port": 6383, "dashboard-agent-listen-port": 52365, "metrics-export-port": 8080,
     "min-worker-port": 10002, "max-worker-port": 10100,
 }  # fmt: skip
+
+STARTS, START_SECONDS = 3, 120.0
+"""So often a start is tried; what ends later than that had started."""
 
 
 def cpu_share(role: str, total: int, workers: int, gpu_worker: bool) -> int:
@@ -102,8 +108,32 @@ def ray_command(role: str, folder: Path) -> list[str]:
     return ["ray", "start", "--block", *place, *(f"--{key}={value}" for key, value in options.items())]
 
 
+def run_ray(command: list[str]) -> int:
+    """Run Ray until it ends, and return its exit status.
+
+    Ray allows itself half a minute to start, which a busy machine exceeds. A start that fails is tried again
+    here: for `docker compose up --wait` a container that ends has failed, whatever its restart policy does.
+    """
+    told_to_stop = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal told_to_stop
+        told_to_stop = True
+        process.send_signal(number)
+
+    for attempt in range(STARTS):
+        begun = time.monotonic()
+        process = subprocess.Popen(command, close_fds=False)  # Ray holds the session folder's lock, too
+        signal.signal(signal.SIGTERM, stop)
+        status = process.wait()
+        if told_to_stop or status == 0 or time.monotonic() - begun > START_SECONDS or attempt == STARTS - 1:
+            break
+        print(f"Ray ended with {status} while it started; starting it again", flush=True)
+    return status if status >= 0 else 128 - status
+
+
 def main(arguments: list[str]) -> None:
-    """Become Ray, or ask whether it is healthy."""
+    """Run Ray, or ask whether it is healthy."""
     if arguments[0] == "healthy":
         for url in arguments[1:]:
             urllib.request.urlopen(url, timeout=5).close()
@@ -112,8 +142,7 @@ def main(arguments: list[str]) -> None:
     raise_open_files()
     credentials(Path.home(), Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
     folder = session_folder(Path(os.environ["REPTOK_RAY_FOLDER"]), socket.gethostname())
-    command = ray_command(role, folder)
-    os.execvp(command[0], command)
+    sys.exit(run_ray(ray_command(role, folder)))
 
 
 if __name__ == "__main__":

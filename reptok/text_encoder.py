@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reptok.configs import TextEncoderConfig
 from reptok.folder import loading, local_folder
@@ -54,26 +55,59 @@ class TextEncoder(nn.Module):
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def forward(self, captions: Sequence[str], *, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """States (B, L, C) float32 and mask (B, L) bool, True where there is a token.
 
         An empty caption keeps the model's own begin and end tokens, so that every row has something to
         attend to.
+
+        Args:
+            captions: B of them.
+            multiple: L is the longest caption's length up to a multiple of this, so that a GPU sees few
+                lengths, with masked zeros where that is longer than the model allows.
         """
         if isinstance(captions, str):
             raise ValueError("captions must be a list of strings; wrap a single caption in a list")
+        ids, mask = self.tokenize(list(captions))
+        length = -(-ids.shape[1] // multiple) * multiple
+        allowed = min(length, self.longest)
+        ids, mask = _padded(ids, allowed, self._pad), _padded(mask, allowed, False)
+        device = self.device
+        inputs = [t.pin_memory() if device.type == "cuda" else t for t in (ids, mask)]
+        ids, mask = (t.to(device, non_blocking=True) for t in inputs)
+        states = self._states(ids, mask).float()
+        return F.pad(states, (0, 0, 0, length - allowed)), _padded(mask, length, False)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a caption: the configured number, or what the model has positions for."""
+        return min(self.config.max_length, self._positions)
+
+    def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Token numbers (B, L) and mask (B, L) bool, on the CPU; L is the longest caption's length."""
         if self.config.kind == "open_clip":
-            return self._open_clip_states(list(captions))
+            ids = self.text_tokenizer(captions)[:, : self.longest]
+            length = int((ids != 0).sum(1).max())  # CLIP pads with zeros behind its end token
+            return ids[:, :length], ids[:, :length] != 0
         tokens = self.text_tokenizer(
             [c if c.strip() else self._empty_caption for c in captions],
             padding=True,
             truncation=True,
-            max_length=min(self.config.max_length, self._positions),
+            max_length=self.longest,
             return_tensors="pt",
-        ).to(self.device)
-        mask = tokens["attention_mask"]
-        states = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
-        return states.float(), mask.bool()
+        )
+        return tokens["input_ids"], tokens["attention_mask"].bool()
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        tower: Any = self.model
+        if self.config.kind != "open_clip":
+            states: Tensor = tower(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+            return states
+        length = ids.shape[1]
+        x = tower.token_embedding(ids) + tower.positional_embedding[:length]
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        last: Tensor = tower.ln_final(x)
+        return last
 
     def save(self, folder: Path) -> None:
         """Write an open_clip tower as a folder; the other kinds have one."""
@@ -84,6 +118,8 @@ class TextEncoder(nn.Module):
     @property
     def _positions(self) -> int:
         """Tokens for which the model has positions."""
+        if self.config.kind == "open_clip":
+            return len(self.model.positional_embedding)
         return int(getattr(self.model.config, "max_position_embeddings", None) or self.config.max_length)
 
     @property
@@ -94,14 +130,15 @@ class TextEncoder(nn.Module):
         tokenizer = self.text_tokenizer
         return str(tokenizer.bos_token or tokenizer.eos_token or tokenizer.unk_token)
 
-    def _open_clip_states(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        ids = self.text_tokenizer(captions).to(self.device)[:, : self.config.max_length]
-        length = int((ids != 0).sum(1).max())  # CLIP pads with zeros behind its end token
-        ids = ids[:, :length]
-        tower: Any = self.model
-        x = tower.token_embedding(ids) + tower.positional_embedding[:length]
-        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        return tower.ln_final(x).float(), ids != 0
+    @property
+    def _pad(self) -> int:
+        """The number of the token that stands behind the end of a caption."""
+        return 0 if self.config.kind == "open_clip" else int(self.text_tokenizer.pad_token_id)
+
+
+def _padded(rows: Tensor, length: int, value: int | bool) -> Tensor:
+    """Rows (B, L) with `value` behind them, (B, length)."""
+    return F.pad(rows, (0, length - rows.shape[1]), value=value)
 
 
 def _load_transformers(config: TextEncoderConfig) -> tuple[nn.Module, Any, int]:

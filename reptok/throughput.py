@@ -1,7 +1,7 @@
 """How well a device is used: achieved arithmetic beside that of a plain matrix product on the same device.
 
 FLOP here is 2 x MAC, as vendors count. The ceiling is measured, not looked up, so it holds for any device,
-clock and precision; the published peak of a GPU is a fifth or so above it.
+clock and precision; the published peak of a GPU, which is a fifth or so above it, is known for some.
 """
 
 from __future__ import annotations
@@ -15,6 +15,27 @@ from reptok.training.config import Precision
 
 MATRIX = {"cuda": 8192, "cpu": 1024}
 SECONDS = 0.5
+
+PUBLISHED = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+    "RTX 5090": 210e12,
+}
+"""FLOP/s of dense bfloat16 products with float32 sums, from the makers' data sheets."""
+
+
+def published_peak(device: torch.device | str) -> float | None:
+    """Return FLOP/s of bfloat16 products as the device's maker promises them; None where unknown."""
+    if torch.device(device).type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PUBLISHED.items() if part in name), None)
 
 
 def matmul_speed(device: torch.device | str, precision: Precision = "float32") -> float:

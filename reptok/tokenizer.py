@@ -168,19 +168,28 @@ class RepTok(ImageTokenizer):
             t = sample_logit_normal(len(latents), device=latents.device)
         if noise is None:
             noise = torch.randn_like(latents)
+        tokens, target = self.adapted(images, frozen_token)
+        draws = len(latents) // len(tokens)
+        velocity = self.velocity_losses(tokens.repeat(draws, 1, 1), latents, noise, t).reshape(draws, -1)
+        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
+
+    def adapted(self, images: Tensor | None, frozen_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the tokens (B, K, D) of images in [-1, 1], and the unadapted encoder's, their target.
+
+        Without images the tokens are the unadapted ones, which are encoded where they are not given.
+        """
         if frozen_token is None:
             assert images is not None
             frozen_token = self.encoder.frozen(images)
         target = self._as_sequence(frozen_token)
-        unadapted = (
-            target + 0.0 * self.encoder.embedding.sum()
-        )  # data-parallel training wants it in the graph
-        tokens = unadapted if images is None else self.encoder(images)
+        if images is None:  # data-parallel training wants the embedding in the graph
+            return target + 0.0 * self.encoder.embedding.sum(), target
+        return self.encoder(images), target
+
+    def velocity_losses(self, tokens: Tensor, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Flow-matching losses (B,) of latents (B, C, h, w), given their tokens (B, K, D), at times (B,)."""
         point = LINEAR_PATH.sample(noise, latents, t)
-        draws = len(latents) // len(tokens)
-        predicted = self.velocity(point.x_t, t, tokens.repeat(draws, 1, 1))
-        velocity = velocity_loss(predicted, point.v_t).reshape(draws, -1)
-        return TokenizerLosses(velocity=velocity, preservation=preservation_loss(tokens, target))
+        return velocity_loss(self.velocity(point.x_t, t, tokens), point.v_t)
 
     forward = losses  # what a data-parallel wrapper calls
 

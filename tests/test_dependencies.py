@@ -14,7 +14,12 @@ from pipelines.dag.stage import Stage
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = {"ray", "mlflow", "hydra"}
 ONLY_IN = {
-    "diffusers": ("reptok/autoencoder.py", "examples/zoo/autoencoder.py", "benchmarks/decoder_step.py"),
+    "diffusers": (
+        "reptok/autoencoder.py",
+        "reptok/bench/steps.py",  # its DiT beside our decoder, where it is installed
+        "examples/zoo/autoencoder.py",
+        "benchmarks/decoder_step.py",
+    ),
     "transformers": (
         "reptok/captioner.py",
         "reptok/text_encoder.py",
@@ -22,6 +27,7 @@ ONLY_IN = {
         "benchmarks/caption_feed.py",
         "examples/zoo/captioner.py",
         "examples/zoo/captioner_text.py",
+        "examples/zoo/english.py",
         "examples/zoo/text_encoder.py",
     ),
     "open_clip": ("reptok/open_clip_models.py", "reptok/metrics/clip_score.py"),

@@ -126,7 +126,8 @@ monitoring() {
         ln -sf prometheus-alertmanager "$work/alertmanager/usr/bin/alertmanager"
         import "$work/alertmanager" "$name" 'ENTRYPOINT ["/bin/alertmanager"]' "USER 65534" "WORKDIR /alertmanager"
     fi
-    say "no package of Debian gives $(named grafana/grafana): start monitoring without it (--scale grafana=0)"
+    say "no package of Debian gives $(named grafana/grafana): start monitoring without it:"
+    say "docker compose --profile monitoring up --wait head worker mlflow prometheus alertmanager"
 }
 
 s3() {

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.tracking import StageLog
@@ -57,6 +58,10 @@ class RelayLog:
         """Record a table of pictures, which the driver draws."""
         # plain values: the queue's process shall not import torch for a class
         self._put(("grid", grid.name, list(grid.columns), list(grid.rows), step))
+
+    def file(self, path: Path, folder: str) -> None:
+        """Record a file, which the driver reads where it lies."""
+        self._put(("file", str(path), folder))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until the messages so far are sent, at most so long."""
@@ -162,6 +167,9 @@ def _write(log: StageLog, message: Message) -> None:
     elif kind == "progress":
         done, total = values
         log.progress(done, total, "steps")
+    elif kind == "file":
+        path, folder = values
+        log.file(path, folder)
     elif kind == "note":
         print(f"  {values[0]}", flush=True)
     else:

@@ -25,15 +25,24 @@ class Timing:
         steps: How many were timed.
         peak_bytes: Most memory that tensors held on a GPU at any time of them; on a CPU the most memory that
             the process ever held.
+        slow_seconds: The duration that 99 of 100 stay below; far from the median something stalls at times.
+        reserved_bytes: What the allocator had taken from the GPU by then; the rest of it is fragments.
     """
 
     seconds: float
     steps: int
     peak_bytes: int
+    slow_seconds: float = 0.0
+    reserved_bytes: int = 0
 
 
 def time_steps(
-    step: Callable[[], object], device: torch.device, *, seconds: float = 10.0, warmup: int = WARMUP_STEPS
+    step: Callable[[], object],
+    device: torch.device,
+    *,
+    seconds: float = 10.0,
+    warmup: int = WARMUP_STEPS,
+    agree: Callable[[float], float] = lambda once: once,
 ) -> Timing:
     """Repeat a step for about `seconds`, after some steps that compile kernels and fill caches.
 
@@ -42,19 +51,22 @@ def time_steps(
         device: Where it works.
         seconds: Duration of the timed steps together; at least three are timed.
         warmup: Steps before; two are enough where they take long.
+        agree: Makes one number of what a step took in each of several processes, which take as many steps.
     """
     begun = time.perf_counter()
     for number in range(warmup):
-        if number < FEWEST_WARMUP_STEPS or time.perf_counter() - begun < seconds:
+        if number < FEWEST_WARMUP_STEPS or agree(time.perf_counter() - begun) < seconds:
             step()
-    once = _on_host([step], device)[0]
+    once = agree(_on_host([step], device)[0])
     steps = max(FEWEST, min(MOST, int(seconds / once)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         durations = _on_gpu([step] * steps, device)
     else:
         durations = _on_host([step] * steps, device)
-    return Timing(median(durations), steps, peak_bytes(device))
+    slow = sorted(durations)[min(steps - 1, int(0.99 * steps))]
+    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    return Timing(median(durations), steps, peak_bytes(device), slow, reserved)
 
 
 def time_span(work: Callable[[], object], device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,15 +13,29 @@ app = typer.Typer(help="How fast trainings are on this machine, on random data."
 @app.command("gpu")
 def bench_gpu(
     device: Annotated[str | None, typer.Option(help="cuda:1, cpu ...; the first GPU if not given.")] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of each row's timed steps.", min=0.01)] = 15.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each row's timed steps.", min=0.01)] = 8.0,
+    file: Annotated[
+        Path | None, typer.Option(help="JSON that keeps the figures; what it holds is not measured again.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="One part: decoder, tokenizer, mixer, encode ...")] = None,
 ) -> None:
-    """Measure both trainings at the paper's sizes on a GPU, in at most 8 minutes; tiny ones without a GPU."""
+    """Measure trainings and frozen networks at the paper's sizes, in 8 minutes; tiny ones without a GPU."""
     import torch
 
     from reptok.bench.gpu import run
 
-    if run(torch.device(device) if device else None, seconds=seconds, say=typer.echo):
+    where = torch.device(device) if device else None
+    if run(where, seconds=seconds, file=file, only=only, say=typer.echo):
         raise typer.Exit(1)
+
+
+@app.command("roofline")
+def bench_roofline() -> None:
+    """Reckon what an H100 could reach at most, part by part, from counted FLOP and bytes."""
+    from reptok.bench.roofline import lines
+
+    for line in lines():
+        typer.echo(line)
 
 
 @app.command("train")

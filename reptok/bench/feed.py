@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -11,12 +11,14 @@ from typing import cast
 
 import numpy as np
 import torch
+from PIL import Image
 
 from reptok.bench.clock import time_span
 from reptok.bench.trainings import Training
 from reptok.configs import DecoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
+from reptok.data.images import decode_image, encode_jpeg
 from reptok.data.loader import Batches, Columns, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
@@ -57,6 +59,29 @@ class StoredLatents:
         )
 
 
+class StoredImages:
+    """The same with images, of which some JPEG files stand for all."""
+
+    def __init__(self, latents: StoredLatents, files: list[bytes]):
+        self.rows, self._latents, self._files = latents.rows, latents, files
+
+    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> TokenizerBatch:
+        """Read samples by number, mirrored where `flipped`."""
+        pixels = np.stack([decode_image(self._files[number % len(self._files)]) for number in samples])
+        pixels[flipped] = pixels[flipped, :, ::-1]
+        return replace(self._latents.read(samples, flipped), images=torch.from_numpy(pixels))
+
+
+def jpegs(side: int, count: int) -> list[bytes]:
+    """JPEG files of random smooth pictures, about as large as photographs of that size."""
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (count, side // 4, side // 4, 3), np.uint8)
+    return [
+        encode_jpeg(np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)))
+        for picture in small
+    ]
+
+
 def write_latents(folder: Path, config: DecoderConfig, samples: int = WINDOW + 2000) -> StoredLatents:
     """Write shards of random moments (float16) and frozen tokens (float32), each image's and its mirror's."""
     random = np.random.default_rng(0)
@@ -78,7 +103,14 @@ def write_latents(folder: Path, config: DecoderConfig, samples: int = WINDOW + 2
     return StoredLatents(paths, rows)
 
 
-def feed(training: Training, data: StoredLatents, device: torch.device, *, seconds: float = 20.0) -> Feeding:
+def feed(
+    training: Training,
+    data: StoredLatents | StoredImages,
+    device: torch.device,
+    *,
+    seconds: float = 20.0,
+    readers: int = 1,
+) -> Feeding:
     """Train from the loader and from one batch in turns, about `seconds` altogether.
 
     Args:
@@ -86,8 +118,9 @@ def feed(training: Training, data: StoredLatents, device: torch.device, *, secon
         data: On disk.
         device: Where the training computes.
         seconds: Duration; divided into rounds of both kinds.
+        readers: Threads that read and decode.
     """
-    batches = Batches(data, training.batch_size, seed=0, pin=device.type == "cuda")
+    batches = Batches(data, training.batch_size, seed=0, pin=device.type == "cuda", readers=readers)
     stream = cast(Generator[TokenizerBatch, None, None], batches.stream(0))
     training.step(next(stream))
     once = time_span(lambda: training.step(training.batch), device)

@@ -24,8 +24,9 @@ from reptok.encoder.ssl import SSLEncoder
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.tokenizer import RepTok
+from reptok.training.capture import CapturedStep
 from reptok.training.conditions import label_condition, no_condition
-from reptok.training.config import OptimConfig, Precision
+from reptok.training.config import OptimConfig, Precision, Recompute, Strategy
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
@@ -45,16 +46,22 @@ class Settings:
         batch_size: Samples of a step.
         precision: "float32", or "bfloat16" matrix products.
         compile: Compile the networks' blocks.
-        recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        recompute: What of every trained block the backward pass computes again.
         accumulate: Parts of the batch, one forward and backward pass each.
+        cuda_graphs: Replay the step as a CUDA graph.
+        strategy: How several processes share the model.
+        processes: How many there are; each has a batch of `batch_size`.
     """
 
     device: torch.device
     batch_size: int
     precision: Precision = "float32"
     compile: bool = False
-    recompute: bool = False
+    recompute: Recompute = "none"
     accumulate: int = 1
+    cuda_graphs: bool = False
+    strategy: Strategy = "ddp"
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,7 @@ def tokenizer_training(
         draws: Noises and times that an image is decoded from.
     """
     decoder, size = config.decoder, settings.batch_size
-    architecture = flops.encoder_architecture(config.encoder)
-    with settings.device:
-        encoder = SSLEncoder(config.encoder, architecture.build(), architecture)
-        autoencoder = Autoencoder(config.autoencoder, vae=_UnusedVAE(decoder.latent_channels))
-        tokenizer = RepTok(config, encoder=encoder, autoencoder=autoencoder)
+    tokenizer = build_tokenizer(config, settings.device)
     objective = TokenizerObjective(
         tokenizer, 0.1, "logit_normal", draws=draws, decoder_first_steps=0 if images else sys.maxsize
     )
@@ -109,6 +112,15 @@ def tokenizer_training(
     )
     cost = flops.tokenizer_training(config, draws=draws) if images else flops.decoder_training(decoder)
     return _training(objective, batch, settings, cost)
+
+
+def build_tokenizer(config: RepTokConfig, device: torch.device) -> RepTok:
+    """A tokenizer with random weights, on a device; its autoencoder knows the latents' scale alone."""
+    architecture = flops.encoder_architecture(config.encoder)
+    with device:
+        encoder = SSLEncoder(config.encoder, architecture.build(), architecture)
+        autoencoder = Autoencoder(config.autoencoder, vae=_UnusedVAE(config.decoder.latent_channels))
+        return RepTok(config, encoder=encoder, autoencoder=autoencoder)
 
 
 def generator_training(config: GeneratorConfig, settings: Settings, *, text_length: int = 77) -> Training:
@@ -133,29 +145,29 @@ def generator_training(config: GeneratorConfig, settings: Settings, *, text_leng
     return _training(objective, batch, settings, cost)
 
 
-def _training(objective: nn.Module, batch: Any, settings: Settings, cost: int) -> Training:
+def _training(objective: Any, batch: Any, settings: Settings, cost: int) -> Training:
     _wake(objective)
+    processes, device = settings.processes, settings.device
     parallel = parallelize(
-        objective, compile=settings.compile, recompute=settings.recompute, device=settings.device
-    )
+        objective, settings.strategy, world_size=processes, compile=settings.compile,
+        recompute=settings.recompute, device=device, precision=settings.precision,
+    )  # fmt: skip
     state = TrainState(objective.train(), OPTIM, EMA_DECAY)
-    step = TrainStep(
-        parallel,
-        state,
-        OPTIM,
-        total_steps=1 << 30,
-        precision=settings.precision,
-        device=settings.device,
+    kind = CapturedStep if settings.cuda_graphs else TrainStep
+    step = kind(
+        parallel, state, OPTIM, total_steps=1 << 30, precision=settings.precision, device=device,
         accumulate=settings.accumulate,
-    )
+    )  # fmt: skip
+    size = settings.batch_size
+    mine = slice(parallel.rank * size, (parallel.rank + 1) * size)
 
     def train(batch: Any) -> None:
-        size = settings.batch_size
-        step(batch, StepRandom(0, state.step, size, slice(0, size), settings.device))
+        prepared = objective.prepared(batch, device) if device.type == "cuda" else batch
+        step(prepared, StepRandom(0, state.step, processes * size, mine, device))
         state.step += 1
 
-    on_gpu = settings.device.type == "cuda"
-    return Training(train, batch.pinned() if on_gpu else batch, settings.batch_size, cost, state, objective)
+    given = batch.pinned() if device.type == "cuda" else batch
+    return Training(train, given, size, cost, state, objective)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What one training step reads: the samples of a batch, on the CPU, in the types that they are stored in.
+"""What one training step reads: the samples of a batch, in the types that they are stored in.
 
 A GPU widens and scales them faster than they reach it, and the loader's threads copy bytes alone: arithmetic
 of torch in each of them would start a team of threads of its own.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from reptok.generator.conditioning import Condition
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,16 @@ class TokenizerBatch:
         images = None if self.images is None else self.images.pin_memory()
         return TokenizerBatch(images, self.moments.pin_memory(), self.frozen_token.pin_memory(), self.samples)
 
+    def to(self, device: torch.device | str) -> TokenizerBatch:
+        """Return the batch on a device; from pinned memory without waiting."""
+        images = None if self.images is None else self.images.to(device, non_blocking=True)
+        moments, frozen = (t.to(device, non_blocking=True) for t in (self.moments, self.frozen_token))
+        return TokenizerBatch(images, moments, frozen, self.samples)
+
+    def tensors(self) -> list[Tensor]:
+        """What it consists of."""
+        return [t for t in (self.images, self.moments, self.frozen_token) if t is not None]
+
 
 @dataclass(frozen=True)
 class GeneratorBatch:
@@ -48,17 +61,32 @@ class GeneratorBatch:
         captions: B strings.
         labels: int64 (B,), -1 where a sample has none.
         samples: int64 (B,), sample numbers in the split.
+        condition: What captions or labels became, where that was done ahead of the step.
     """
 
     tokens: Tensor
     captions: list[str]
     labels: Tensor
     samples: np.ndarray
+    condition: Condition | None = None
 
     def part(self, rows: slice) -> GeneratorBatch:
         """Return some rows of the batch."""
-        return GeneratorBatch(self.tokens[rows], self.captions[rows], self.labels[rows], self.samples[rows])
+        condition = None if self.condition is None else self.condition.index(rows)
+        return GeneratorBatch(
+            self.tokens[rows], self.captions[rows], self.labels[rows], self.samples[rows], condition
+        )
 
     def pinned(self) -> GeneratorBatch:
         """Return the batch in memory that a GPU copies from while it computes."""
         return GeneratorBatch(self.tokens.pin_memory(), self.captions, self.labels.pin_memory(), self.samples)
+
+    def to(self, device: torch.device | str) -> GeneratorBatch:
+        """Return the batch on a device; from pinned memory without waiting."""
+        tokens, labels = (t.to(device, non_blocking=True) for t in (self.tokens, self.labels))
+        condition = None if self.condition is None else self.condition.to(device)
+        return GeneratorBatch(tokens, self.captions, labels, self.samples, condition)
+
+    def tensors(self) -> list[Tensor]:
+        """What it consists of."""
+        return [self.tokens, self.labels, *([] if self.condition is None else self.condition.tensors())]

@@ -91,6 +91,10 @@ class Condition:
 
         return cls(*(join(first, second, f.name) for f in fields(cls)))
 
+    def tensors(self) -> list[Tensor]:
+        """What it consists of."""
+        return [value for value in self._values() if value is not None]
+
     def _values(self) -> list[Tensor | None]:
         return [getattr(self, f.name) for f in fields(self)]
 

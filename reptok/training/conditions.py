@@ -1,8 +1,6 @@
-"""What a generator batch is conditioned on: labels, or captions, each encoded once."""
+"""What a generator batch is conditioned on: labels, or captions."""
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 import torch
 from torch import Tensor
@@ -12,6 +10,11 @@ from reptok.generator.conditioning import Condition
 from reptok.text_encoder import TextEncoder
 
 CACHED_CAPTIONS = 20_000
+"""The most samples whose captions' states are kept."""
+LENGTHS = 4
+"""Padded lengths of captions on a GPU, where every other one is a new shape."""
+EVEN = 16
+"""They are multiples of this, as attention's kernels want their masks."""
 
 
 def label_condition(batch: GeneratorBatch) -> Condition:
@@ -34,37 +37,54 @@ def no_condition(batch: GeneratorBatch) -> Condition:
 
 
 class CaptionConditions:
-    """Condition on the samples' captions; the latest `capacity` different captions are encoded once."""
+    """Condition on the samples' captions, all of a batch encoded at once, for a GPU.
 
-    def __init__(self, text_encoder: TextEncoder, capacity: int = CACHED_CAPTIONS):
-        self.text_encoder, self.capacity = text_encoder, capacity
-        self._on_cpu = text_encoder.device.type == "cpu"
-        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+    What is encoded is not kept: of more captions than memory holds none comes again in time.
+    """
+
+    def __init__(self, text_encoder: TextEncoder):
+        self.text_encoder = text_encoder
+        step = -(-text_encoder.longest // LENGTHS)
+        self._multiple = -(-step // EVEN) * EVEN
 
     def __deepcopy__(self, memo: dict[int, object]) -> CaptionConditions:
-        """One language model and one cache serve every copy of an objective."""
+        """One language model serves every copy of an objective."""
         return self
 
     @torch.no_grad()
     def __call__(self, batch: GeneratorBatch) -> Condition:
+        """Return text states (B, L, C) and mask (B, L) of one of `LENGTHS` lengths L."""
+        states, mask = self.text_encoder(batch.captions, multiple=self._multiple)
+        return Condition(text=states, mask=mask)
+
+
+class CachedCaptions(CaptionConditions):
+    """Condition on the samples' captions, each encoded alone and kept, for few of them on a CPU.
+
+    Alone, states have the same bits whatever was encoded before, so that a resumed training is the
+    uninterrupted one.
+    """
+
+    def __init__(self, text_encoder: TextEncoder):
+        super().__init__(text_encoder)
+        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, batch: GeneratorBatch) -> Condition:
         """Return text states (B, L, C) and mask (B, L), L the longest caption of the batch."""
-        wanted = dict.fromkeys(batch.captions)
-        missing = [caption for caption in wanted if caption not in self._known]
-        # Alone on the CPU: states then have the same bits whatever was cached before, so that a resumed
-        # training is the uninterrupted one. On a GPU one call for all is faster by far.
-        groups = [[caption] for caption in missing] if self._on_cpu else [missing] if missing else []
-        for group in groups:
-            states, masks = self.text_encoder(group)
-            for caption, state, mask in zip(group, states, masks, strict=True):
-                length = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 1
-                self._known[caption] = (state[:length].clone(), mask[:length].clone())
-        for caption in wanted:
-            self._known.move_to_end(caption)
+        for caption in batch.captions:
+            if caption not in self._known:
+                states, mask = self.text_encoder([caption])
+                self._known[caption] = (states[0], mask[0])
         entries = [self._known[caption] for caption in batch.captions]
-        while len(self._known) > self.capacity:
-            self._known.popitem(last=False)
         pad = torch.nn.utils.rnn.pad_sequence
         return Condition(
             text=pad([state for state, _ in entries], batch_first=True),
             mask=pad([mask for _, mask in entries], batch_first=True, padding_value=False),
         )
+
+
+def caption_conditions(text_encoder: TextEncoder, samples: int) -> CaptionConditions:
+    """Return what suits the encoder's device and a dataset of so many samples."""
+    few = text_encoder.device.type == "cpu" and samples <= CACHED_CAPTIONS
+    return CachedCaptions(text_encoder) if few else CaptionConditions(text_encoder)

@@ -10,6 +10,8 @@ from reptok.bounds import Count, Decay, Number, Positive, Share, Signed, Whole
 TimeSampling = Literal["logit_normal", "uniform"]
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp"]
+Recompute = Literal["none", "selective", "full"]
+CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
 Launcher = Literal["process", "torchrun", "ray"]
 
 PATIENT_SECONDS = 1800.0
@@ -59,6 +61,38 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Which steps are profiled, on the first process; the files go to the tracking server.
+
+    Attributes:
+        first: Step that the first window begins at; late enough that everything is compiled.
+        every: Steps from one window to the next; 0 opens no window.
+        windows: How many there are at most.
+        steps: Steps of a window.
+        memory: Note every allocation with the line of code that made it, too; a step then takes several
+            times as long.
+    """
+
+    first: Whole = 20
+    every: Whole = 0
+    windows: Count = 1
+    steps: Count = 3
+    memory: bool = False
+
+    def __post_init__(self) -> None:
+        if 0 < self.every < self.steps:
+            raise ValueError(
+                f"train.profile.every {self.every} is less than the {self.steps} steps of a window; raise "
+                "it, or lower train.profile.steps"
+            )
+
+    def begins(self, step: int) -> bool:
+        """Whether a window begins at a step."""
+        number, offset = divmod(step - self.first, max(1, self.every))
+        return self.every > 0 and offset == 0 and 0 <= number < self.windows
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how to train.
 
@@ -80,14 +114,22 @@ class TrainConfig:
         precision: "float32", or "bfloat16" matrix products.
         flip: Mirror a random half of the samples.
         compile: Compile the network's blocks (torch.compile); pays on a GPU.
-        recompute: Keep a block's input alone and run the block again in the backward pass: a third more
-            work for a fraction of the memory.
+        compile_mode: Of torch.compile. "max-autotune-no-cudagraphs" tries several kernels for every product
+            and takes minutes longer to begin.
+        cuda_graphs: Record a step as a CUDA graph and replay it, for steps that are shorter than the host
+            needs to launch them, as the mixer's; in one process on a GPU.
+        recompute: What the backward pass computes again instead of keeping it: "none"; "selective", all but
+            products and attention, which cost the time; "full", whole blocks from their inputs, a third
+            more work for a fraction of the memory.
         accumulate: Parts that a process divides its share of a batch into, one forward and backward pass
             each, for batches that do not fit in memory.
         strategy: How several processes share the model: "ddp" gives each a copy, "fsdp" (FSDP2) a share of
             weights, gradients, moments and average, for models that do not fit on one GPU.
         max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
+        norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output,
+            and the scales of its attention; 0 never looks.
+        profile: Steps under torch.profiler.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
         checkpoint_every_seconds: Time between two checkpoints.
@@ -119,11 +161,15 @@ class TrainConfig:
     precision: Precision = "float32"
     flip: bool = True
     compile: bool = field(default=False, metadata=_FREE)
-    recompute: bool = field(default=False, metadata=_FREE)
+    compile_mode: CompileMode = field(default="default", metadata=_FREE)
+    cuda_graphs: bool = field(default=False, metadata=_FREE)
+    recompute: Recompute = field(default="none", metadata=_FREE)
     accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
     max_skipped: Count = field(default=10, metadata=_FREE)
     log_every: Count = field(default=50, metadata=_FREE)
+    norms_every: Whole = field(default=0, metadata=_FREE)
+    profile: ProfileConfig = field(default_factory=ProfileConfig, metadata=_FREE)
     eval_every: Whole = field(default=1000, metadata=_FREE)
     eval_samples: Count = field(default=512, metadata=_FREE)
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
@@ -173,6 +219,11 @@ class TrainConfig:
                 f"train.min_workers {self.min_workers} lets the number of workers change, and a change loses "
                 f"what is younger than the newest checkpoint: set train.checkpoint_every_seconds to "
                 f"{ELASTIC_CHECKPOINT_SECONDS:.0f} or less, not {self.checkpoint_every_seconds:.0f}"
+            )
+        if self.cuda_graphs and self.workers > 1:
+            raise ValueError(
+                f"train.cuda_graphs records the step of one process, and train.workers is {self.workers}; "
+                "set it to false, or workers to 1"
             )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from statistics import median
 
 from reptok.training.config import TrainConfig
+from reptok.training.norms import PREFIX as NORMS
 from reptok.training.state import TrainState
 
 HISTORY_POINTS = 100
 RETELL_SECONDS = 60.0
 """How long what was logged is kept at least: longer than it is on its way to the tracking server."""
-WAIT = "wait_of_rank_"
+WAIT, WORK = "wait_of_rank_", "work_of_rank_"
+"""Requests by which processes tell each other how long they waited for data, and computed."""
 WORTH_TELLING = 0.05  # of the time
 
 
@@ -64,18 +66,21 @@ class Curves:
         self._kept = self._state.step
 
     def add(self, values: Mapping[str, float], step: int) -> None:
-        """Take a step's results."""
+        """Take a step's results; norms of layers are logged at once."""
         state, steps = self._state, self._config.steps
-        for name, value in {**values, "count": 1.0}.items():
+        if norms := {name: value for name, value in values.items() if name.startswith(NORMS)}:
+            self.record(norms, step)
+        counted = {name: value for name, value in values.items() if name not in norms}
+        for name, value in {**counted, "count": 1.0}.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         closes = step == steps or step % max(1, steps // HISTORY_POINTS) == 0
         trace(state, values, step, closes)
 
-    def record(self, values: Mapping[str, float]) -> None:
-        """Log values of the step that the state is at."""
+    def record(self, values: Mapping[str, float], step: int) -> None:
+        """Log values of a step."""
         self._state.latest.update(values)
-        self._state.recent.append((self._state.step, dict(values), time.time()))
-        self._log(values, self._state.step)
+        self._state.recent.append((step, dict(values), time.time()))
+        self._log(values, step)
 
     def entry(self, gauge: Callable[[float], Mapping[str, float]], note: Callable[[str], None]) -> None:
         """Log the means since the last entry, and the speed.
@@ -90,7 +95,8 @@ class Curves:
         speed = speeds(samples, elapsed, self._waiting, self._stalled)
         if line := straggler(state.sums, elapsed):
             note(line)
-        self.record({**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])})
+        found = {**means(state.sums), **speed, **gauge(speed["speed/images_per_second"])}
+        self.record(found, state.step)
         state.sums.clear()
         self._logged, self._since = state.step, time.monotonic()
         self._waiting = self._stalled = 0.0
@@ -119,30 +125,44 @@ def means(sums: Mapping[str, float]) -> dict[str, float]:
         if name.startswith("segment_count_") and value > 0:
             k = name.rpartition("_")[2]
             found[f"train/loss_segment_{k}"] = sums[f"segment_sum_{k}"] / value
-        elif not name.startswith(("segment_", WAIT)) and name not in ("count", "skipped"):
+        elif not name.startswith(("segment_", WAIT, WORK)) and name not in ("count", "skipped"):
             found[f"train/{name}"] = value / count
     return found
 
 
 def straggler(sums: Mapping[str, float], seconds: float) -> str | None:
-    """Name the process that waited for its data, and all others for it; None where none stands out.
+    """Name the process that all others wait for; None where none stands out.
 
     Args:
-        sums: Seconds of waiting, "wait_of_rank_{k}", over some steps.
+        sums: Seconds over some steps of waiting for data, "wait_of_rank_{k}", and of forward passes,
+            "work_of_rank_{k}".
         seconds: What these steps took.
     """
-    waits = {name.removeprefix(WAIT): value for name, value in sums.items() if name.startswith(WAIT)}
-    if len(waits) < 2:
+    if found := _outlier(sums, WAIT, seconds):
+        rank, worst, usual = found
+        if worst >= 2 * usual:
+            return (
+                f"rank {rank} waited {worst:.1f} of {seconds:.1f} s for its data, the others {usual:.1f} s: "
+                "its machine reads or decodes more slowly"
+            )
+    if found := _outlier(sums, WORK, seconds):
+        rank, worst, usual = found
+        return (
+            f"rank {rank} computed its forward passes in {worst:.1f} of {seconds:.1f} s, the others in "
+            f"{usual:.1f} s: its device is slower, hot or shared"
+        )
+    return None
+
+
+def _outlier(sums: Mapping[str, float], kind: str, seconds: float) -> tuple[str, float, float] | None:
+    """The rank with the largest sum of a kind, that sum and the others' median, where it costs time."""
+    own = {name.removeprefix(kind): value for name, value in sums.items() if name.startswith(kind)}
+    if len(own) < 2:
         return None
-    rank = max(waits, key=lambda number: waits[number])
-    worst = waits.pop(rank)
-    usual = median(waits.values())
-    if worst < WORTH_TELLING * seconds or worst < 2 * usual:
-        return None
-    return (
-        f"rank {rank} waited {worst:.1f} of {seconds:.1f} s for its data, the others {usual:.1f} s: "
-        "its machine reads or decodes more slowly"
-    )
+    rank = max(own, key=lambda number: own[number])
+    worst = own.pop(rank)
+    usual = median(own.values())
+    return (rank, worst, usual) if worst - usual >= WORTH_TELLING * seconds else None
 
 
 def speeds(samples: int, seconds: float, waiting: float, stalled: float) -> dict[str, float]:

@@ -46,6 +46,12 @@ class EMA:
         live = [local(tensor).detach() for tensor in self._live.values()]
         torch._foreach_lerp_(list(self.weights.values()), live, 1 - self.decay_at(step))
 
+    @torch.no_grad()
+    def update_on_device(self, share: Tensor) -> None:
+        """Move towards the live weights by a share that the device holds, 1 - d; 0 changes nothing."""
+        for averaged, live in zip(self.weights.values(), self._live.values(), strict=True):
+            averaged.lerp_(local(live).detach(), share)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Exchange the live weights for the averaged ones within the block."""

@@ -23,7 +23,7 @@ from reptok.image_tokenizer import ImageTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
-from reptok.training.conditions import CaptionConditions, label_condition, no_condition
+from reptok.training.conditions import caption_conditions, label_condition, no_condition
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.start import (
     Start,
@@ -74,8 +74,8 @@ class GeneratorTraining(Training):
 
         start = start_from(self.init, "generator", begin)
         generator.to(device)
-        conditions = self._conditions(device)
         data = GeneratorData(*folders, "train")
+        conditions = self._conditions(device, sum(data.rows))
         validation = GeneratorData(*folders, "val") if split_sizes(folders[0]).get("val") else None
         objective = GeneratorObjective(
             generator, conditions, config.time_sampling, time_loc=config.time_loc,
@@ -97,6 +97,7 @@ class GeneratorTraining(Training):
         cost = flops.generator_training(self.generator, text_length=length)
         return Task(
             objective=objective,
+            prepare=objective.prepared,
             data=data,
             validation=validation,
             save=save,
@@ -105,13 +106,16 @@ class GeneratorTraining(Training):
             flops_per_image=lambda step: cost,
         )
 
-    def _conditions(self, device: torch.device) -> Callable[[GeneratorBatch], Condition]:
+    def _conditions(self, device: torch.device, samples: int) -> Callable[[GeneratorBatch], Condition]:
         if self.generator.condition == "text":
             if self.text_encoder is None:
                 raise ValueError(
                     "generator.condition=text needs a text encoder; set text_encoder in the configuration"
                 )
-            return CaptionConditions(TextEncoder(self.text_encoder).to(device))
+            text_encoder = TextEncoder(self.text_encoder).to(device)
+            if device.type == "cuda" and self.train.precision == "bfloat16":
+                text_encoder.bfloat16()
+            return caption_conditions(text_encoder, samples)
         return label_condition if self.generator.condition == "class" else no_condition
 
 

@@ -30,6 +30,9 @@ class TrainLog(Protocol):
     def grid(self, grid: Grid, step: int) -> None:
         """Record a table of pictures."""
 
+    def file(self, path: Path, folder: str) -> None:
+        """Record a file that stays where it is until the training's stage ends, under a folder's name."""
+
     def flush(self) -> None:
         """Return when what was told has arrived."""
 
@@ -37,7 +40,8 @@ class TrainLog(Protocol):
 class FolderLog:
     """Appends to a folder what it is told, one JSON object a line.
 
-    {folder}/log.jsonl    {"step": 50, "metrics": {...}}, {"progress": [50, 1000]}, {"note": "..."} or
+    {folder}/log.jsonl    {"step": 50, "metrics": {...}}, {"progress": [50, 1000]}, {"note": "..."},
+                          {"path": ..., "folder": "profile"} or
                           {"step": 50, "grid": "samples", "columns": [...], "labels": [...], "file": ...}
     {folder}/pictures/    the grids, PNG: a line of tiles per label, a tile per column
     """
@@ -69,6 +73,9 @@ class FolderLog:
         self._append(
             {"step": step, "grid": grid.name, "columns": list(grid.columns), "labels": labels, "file": file}
         )
+
+    def file(self, path: Path, folder: str) -> None:
+        self._append({"path": str(path.resolve()), "folder": folder})
 
     def flush(self) -> None:
         """Every line is written when it is told."""
@@ -103,6 +110,8 @@ class Follower:
                 self._log.progress(*told["progress"])
             elif "note" in told:
                 self._log.note(told["note"])
+            elif "path" in told:
+                self._log.file(Path(told["path"]), told["folder"])
             else:
                 self._log.grid(self._grid(told), told["step"])
 

@@ -136,7 +136,7 @@ def train(
         if evaluates:
             watch(state.step, "evaluation")
             with curves.evaluating():
-                curves.record(evaluate(state.step))
+                curves.record(evaluate(state.step), state.step)
 
         # A checkpoint.
         if last or asked:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.data.transforms import to_float
+from reptok.encoder.preservation import preservation_loss
 from reptok.training.config import TimeSampling
 from reptok.training.step import StepRandom
 
@@ -73,6 +76,10 @@ class TokenizerObjective(nn.Module):
         cached = frozenset({"moments", "frozen_token"})
         return cached if step < self.decoder_first_steps else cached | {"images"}
 
+    def prepared(self, batch: TokenizerBatch, device: torch.device) -> TokenizerBatch:
+        """Return the batch with what can be done before its step done."""
+        return batch.to(device)
+
     def forward(self, batch: TokenizerBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch means "loss", "velocity" and "preservation", and "segments" (see `by_segment`).
 
@@ -80,7 +87,8 @@ class TokenizerObjective(nn.Module):
             batch: Images, moments and frozen tokens, on any device; images at least where the loss looks at
                 them.
             random: The step's random numbers.
-            t: Times (B,), for a validation: one draw with them, of the whole loss; drawn when None.
+            t: Times (S, B), for a validation: every sample is encoded once, and decoded from the same noise
+                at each of its S times; "velocity" is then (S,), and there is no "segments".
         """
         draws = range(self.draws if t is None else 1)
         moments, frozen_token = (
@@ -100,7 +108,12 @@ class TokenizerObjective(nn.Module):
             for _ in draws
         ]
         noise = torch.cat([random.normal(*latent_shape) for _ in draws])
-        times = torch.cat([random.times(*self._times) for _ in draws]) if t is None else t
+        if t is not None:
+            tokens, target = self.tokenizer.adapted(images, frozen_token.float())
+            at_times = [self.tokenizer.velocity_losses(tokens, latents[0], noise, row).mean() for row in t]
+            preservation = preservation_loss(tokens, target).mean()
+            return {"velocity": torch.stack(at_times), "preservation": preservation}
+        times = torch.cat([random.times(*self._times) for _ in draws])
         losses = self.tokenizer.losses_by_draw(
             images,
             latents=torch.cat(latents),
@@ -133,17 +146,23 @@ class GeneratorObjective(nn.Module):
         self.generator, self.conditions = generator, conditions
         self._times = (time_sampling, time_loc, time_scale)
 
+    def prepared(self, batch: GeneratorBatch, device: torch.device) -> GeneratorBatch:
+        """Return the batch with what can be done before its step done: captions are encoded."""
+        return replace(batch, condition=self.conditions(batch)).to(device)
+
     def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
-        """Return the batch mean "loss" and "segments"; with a given t (B,) no condition is dropped."""
+        """Return the batch mean "loss" and "segments".
+
+        With times t (S, B), for a validation, the means "velocity" (S,) alone, no condition dropped.
+        """
         tokens = batch.tokens.to(random.device, non_blocking=True).float()
+        condition = self.conditions(batch) if batch.condition is None else batch.condition
+        condition = condition.to(random.device)
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
-        times = random.times(*self._times) if t is None else t
-        per_sample = self.generator.losses(
-            tokens,
-            self.conditions(batch).to(random.device),
-            noise=noise,
-            t=times,
-            drop=drop if t is None else torch.zeros_like(drop),
-        )
+        losses = partial(self.generator.losses, tokens, condition, noise=noise)
+        if t is not None:
+            return {"velocity": torch.stack([losses(t=row, drop=torch.zeros_like(drop)).mean() for row in t])}
+        times = random.times(*self._times)
+        per_sample = losses(t=times, drop=drop)
         return {"loss": per_sample.mean(), "segments": by_segment(per_sample, times)}

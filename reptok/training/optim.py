@@ -83,11 +83,14 @@ class AdamW:
             group.steps = [torch.zeros((), device=group.parameters[0].device)] * len(group.names)
 
     @torch.no_grad()
-    def step(self, lr_factor: float, *, scale: Tensor | None = None, skipped: Tensor | None = None) -> None:
+    def step(
+        self, lr_factor: float | Tensor, *, scale: Tensor | None = None, skipped: Tensor | None = None
+    ) -> None:
         """Update every parameter from its gradient; nothing waits for the device.
 
         Args:
-            lr_factor: Scales all learning rates.
+            lr_factor: Scales all learning rates; a scalar on the device where the update is recorded once
+                and run with other factors.
             scale: Scalar on the device that all gradients are divided by, within the update's own pass.
             skipped: Scalar on the device; 1.0 leaves everything as it is.
         """
@@ -180,7 +183,7 @@ def gradient_norm(parameters: list[nn.Parameter], total: Callable[[Tensor], Tens
 
     Args:
         parameters: Whose gradients; of a sharded one this process's rows are looked at.
-        total: Sums squared norms over processes, where each has its own rows.
+        total: Sums squared norms over the processes of one copy, where each has its own rows.
     """
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)

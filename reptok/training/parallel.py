@@ -7,7 +7,7 @@ every block, then the division among processes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -19,13 +19,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
-from reptok.generator.text import TextContext
-from reptok.training.config import PATIENT_SECONDS, Precision, Strategy
+from reptok.training.blocks import Backend, compile_blocks, recompute_blocks, trained_blocks
+from reptok.training.config import PATIENT_SECONDS, CompileMode, Precision, Recompute, Strategy
 from reptok.training.ema import EMA
-
-Backend = str | Callable[..., Any]
 
 
 class Alone:
@@ -57,6 +54,10 @@ class Alone:
         """Return the sum of `values` over all processes."""
         return values
 
+    def of_one_copy(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the processes that divide one copy of the weights."""
+        return values
+
     def agreed(self, number: int) -> int:
         """Return the number that rank 0 has."""
         return number
@@ -70,16 +71,22 @@ class Alone:
         yield
 
     @contextmanager
-    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
-        """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
+    def evaluating(self, ema: EMA) -> Iterator[nn.Module]:
+        """Give every process what computes with averaged weights, in evaluation mode; all call it alike."""
         self.objective.eval()
         # Another mode, and batches of another size: each would be a compilation that serves a few calls.
         eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         try:
             with eager, ema.applied():
-                yield self.objective if self.rank == 0 else None
+                yield self.objective
         finally:
             self.objective.train()
+
+    @contextmanager
+    def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
+        """Give rank 0 the objective with averaged weights, in evaluation mode; all processes must enter."""
+        with self.evaluating(ema) as objective:
+            yield objective if self.rank == 0 else None
 
 
 class Replicated(Alone):
@@ -127,7 +134,7 @@ class Sharded(Replicated):
     """Every process holds some rows of each weight, and of its gradient, moments and average.
 
     Weights are gathered block by block while they are needed. Frozen weights stay whole. Rank 0 keeps a
-    second, plain copy of what trains, for evaluation and publication.
+    second, plain copy of what trains, for pictures and publication.
     """
 
     def __init__(
@@ -155,10 +162,21 @@ class Sharded(Replicated):
     def sharded(self) -> bool:
         return True
 
+    def of_one_copy(self, values: Tensor) -> Tensor:
+        return self.total(values)
+
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         assert isinstance(self.module, FSDPModule)
         self.module.set_requires_gradient_sync(last)  # until then whole gradients are summed in each process
         return nullcontext()
+
+    @contextmanager
+    def evaluating(self, ema: EMA) -> Iterator[nn.Module]:
+        with super().evaluating(ema):
+            yield self.module
+            for part in self.module.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()  # without a backward pass the outermost one keeps what it gathered
 
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
@@ -180,7 +198,8 @@ def parallelize(
     world_size: int = 1,
     device: torch.device | str = "cpu",
     compile: bool = False,
-    recompute: bool = False,
+    compile_mode: CompileMode = "default",
+    recompute: Recompute = "none",
     precision: Precision = "float32",
     backend: Backend = "inductor",
 ) -> Alone:
@@ -192,72 +211,22 @@ def parallelize(
         world_size: Number of processes.
         device: Where this process computes.
         compile: Compile every block.
-        recompute: Run every trained block again in the backward pass instead of keeping its activations.
+        compile_mode: Of torch.compile.
+        recompute: What of every trained block the backward pass computes again.
         precision: Of matrix products; of weights on their way, too, where they are sharded.
         backend: Of torch.compile.
     """
     sharded = world_size > 1 and strategy == "fsdp"
     plain = plain_copy(objective) if sharded and dist.get_rank() == 0 else None
-    for block in trained_blocks(objective) if recompute else ():
-        block.forward = recomputed(block.forward)  # type: ignore[method-assign]
+    recompute_blocks(objective, recompute)
     if compile:
-        compile_blocks(objective, backend)
+        compile_blocks(objective, backend, compile_mode)
     if sharded:
         result: Alone = Sharded(objective, torch.device(device), plain, precision)
     else:
         result = Replicated(objective, torch.device(device)) if world_size > 1 else Alone(objective)
     result.compiled = compile
     return result
-
-
-def blocks(model: nn.Module, within: bool = False) -> list[nn.Module]:
-    """Return the blocks of the model's stacks that gradients pass through.
-
-    Those are all with trained weights, and those of a frozen network (`within`) that stands beside a trained
-    weight of the same module, as the encoder's transformer does; the VAE is none of them.
-    """
-    if isinstance(model, (nn.ModuleList, nn.Sequential)) and len({type(block) for block in model}) == 1:
-        return list(model)
-    within = within or any(parameter.requires_grad for parameter in model.parameters(recurse=False))
-    passed = [part for part in model.children() if within or any(p.requires_grad for p in part.parameters())]
-    return [block for part in passed for block in blocks(part, within)]
-
-
-def trained_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks that have trained weights."""
-    return [block for block in blocks(model) if any(p.requires_grad for p in block.parameters())]
-
-
-def compile_blocks(model: nn.Module, backend: Backend = "inductor") -> None:
-    """Compile every block on its own: one short compilation serves all of a stack."""
-    # A block's gradients are ready together: to cut its graph where a bucket of DDP ends gains nothing.
-    torch._dynamo.config.optimize_ddp = False
-    for block in blocks(model):
-        compiled = torch.compile(block.forward, backend=backend)
-        block.forward = of_any_length(compiled)  # type: ignore[method-assign]
-
-
-def of_any_length(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a compiled block that serves captions of all lengths with one graph, from the first on."""
-
-    def run(x: Tensor, *conditions: Any) -> Tensor:
-        for condition in conditions:
-            if isinstance(condition, TextContext):
-                torch._dynamo.maybe_mark_dynamic(condition.states, 1)
-                torch._dynamo.maybe_mark_dynamic(condition.mask, 3)
-        return compiled(x, *conditions)
-
-    return run
-
-
-def recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the function that keeps its inputs alone and runs again in the backward pass."""
-
-    def run(*inputs: Any) -> Tensor:
-        result: Tensor = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return result
-
-    return run
 
 
 def plain_copy(objective: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 {folder}/training.json     the description, where the launcher wrote one
 {folder}/checkpoints/      see `checkpoint`
+{folder}/profile/          see `profiling`
 {folder}/stop              while it exists, the training saves itself and leaves
 {folder}/finished/         model/; curves.json, the end of the curves; last result.json, the last metrics
 """
@@ -14,25 +15,29 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from reptok.data.loader import Batches, Readable
+from reptok.attention import preferred, stated
+from reptok.data.loader import Batches
 from reptok.throughput import matmul_speed, mfu
+from reptok.training.ahead import one_ahead
+from reptok.training.capture import CapturedStep
 from reptok.training.checkpoint import Checkpointer
-from reptok.training.config import TrainConfig
+from reptok.training.config import ProfileConfig, TrainConfig
+from reptok.training.curves import WORK
 from reptok.training.log import TrainLog
 from reptok.training.loop import train
+from reptok.training.norms import LayerNorms
 from reptok.training.parallel import Alone, parallelize
 from reptok.training.place import Place, peak_memory_bytes, raise_file_limit
+from reptok.training.profiling import Profiler
 from reptok.training.state import TrainState
-from reptok.training.step import Begun, StepRandom, TrainStep
+from reptok.training.step import Begun, StepRandom, TrainStep, products_in
 from reptok.training.task import Task, Training
-from reptok.training.validation import segment_losses
+from reptok.training.validation import validate
 from reptok.training.watch import Watch
 
 RESULT, CURVES = "result.json", "curves.json"
-VALIDATION_SEED = 1 << 20
 STOP_POLL_SECONDS = 1.0
 
 
@@ -57,9 +62,11 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     task = training.build(place.device)
 
     # Divided among the processes.
+    norms = LayerNorms(task.objective, config.norms_every) if config.norms_every else None
     parallel = parallelize(
         task.objective, config.strategy, world_size=place.world_size, device=place.device,
-        compile=config.compile, recompute=config.recompute, precision=config.precision,
+        compile=config.compile, compile_mode=config.compile_mode, recompute=config.recompute,
+        precision=config.precision,
     )  # fmt: skip
 
     # How far it is: at its beginning, or at the newest checkpoint.
@@ -73,19 +80,29 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         world_size=place.world_size, window=config.window, readers=config.threads,
         pin=place.device.type == "cuda", columns=task.columns,
     )  # fmt: skip
-    step = TrainStep(
+    kind = CapturedStep if config.cuda_graphs else TrainStep
+    step = kind(
         parallel, state, config.optim, config.steps, precision=config.precision, device=place.device,
-        accumulate=config.accumulate, max_skipped=config.max_skipped,
+        accumulate=config.accumulate, max_skipped=config.max_skipped, norms=norms,
     )  # fmt: skip
     begun = False
 
     def train_step(batch: Any, random: StepRandom, requests: Mapping[str, float]) -> Begun:
         nonlocal begun
-        running = step(batch, random, requests)
+        work = {
+            f"{WORK}{rank}": step.clock.seconds * (rank == place.rank) for rank in range(place.world_size)
+        }
+        running = step(batch, random, {**requests, **work})
         if not begun:  # and compiled
             begun = True
             parallel.in_step(config.step_timeout_seconds)
         return running
+
+    def stream(position: int) -> Iterator[Any]:
+        read = batches.stream(position)
+        if place.device.type == "cpu" or (prepare := task.prepare) is None:
+            return read
+        return one_ahead(read, lambda batch: prepare(batch, place.device), place.device)
 
     # What is told of it, and when it is looked at and saved.
     def report(values: Mapping[str, float], at: int) -> None:
@@ -94,40 +111,50 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             log.progress(at, config.steps)
 
     def evaluate(at: int) -> Mapping[str, float]:
-        return validate(task, config, parallel, state, place, log, at)
+        return look(task, config, parallel, state, place, log, at)
 
     def save() -> None:
         with parallel.patient():
             checkpoints.save()
 
     if first:
+        if kernels := stated(place.device):
+            log.note(kernels)
         log.progress(state.step, config.steps)
         for note in (*task.notes, *batches.notes):
             log.note(note)
     watch = Watch(place.rank, place.world_size, config.step_timeout_seconds / 2, log.note)
+    profiler = Profiler(config.profile if first else ProfileConfig(), folder / "profile", place.device, log)
+
+    def follow(at: int, phase: str) -> None:
+        watch(at, phase)
+        if phase == "data":
+            profiler.at(at)
 
     # The loop.
     task.objective.train()
-    finished = train(
-        state,
-        train_step,
-        config,
-        batches=batches.stream,
-        random=lambda at: StepRandom(config.seed, at, config.batch_size, batches.mine, place.device),
-        log=report,
-        save=save,
-        evaluate=evaluate,
-        gauge=gauge(task, config, state, place),
-        stop=_Poll(lambda: first and stop_file(folder).exists()),
-        preempted=place.preempted,
-        watch=watch,
-        note=log.note if first else lambda line: None,
-        rank=place.rank,
-        world_size=place.world_size,
-    )
+    with preferred(place.device):
+        finished = train(
+            state,
+            train_step,
+            config,
+            batches=stream,
+            random=lambda at: StepRandom(config.seed, at, config.batch_size, batches.mine, place.device),
+            log=report,
+            save=save,
+            evaluate=evaluate,
+            gauge=gauge(task, config, state, place),
+            stop=_Poll(lambda: first and stop_file(folder).exists()),
+            preempted=place.preempted,
+            watch=follow,
+            note=log.note if first else lambda line: None,
+            rank=place.rank,
+            world_size=place.world_size,
+        )
 
     # The end: the last checkpoint is on the disk, and the averaged weights are the model.
     watch.close()
+    profiler.close()
     checkpoints.wait()
     if finished:
         with parallel.patient(), parallel.averaged(state.ema) as averaged:
@@ -137,7 +164,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     return finished
 
 
-def validate(
+def look(
     task: Task,
     config: TrainConfig,
     parallel: Alone,
@@ -146,16 +173,16 @@ def validate(
     log: TrainLog,
     step: int,
 ) -> Mapping[str, float]:
-    """Return the validation losses of the averaged weights, and log what they draw; from rank 0."""
-    values: Mapping[str, float] = {}
-    with parallel.patient(), parallel.averaged(state.ema) as averaged:
-        if averaged is not None and task.validation is not None:
-            values = segment_losses(
-                averaged,
-                _validation_batches(task.validation, config),
-                lambda number, size: StepRandom(VALIDATION_SEED, number, size, slice(0, size), place.device),
-            )
-            if grid := task.show(averaged, step):
+    """Return the validation losses of the averaged weights, and log what they draw."""
+    if task.validation is None:
+        return {}
+    with parallel.patient():
+        values = validate(
+            parallel, state.ema, task.validation, samples=config.eval_samples, batch_size=config.batch_size,
+            precision=config.precision, device=place.device,
+        )  # fmt: skip
+        with parallel.averaged(state.ema) as averaged, products_in(config.precision, place.device):
+            if averaged is not None and (grid := task.show(averaged, step)):
                 log.grid(grid, step)
     return values
 
@@ -206,11 +233,3 @@ class _Poll:
             return False
         self._next = time.monotonic() + STOP_POLL_SECONDS
         return self._question()
-
-
-def _validation_batches(data: Readable[Any], config: TrainConfig) -> Iterator[tuple[Any, int]]:
-    """Read the first `eval_samples` samples in storage order, none mirrored."""
-    samples = np.arange(min(sum(data.rows), config.eval_samples))
-    for start in range(0, len(samples), config.batch_size):
-        part = samples[start : start + config.batch_size]
-        yield data.read(part, np.zeros(len(part), bool)), len(part)

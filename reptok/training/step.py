@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from reptok.flow.time import sample_logit_normal, sample_uniform
 from reptok.training.config import OptimConfig, Precision, TimeSampling
+from reptok.training.norms import LayerNorms
 from reptok.training.optim import clip_scale, gradient_norm, lr_factor
 from reptok.training.parallel import Alone
 from reptok.training.state import TrainState
+from reptok.training.stopwatch import Stopwatch
 
 
 class StepRandom:
@@ -70,6 +73,12 @@ class StepRandom:
             torch.rand(self.batch_size, generator=self._generator, device=self.device)[self._mine]
             < probability
         )
+
+
+def products_in(precision: Precision, device: torch.device | str) -> AbstractContextManager[Any]:
+    """Let matrix products within the block have that precision."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 class NonFiniteError(FloatingPointError):
@@ -123,6 +132,9 @@ class TrainStep:
     The host never waits for the step that it queues: the optimiser learns on the device whether the gradient
     is finite, and what the host has to know of a step (for the average, the curves, what processes ask for)
     it reads while the next one computes.
+
+    Attributes:
+        clock: Times the forward passes, which wait for no other process but where weights are sharded.
     """
 
     def __init__(
@@ -136,6 +148,7 @@ class TrainStep:
         device: torch.device | str = "cpu",
         accumulate: int = 1,
         max_skipped: int = 10,
+        norms: LayerNorms | None = None,
     ):
         """Bind an objective to the state that it trains.
 
@@ -149,10 +162,13 @@ class TrainStep:
             device: Where the model is.
             accumulate: Parts that this process's share of a batch is divided into.
             max_skipped: Steps without a finite gradient, one after the other, before giving up.
+            norms: Looks at layers in some of the steps.
         """
         self.parallel, self.state, self.optim, self.total_steps = parallel, state, optim, total_steps
         self.device, self.accumulate, self.max_skipped = torch.device(device), accumulate, max_skipped
-        self.autocast = precision == "bfloat16"
+        self.precision = precision
+        self.clock = Stopwatch(self.device)
+        self._norms = norms
         self._running: Begun | None = None
 
     def __call__(self, batch: Any, random: StepRandom, requests: Mapping[str, float] | None = None) -> Begun:
@@ -171,37 +187,76 @@ class TrainStep:
         Raises:
             NonFiniteError: `max_skipped` steps in a row had no finite gradient; names the batch's samples.
         """
-        state, parallel, requests = self.state, self.parallel, requests or {}
+        requests = requests or {}
+        names, numbers, factor = self._queue(batch, random, requests)
+        found = OnItsWay(names, numbers)
+        at, samples = (self.state.step, self.state.samples), getattr(batch, "samples", None)
+        self._running = Begun(lambda: self._settled(found, list(requests), factor, at, samples))
+        return self._running
+
+    def _queue(
+        self, batch: Any, random: StepRandom, requests: Mapping[str, float]
+    ) -> tuple[list[str], Tensor, float]:
+        """Queue a step's work; return its numbers, on the device, by name, and the learning rate's factor."""
+        names, numbers, norm = self._differentiate(
+            batch, random, list(requests), self._sent(list(requests.values())), self._due()
+        )
+        if self._running is not None:
+            self._running.read()  # its average is of the weights as they are now
+        factor = lr_factor(self.state.step, self.total_steps, self.optim)
+        self._update(norm, factor)
+        return names, numbers, factor
+
+    def _due(self) -> LayerNorms | None:
+        return self._norms if self._norms is not None and self._norms.due(self.state.step) else None
+
+    def _differentiate(
+        self, batch: Any, random: StepRandom, requests: list[str], asked: Tensor, norms: LayerNorms | None
+    ) -> tuple[list[str], Tensor, Tensor]:
+        """Make the gradients; return the step's numbers with their names, and the gradients' norm."""
+        parallel, weights = self.parallel, self.state.weights
+        with norms.watching() if norms else nullcontext():
+            values = self._backward(batch, random)
+        looked = norms.measure(weights, parallel) if norms else {}
+        norm = gradient_norm(list(weights.values()), parallel.of_one_copy if parallel.sharded else None)
+        segments = values.pop("segments", torch.zeros(2, 0, device=self.device))
+        scalars = torch.stack([value.float() for value in values.values()])
+        # Every process reads the same numbers and so decides alike.
+        summed = parallel.total(torch.cat([scalars, asked, segments.flatten()]))
+        names = [*values, *requests]
+        names += [f"segment_{kind}_{k}" for kind in ("sum", "count") for k in range(segments.shape[1])]
+        more = torch.stack([norm.float(), *looked.values()])
+        return [*names, "grad_norm", *looked], torch.cat([summed, more]), norm
+
+    def _update(self, norm: Tensor, factor: float | Tensor) -> None:
+        """Move the weights along the gradients, unless their norm is not finite, and forget these."""
+        infinite = norm.isfinite().logical_not().float()
+        with record_function("optimizer"):
+            self.state.optimizer.step(factor, scale=clip_scale(norm, self.optim.grad_clip), skipped=infinite)
+        self.state.optimizer.zero_grad()
+
+    def _backward(self, batch: Any, random: StepRandom) -> dict[str, Tensor]:
+        """Leave the gradients of this process's share in the weights, and return its part of the means."""
+        parallel = self.parallel
         values: dict[str, Tensor] = {}
         parts = list(self._parts(batch, random))
         for number, (piece, draws) in enumerate(parts, start=1):
             share = draws.size / draws.batch_size
             with parallel.accumulating(last=number == len(parts)):
-                with self._precision():
+                with (
+                    products_in(self.precision, self.device),
+                    record_function("forward"),
+                    self.clock.running(),
+                ):
                     losses = parallel.module(piece, draws)
                 scale = share * parallel.world_size  # of processes the mean is taken, of samples the sum
-                (losses["loss"] if scale == 1 else losses["loss"] * scale).backward()
+                with record_function("backward"):
+                    (losses["loss"] if scale == 1 else losses["loss"] * scale).backward()
             for name, value in losses.items():
                 mean = value.detach() if name == "segments" else value.detach() * share
                 values[name] = values[name] + mean if name in values else mean
-        weights = list(state.weights.values())
-        norm = gradient_norm(weights, parallel.total if parallel.sharded else None)
-        segments = values.pop("segments", torch.zeros(2, 0, device=self.device))
-        scalars = torch.stack([value.float() for value in values.values()])
-        # Every process reads the same numbers and so decides alike.
-        summed = parallel.total(torch.cat([scalars, self._asked(requests), segments.flatten()]))
-        names = [*values, *requests]
-        names += [f"segment_{kind}_{k}" for kind in ("sum", "count") for k in range(segments.shape[1])]
-        if self._running is not None:
-            self._running.read()  # its average is of the weights as they are now
-        factor = lr_factor(state.step, self.total_steps, self.optim)
-        infinite = norm.isfinite().logical_not().float()
-        state.optimizer.step(factor, scale=clip_scale(norm, self.optim.grad_clip), skipped=infinite)
-        state.optimizer.zero_grad()
-        found = OnItsWay([*names, "grad_norm"], torch.cat([summed, norm.float()[None]]))
-        at, samples = (state.step, state.samples), getattr(batch, "samples", None)
-        self._running = Begun(lambda: self._settled(found, list(requests), factor, at, samples))
-        return self._running
+        self.clock.turn()
+        return values
 
     def _settled(
         self, found: OnItsWay, requests: list[str], factor: float, at: tuple[int, int], samples: Any
@@ -209,7 +264,7 @@ class TrainStep:
         """Learn what a step found, and take its weights into the average."""
         state, values = self.state, found.read()
         if math.isfinite(values["grad_norm"]):
-            state.ema.update(at[0])
+            self._average(at[0])
             state.skipped = 0
             return {**values, "lr": self.optim.lr * factor}
         state.skipped += 1
@@ -221,14 +276,16 @@ class TrainStep:
             )
         return {"skipped": 1.0, **{name: values[name] for name in requests}}
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+    def _average(self, step: int) -> None:
+        """Take the weights after update number `step`, which is known to be one, into their average."""
+        self.state.ema.update(step)
 
-    def _asked(self, requests: Mapping[str, float]) -> Tensor:
-        wishes = torch.tensor([float(wish) for wish in requests.values()])
+    def _sent(self, numbers: Sequence[float]) -> Tensor:
+        """Send numbers to the device; nobody waits for them."""
+        here = torch.tensor([float(number) for number in numbers])
         if self.device.type == "cuda":
-            wishes = wishes.pin_memory()
-        return wishes.to(self.device, non_blocking=True)
+            here = here.pin_memory()
+        return here.to(self.device, non_blocking=True)
 
     def _parts(self, batch: Any, random: StepRandom) -> Iterator[tuple[Any, StepRandom]]:
         """Divide this process's share into as many parts, of equal size up to one sample."""

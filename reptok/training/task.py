@@ -50,6 +50,8 @@ class Task:
         validation: The validation split, if there is one.
         save: Writes the finished model into a folder; called with the objective with averaged weights.
         show: Draws what such an objective makes of the validation split, at a step; None for no picture then.
+        prepare: Makes of a batch what the objective is called with, on a device, while the step before it
+            computes there; None calls it with the batch as it was read.
         columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
         notes: Lines for the user, told once.
         flops_per_image: What a step costs, forward and backward, for the utilisation of the device.
@@ -60,6 +62,7 @@ class Task:
     save: Callable[[Any, Path], None]
     validation: Readable[Any] | None = None
     show: Callable[[Any, int], Grid | None] = lambda objective, step: None
+    prepare: Callable[[Any, torch.device], Any] | None = None
     columns: Callable[[int], frozenset[str]] | None = None
     notes: Sequence[str] = ()
     flops_per_image: Callable[[int], float] | None = None

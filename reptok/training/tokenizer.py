@@ -74,6 +74,7 @@ class TokenizerTraining(Training):
 
         return Task(
             objective=objective,
+            prepare=objective.prepared,
             data=TokenizerData(*folders, "train", config.cache_images_bytes),
             validation=validation,
             save=save,

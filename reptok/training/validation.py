@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from reptok.data.loader import Readable
 from reptok.flow.time import segment_midpoints
-from reptok.training.objectives import SEGMENTS, Losses
-from reptok.training.step import StepRandom
+from reptok.training.config import Precision
+from reptok.training.ema import EMA
+from reptok.training.objectives import SEGMENTS
+from reptok.training.parallel import Alone
+from reptok.training.step import StepRandom, products_in
+
+SEED = 1 << 20
+"""Of the noise, the same in every validation."""
 
 
 @torch.no_grad()
-def segment_losses(
-    objective: Callable[..., Losses],
-    batches: Iterable[tuple[Any, int]],
-    random: Callable[[int, int], StepRandom],
+def validate(
+    parallel: Alone,
+    ema: EMA,
+    data: Readable[Any],
+    *,
+    samples: int,
+    batch_size: int,
+    precision: Precision = "float32",
+    device: torch.device | str = "cpu",
     segments: int = SEGMENTS,
 ) -> Mapping[str, float]:
-    """Evaluate an objective at the midpoints of equal segments of [0, 1].
+    """Evaluate the averaged weights at the midpoints of equal segments of [0, 1].
+
+    All processes share the work, and how many they are changes no sample's noise.
 
     Args:
-        objective: Called with (batch, random, t).
-        batches: Batches with their number of samples; weighted by it.
-        random: The random numbers for a batch number and its size; every segment gets the same.
+        parallel: The objective, in one process or several. Called with (batch, random, t), t (S, B), it gives
+            the means "velocity" (S,) over a batch, and perhaps "preservation".
+        ema: The averaged weights.
+        data: The validation split, of which the first samples are taken, none mirrored.
+        samples: How many, at most.
+        batch_size: Of them at a time, over all processes.
+        precision: Of matrix products.
+        device: Where this process computes.
         segments: Number of segments.
 
     Returns:
         "val/loss_segment_0" (next to noise) ... and their mean "val/loss"; "val/preservation" where the
-        objective has one. Empty when there is no batch.
+        objective has one.
     """
-    sums: dict[str, float] = {}
-    total = 0
-    for number, (batch, size) in enumerate(batches):
-        total += size
-        for segment, midpoint in enumerate(segment_midpoints(segments).tolist()):
-            draws = random(number, size)
-            losses = objective(batch, draws, torch.full((size,), midpoint, device=draws.device))
-            name = f"val/loss_segment_{segment}"
-            sums[name] = sums.get(name, 0.0) + size * float(losses.get("velocity", losses["loss"]))
-        if "preservation" in losses:
-            sums["val/preservation"] = sums.get("val/preservation", 0.0) + size * float(
-                losses["preservation"]
-            )
-    values = {name: value / total for name, value in sums.items()}
-    if values:
-        values["val/loss"] = sum(values[f"val/loss_segment_{k}"] for k in range(segments)) / segments
-    return values
+    numbers, world = np.arange(min(sum(data.rows), samples)), parallel.world_size
+    midpoints = segment_midpoints(segments).to(device)
+    names = [f"val/loss_segment_{segment}" for segment in range(segments)]
+    sums: Tensor | None = None
+    with parallel.evaluating(ema) as objective, products_in(precision, device):
+        for number, start in enumerate(range(0, len(numbers), batch_size)):
+            part = numbers[start : start + batch_size]
+            first, end = (len(part) * (parallel.rank + more) // world for more in (0, 1))
+            weight = end - first
+            mine = slice(first, end) if weight else slice(0, 1)  # all go along, as sharded weights want it
+            batch = data.read(part[mine], np.zeros(mine.stop - mine.start, bool))
+            draws = StepRandom(SEED, number, len(part), mine, device)
+            losses = objective(batch, draws, midpoints[:, None].expand(-1, draws.size))
+            found = [*losses["velocity"].unbind(), *(losses[n] for n in ("preservation",) if n in losses)]
+            weighted = weight * torch.stack(found).double()
+            sums = weighted if sums is None else sums + weighted
+    assert sums is not None
+    names += ["val/preservation"] * (len(sums) - segments)
+    means = (parallel.total(sums) / len(numbers)).tolist()
+    return {**dict(zip(names, means, strict=True)), "val/loss": sum(means[:segments]) / segments}

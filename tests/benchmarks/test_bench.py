@@ -7,7 +7,7 @@ from benchmarks import checkpoint, feeding, generator_step, loader, ray_train, t
 from benchmarks import compare as module
 from benchmarks.compare import compare
 from reptok.autoencoder import SD_VAE
-from reptok.bench.gpu import TINY
+from reptok.bench.sizes import TINY
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.encoder.ssl import SSLEncoder
 

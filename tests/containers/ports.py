@@ -25,7 +25,6 @@ ALLOWED: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("head", "8265", r"GET /api/authentication_mode \w+ \d+", "tells the page to ask for a token"),
     ("head", "8265", r"GET /api/gcs_healthz \w+ \d+", "health: one word"),
-    ("head", "8265", r"GET /api/version \w+ \d+", "Ray's version, for the client before it has a token"),
     (RAY, "52365", r"GET /api/local_raylet_healthz \w+ \d+", "health: one word"),
     (RAY, r"\d+", r"gRPC /grpc\.health\.v1\.Health/Check \w+ OK", "health: one word"),
     ("mlflow", "5000", r"(GET|POST|DELETE) /health \w+ \d+", "health: one word"),

@@ -44,6 +44,7 @@ def test_the_runs_come_back_after_the_loss_of_database_and_files(new_cluster: Ne
     assert runs(cluster) == before
     log = succeeded(cluster.submit("experiment=smoke", "until=caption"))
     assert ": run (" not in log and runs(cluster).keys() >= before.keys()
+    cluster.remove()  # two at a time want twice the memory
 
 
 def holds(folder: Path, value: str) -> bool:

@@ -94,3 +94,36 @@ def test_healthy_means_that_every_place_answers():
     server.server_close()
     with pytest.raises(OSError):
         node.main(["healthy", f"{place}/well"])
+
+
+def starts_of(tmp_path, script):
+    """How often a command was started, and with which status it ended."""
+    counted = tmp_path / "starts"
+    status = node.run_ray(["sh", "-c", f"echo x >> {counted}; {script}"])
+    return len(counted.read_text().splitlines()), status
+
+
+def test_a_start_that_fails_is_tried_again_and_an_end_is_an_end(tmp_path, monkeypatch):
+    second = f"test $(wc -l < {tmp_path}/starts) -ge 2"
+    assert starts_of(tmp_path, second) == (2, 0)
+    (tmp_path / "starts").unlink()
+    assert starts_of(tmp_path, "exit 3") == (node.STARTS, 3)
+    (tmp_path / "starts").unlink()
+    assert starts_of(tmp_path, "exit 0") == (1, 0)
+    (tmp_path / "starts").unlink()
+    monkeypatch.setattr(node, "START_SECONDS", -1.0)  # all of them had started
+    assert starts_of(tmp_path, "kill -9 $$") == (1, 137)
+
+
+def test_a_node_that_is_told_to_stop_ends_its_ray_and_is_not_started_again(tmp_path):
+    script = (
+        "import sys, node; sys.exit(node.run_ray(['sh', '-c', "
+        "'trap \"echo ended; exit 1\" TERM; echo up; while :; do sleep 0.1; done']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(scripts.FOLDER)},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == "ended\n" and process.returncode == 1

@@ -19,7 +19,7 @@ from reptok.data.loader import Batches, GeneratorData, TokenizerData
 from reptok.generator.generator import TokenGenerator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
-from reptok.training.conditions import CaptionConditions
+from reptok.training.conditions import CachedCaptions
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
@@ -63,7 +63,7 @@ def all_losses(folder, small_dataset):
     torch.manual_seed(train.seed)
     generator = TokenGenerator(config.generator)
     generator.set_token_stats(**load_file(tokens / "token_stats.safetensors"))
-    conditions = CaptionConditions(TextEncoder(config.text_encoder))
+    conditions = CachedCaptions(TextEncoder(config.text_encoder))
     objective = GeneratorObjective(generator, conditions, train.time_sampling)
     found["generator"] = first_losses(objective, train, GeneratorData(dataset, tokens))
     return found

@@ -1,5 +1,8 @@
 """What is refused before there is a process."""
 
+import subprocess
+import sys
+
 import pytest
 
 from pipelines.configuration.compose import ConfigError, load_config
@@ -30,3 +33,9 @@ def test_a_recipe_refuses_workers_that_come_and_go_without_checkpoints():
 def test_a_launcher_refuses_what_it_cannot_do(overrides, said):
     with pytest.raises(ConfigError, match=said):
         load_config(Config, [f"train.tokenizer.{override}" for override in overrides])
+
+
+def test_a_training_in_this_process_knows_no_ray():
+    program = "import pipelines.training.launch, sys; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False"], done.stderr[-1000:]

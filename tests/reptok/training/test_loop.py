@@ -1,5 +1,6 @@
 """The real tokenizer and generators: whole and in two halves, in parts and at once, compiled and not."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -7,17 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.configs import TextEncoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.loader import Batches
 from reptok.data.transforms import to_float
-from reptok.text_encoder import TextEncoder
-from reptok.training.conditions import CaptionConditions
 from reptok.training.curves import means, straggler
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.state import TrainState, trained_buffers
 from reptok.training.step import NonFiniteError, StepRandom, TrainStep
-from reptok.training.validation import segment_losses
 
 STEPS, BATCH = 8, 4
 
@@ -127,8 +124,9 @@ def test_accumulation_is_the_large_batch(kind, begin, trainings):
 @pytest.mark.parametrize("kind", ["tokenizer", "class"])
 def test_recomputed_is_the_same_bit_by_bit_and_compiled_up_to_rounding(kind, begin):
     plain = begin(kind).run(3)
-    assert same(begin(kind, recompute=True).run(3).state, plain.state)
-    for extra in ({}, {"recompute": True}):
+    for what in ("selective", "full"):
+        assert same(begin(kind, recompute=what).run(3).state, plain.state)
+    for extra in ({}, {"recompute": "selective"}, {"recompute": "full"}):
         compiled = begin(kind, compile=True, backend="aot_eager", **extra).run(3)
         for name, value in plain.state.tensors().items():
             assert torch.allclose(compiled.state.tensors()[name], value, rtol=1e-4, atol=1e-5), name
@@ -224,17 +222,6 @@ def test_a_step_without_finite_gradient_changes_nothing_and_many_stop(begin):
         step(batch, draws[2]).read()
 
 
-def test_segment_losses_are_the_losses_at_the_midpoints(begin):
-    training = begin("class")
-    objective, batch = training.objective.eval(), Batches(training.data, BATCH, 0).read(0)
-    values = segment_losses(
-        objective, [(batch, BATCH)], lambda n, size: StepRandom(9, n, size, slice(0, size))
-    )
-    third = objective(batch, StepRandom(9, 0, BATCH, slice(0, BATCH)), torch.full((BATCH,), 5 / 16))["loss"]
-    assert values["val/loss_segment_2"] == pytest.approx(third.item(), rel=1e-6)
-    assert values["val/loss"] == pytest.approx(sum(values[f"val/loss_segment_{k}"] for k in range(8)) / 8)
-
-
 def test_logit_normal_times_have_the_location_and_scale_that_are_asked_for(trainings, tiny_models, data):
     """Their logits are normal: mean and deviation of many draws, and through the objective the same ones."""
     draws = StepRandom(3, 0, 20_000, slice(0, 20_000))
@@ -257,6 +244,21 @@ def test_the_process_that_waits_for_its_data_is_named():
     assert straggler({"wait_of_rank_0": 4.0}, 10.0) is None
 
 
+def test_the_process_that_computes_more_slowly_is_named():
+    work = {"work_of_rank_0": 3.0, "work_of_rank_1": 3.1, "work_of_rank_2": 4.0, "wait_of_rank_0": 0.1}
+    assert straggler(work, 10.0).startswith("rank 2 computed its forward passes in 4.0 of 10.0 s, the others")
+    assert straggler(work, 100.0) is None
+    assert means({**work, "count": 1.0, "loss": 2.0}) == {"train/skipped": 0.0, "train/loss": 2.0}
+
+
+def test_the_forward_passes_are_timed(begin, trainings):
+    training = begin("class", replace(trainings.CONFIG, accumulate=2))
+    inner = training.objective.generator.network.register_forward_hook(lambda *a: time.sleep(0.05))
+    training.run(1)
+    assert training.step.clock.seconds >= 0.1
+    inner.remove()
+
+
 def test_garbage_is_collected_where_curves_get_an_entry_and_nowhere_else(begin):
     import gc
 
@@ -272,26 +274,3 @@ def test_garbage_is_collected_where_curves_get_an_entry_and_nowhere_else(begin):
     during = [step for step in passes if step > 0]
     assert set(during) <= {3, 6, 8} and {3, 6} <= set(during)
     assert gc.isenabled()
-
-
-def test_a_repeated_caption_is_encoded_once(tiny_models):
-    class Counting(TextEncoder):
-        seen: list[str] = []  # noqa: RUF012
-
-        def forward(self, captions):
-            self.seen.extend(captions)
-            return super().forward(captions)
-
-    encoder = Counting(TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16))
-    conditions = CaptionConditions(encoder, capacity=3)
-
-    class Batch:
-        captions = ("a cat", "a red cup", "a cat")
-
-    first = conditions(Batch)
-    assert encoder.seen == ["a cat", "a red cup"]
-    again = conditions(Batch)
-    assert encoder.seen == ["a cat", "a red cup"]
-    states, mask = encoder(["a cat", "a red cup", "a cat"])
-    assert torch.equal(first.mask, mask) and torch.equal(again.mask, mask)
-    assert torch.allclose(first.text[mask], states[mask], atol=1e-5)

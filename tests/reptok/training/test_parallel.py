@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from reptok.training.checkpoint import newest
+from reptok.training.validation import validate
 
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "two_processes.py"
 STEPS, BATCH = 8, 4
@@ -82,31 +84,41 @@ def test_a_sharded_checkpoint_has_one_file_for_each_process(ran):
 
 
 WAYS = list(itertools.product(
-    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), (False, True), (1, 2)
+    ("nothing", "cls", "everything"), ("ddp", "fsdp"), (False, True), ("none", "full"), (1, 2)
 ))  # fmt: skip
+WAYS += [
+    ("cls", strategy, compiled, "selective", 2) for strategy in ("ddp", "fsdp") for compiled in (False, True)
+]
 FEW = [
-    ("everything", "fsdp", False, False, 2),
-    ("everything", "fsdp", True, True, 1),
-    ("everything", "ddp", True, False, 2),
-    ("nothing", "fsdp", False, True, 1),
+    ("everything", "fsdp", False, "none", 2),
+    ("everything", "fsdp", True, "selective", 1),
+    ("everything", "ddp", True, "full", 2),
+    ("nothing", "fsdp", False, "full", 1),
 ]
 
 
 @pytest.mark.parametrize("ways", [FEW, pytest.param(WAYS, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_every_way_to_train_is_the_plain_one(ways, trainings, tiny_models, small_dataset, tmp_path):
     """Trainable x strategy x compile x recompute x accumulate, in two processes, whose weights differ at
-    first: all end like one process that does none of it."""
+    first, and which validate after every step: all end like one process that does none of it, with the same
+    norms of layers and the same validation."""
     data = trainings.write_data(tmp_path / "data", small_dataset, tiny_models)
     command = [sys.executable, str(SCRIPT), str(tiny_models), str(data), str(tmp_path), "tokenizer"]
-    done = subprocess.run([*command, json.dumps(ways)], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([*command, json.dumps(ways)], capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]
+    config = replace(trainings.CONFIG, norms_every=2)
     plain = {
-        trainable: weights_and_average(
-            trainings.Training("tokenizer", tiny_models, data, trainable=trainable).run(3)
-        )
+        trainable: trainings.Training("tokenizer", tiny_models, data, config, trainable=trainable).run(3)
         for trainable in {way[0] for way in ways}
     }
-    assert len(plain["everything"]) > len(plain["nothing"])
+    assert len(plain["everything"].state.weights) > len(plain["nothing"].state.weights)
     for way in ways:
-        found = load_file(tmp_path / f"{'-'.join(map(str, way))}.safetensors")
-        assert close(found, plain[way[0]]), way
+        name, one = "-".join(map(str, way)), plain[way[0]]
+        assert close(load_file(tmp_path / f"{name}.safetensors"), weights_and_average(one)), way
+        norms = next(v for _, v in one.logged if any(n.startswith("norms/") for n in v))
+        if way[4] > 1:  # of several parts only the last one's outputs are told
+            norms = {n: v for n, v in norms.items() if not n.startswith("norms/activation/")}
+        losses = validate(one.parallel, one.state.ema, one.data, samples=5, batch_size=4)
+        told = json.loads((tmp_path / f"{name}.json").read_text())
+        for key, value in {**norms, **losses}.items():
+            assert told[key] == pytest.approx(value, rel=1e-3, abs=1e-5), (way, key)

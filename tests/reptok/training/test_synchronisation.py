@@ -12,7 +12,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reptok.training.parallel import Replicated, blocks, compile_blocks, parallelize
+from reptok.training.blocks import blocks, compile_blocks
+from reptok.training.parallel import Replicated, parallelize
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 
@@ -161,7 +162,7 @@ def test_validation_previews_and_short_batches_compile_nothing(kind, trainings, 
             for size in (BATCH, 3, 1):
                 batch = training.batches.read(0).part(slice(0, size))
                 draws = StepRandom(9, 0, size, slice(0, size))
-                averaged(batch, draws, torch.full((size,), 0.5))
+                averaged(batch, draws, torch.full((8, size), 0.5))
             if kind == "tokenizer":
                 averaged.tokenizer.reconstruct(torch.zeros(2, 3, 32, 32), num_steps=2)
         return {}
