@@ -23,7 +23,7 @@ MAX_JSON_BYTES, MAX_JSON_VALUES = 2**22, 2**17
 """Of a configuration; libraries copy and check every value of one a few times."""
 MAX_VOCABULARY_BYTES = 2**26
 MAX_HEADER_BYTES = 2**24
-MAX_LAYERS = 1024
+MAX_NUMBER, MAX_LAYERS = 2**32, 1024
 """Deeper networks are refused: each layer costs time to build before its weights can be missed."""
 SPARE_FACTOR, SPARE_NUMBERS = 4, 2**24
 """Tied weights, tables of positions and other buffers may come on top of what the files hold."""
@@ -255,6 +255,8 @@ def _check_values(value: Any, path: Path, *, sizes: bool) -> None:
         seen += len(value) if isinstance(value, list | dict) else 0
         if seen > MAX_JSON_VALUES:
             raise ValueError(f"{path} has more than {MAX_JSON_VALUES} values; no configuration has as many")
+        if sizes and isinstance(value, int) and abs(value) > MAX_NUMBER:  # in a list, too
+            raise ValueError(f"{path}: a number of {len(str(value))} digits is more than any network has")
         if isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
@@ -274,7 +276,7 @@ def _check_entry(key: str, value: Any, path: Path, sizes: bool) -> None:
         raise ValueError(f"{path} wraps a network of timm, which would be built from arguments of its own")
     if key.endswith("_file") and value is not None and os.path.basename(str(value)) != value:
         raise ValueError(f"{path} names the file {value!r}, which is not beside it")
-    if sizes and isinstance(value, int) and abs(value) > (MAX_LAYERS if _counts(key) else 2**32):
+    if sizes and isinstance(value, int) and abs(value) > (MAX_LAYERS if _counts(key) else MAX_NUMBER):
         raise ValueError(f"{path}: {key} of {value} is more than any network has")
 
 

@@ -101,6 +101,7 @@ def test_code_beside_the_weights_neither_runs_nor_prompts(kind, file, copied, tm
         ({"model_args": {"depth": 250}}, "missing"),
         ({"pretrained_cfg": {"std": [0, 1, 1]}}, "std above 0"),
         ({"pretrained_cfg": {"mean": [float("nan")] * 3}}, "three numbers"),
+        ({"pretrained_cfg": {"mean": [10**400] * 3}}, "more than any network"),
         ({"pretrained_cfg": [1]}, "JSON objects"),
     ],
 )
