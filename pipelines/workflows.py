@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import registry
-from pipelines.configuration import start
+from pipelines.configuration import start, words
 from pipelines.configuration.schema import Config
 from pipelines.configuration.start import init_for
 from pipelines.dag.reference import ARTIFACT, required
@@ -144,7 +144,8 @@ def remarks(config: Config) -> list[str]:
     Raises:
         ValueError: What it names does not fit together.
     """
-    return [*(f"note: {note}" for note in config.notes), *start.remarks(config)]
+    notes = (f"note: {note}" for note in config.notes)
+    return [*notes, *start.remarks(config), *words.remarks(config)]
 
 
 def summarise(config: Config, results: Sequence[StageResult]) -> None:

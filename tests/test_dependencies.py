@@ -27,6 +27,7 @@ ONLY_IN = {
         "benchmarks/caption_feed.py",
         "examples/zoo/captioner.py",
         "examples/zoo/captioner_text.py",
+        "examples/zoo/english.py",
         "examples/zoo/text_encoder.py",
     ),
     "open_clip": ("reptok/open_clip_models.py", "reptok/metrics/clip_score.py"),

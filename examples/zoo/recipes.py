@@ -157,6 +157,31 @@ class TextEncoderRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnglishRecipe(Recipe):
+    """Everything that determines the English text encoder's weights, beside its teacher and WordNet 3.0.
+
+    Attributes:
+        wordnet: folder of WordNet's files; Debian's package wordnet-base puts them there.
+        width, layers, heads: of the transformer; the word pieces' embeddings are most of its weights.
+        max_length: longest text in tokens, start and end included; longer ones are cut.
+        steps: length of the training, and of its schedule.
+    """
+
+    wordnet: str = insignificant("/usr/share/wordnet")
+    width: Count = 144
+    layers: Count = 1
+    heads: Count = 6
+    max_length: Count = 64
+    crops_per_subject: Count = 1  # it sees none
+    batch_size: Count = 96
+    steps: Count = 100
+    learning_rate: Positive = 1e-3
+    warmup_steps: Whole = 10
+    weight_decay: Number = 0.01
+    log_every: Count = insignificant(20)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionerRecipe(Recipe):
     """Everything that determines the captioner's weights, beside the encoder that its vision part starts as.
 

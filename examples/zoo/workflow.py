@@ -6,10 +6,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from examples.zoo.pretrain_encoder import PretrainEncoder
-from examples.zoo.recipes import AutoencoderRecipe, CaptionerRecipe, EncoderRecipe, TextEncoderRecipe
+from examples.zoo.recipes import (
+    AutoencoderRecipe,
+    CaptionerRecipe,
+    EncoderRecipe,
+    EnglishRecipe,
+    TextEncoderRecipe,
+)
 from examples.zoo.train_autoencoder import TrainAutoencoder
 from examples.zoo.train_captioner import TrainCaptioner
 from examples.zoo.train_class_generator import TrainClassGenerator
+from examples.zoo.train_english import TrainEnglish
 from examples.zoo.train_text_encoder import TrainTextEncoder
 from pipelines import registry
 from pipelines.configuration.schema import Config
@@ -28,12 +35,14 @@ class ZooRecipes:
         encoder: Recipe of `zoo/encoder`.
         text_encoder: Recipe of `zoo/text_encoder`.
         captioner: Recipe of `zoo/captioner`.
+        english: Recipe of `zoo/english`.
     """
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
+    english: EnglishRecipe = field(default_factory=EnglishRecipe)
 
 
 def foundations(recipes: ZooRecipes) -> list[Stage]:
@@ -43,6 +52,7 @@ def foundations(recipes: ZooRecipes) -> list[Stage]:
         PretrainEncoder(recipes.encoder),
         TrainTextEncoder(recipes.text_encoder),
         TrainCaptioner(recipes.captioner),
+        TrainEnglish(recipes.english),
     ]
 
 

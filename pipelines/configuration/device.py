@@ -74,8 +74,10 @@ def _fit(values: dict[str, Any]) -> None:
     for key, processes in GPUS.items():
         if not _used(values, key):
             continue
-        each, wanted = dotted(values, key), dotted(values, processes) or WORKERS.get(processes, 1)
+        each, typed = dotted(values, key), dotted(values, processes)
+        wanted = WORKERS.get(processes, 1) if typed is None else typed
         most = max(1, int(there / each))
         if wanted > most:
             put(values, processes, most)
-            print(f"note: {processes}={most}, not {wanted}: {OWN_GPUS}={there:g}", file=sys.stderr)
+            if typed is not None:
+                print(f"note: {processes}={most}, not {wanted}: {OWN_GPUS}={there:g}", file=sys.stderr)

@@ -12,7 +12,10 @@ from pipelines.evaluation.feature_bank import FeatureBank
 from pipelines.evaluation.results import Score
 from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
+from reptok.metrics.own_picture import PERMUTED, own_picture
+from reptok.vocabulary import Words
 
+FEWEST_PICTURES = 3
 COPY_QUANTILE = 0.99
 """A sample is very close to a training image beyond this quantile of real validation images."""
 
@@ -42,9 +45,13 @@ def measure(
     bank: FeatureBank,
     recognition: Recognition | None,
     clip_scores: Mapping[float, float],
+    words: Words | None = None,
 ) -> dict[str, float]:
     """Every figure under its flat name; the guidance is the suffix ("eval/recognised_cfg_1.5")."""
     metrics = {"eval/samples": float(len(view))}
+    if words is not None:
+        metrics["eval/unknown_words"] = words.unknown_share
+    centre = bank.features.mean(0)
     real_similarity = bank.nearest(found.originals["vit"])[0]
     close = real_similarity.quantile(COPY_QUANTILE)
     metrics["eval/nearest_similarity_real"] = float(real_similarity.mean())
@@ -58,6 +65,10 @@ def measure(
         similarity = bank.nearest(features["vit"])[0]
         metrics[f"eval/nearest_similarity{suffix}"] = float(similarity.mean())
         metrics[f"eval/close_to_training{suffix}"] = float((similarity > close).double().mean())
+        if len(view) >= FEWEST_PICTURES:
+            own = own_picture(features["vit"], found.originals["vit"], centre)
+            metrics[f"eval/own_picture{suffix}"] = own.share
+            metrics[f"eval/own_picture_error{suffix}"] = own.error
         if recognition is not None:
             share = float(recognition.made[scale].double().mean())
             metrics[f"eval/recognised{suffix}"] = share
@@ -100,6 +111,13 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                 headline=True,
             )
         )
+    if f"eval/own_picture_cfg_{lead:g}" in metrics:
+        result.append(_own_picture(metrics, lead, others("own_picture", 100)))
+    if "eval/unknown_words" in metrics:
+        result.append(
+            Score(name="Words of the captions that the text encoder does not know", unit="%",
+                  value=100 * metrics["eval/unknown_words"], higher_is_better=False,
+                  note="such words are all alike to the generator"))  # fmt: skip
     for name, title in (("gfid", "gFID"), ("gfd_vit", "Frechet distance, frozen encoder")):
         if f"eval/{name}_cfg_{lead:g}" in metrics:
             baselines = others(name)
@@ -132,3 +150,16 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
     result.append(Score(name="Validation loss", value=metrics["val/loss"], higher_is_better=False,
                         note="mean over eight bins of flow time"))  # fmt: skip
     return result
+
+
+def _own_picture(metrics: Mapping[str, float], lead: float, others: dict[str, float]) -> Score:
+    error = 100 * metrics[f"eval/own_picture_error_cfg_{lead:g}"]
+    return Score(
+        name=f"Nearer to its own picture than to another, guidance {lead:g}",
+        value=100 * metrics[f"eval/own_picture_cfg_{lead:g}"],
+        unit="%",
+        baselines={"captions permuted": 100 * PERMUTED, **others},
+        note=f"± {1.96 * error:.1f} points (95 %); every sample against each other validation picture, by "
+        "the frozen encoder's features",
+        headline=True,
+    )

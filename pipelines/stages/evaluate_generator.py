@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.samples import Sampler, Samples
     from reptok.encoder.ssl import SSLEncoder
     from reptok.image_tokenizer import ImageTokenizer
+    from reptok.vocabulary import Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,8 @@ class EvaluateGenerator(Stage):
             progress=lambda done, total: out.log.progress(done, total, "prompts"),
         )
         recognition = recognise(found, view, bank)
-        metrics = measure(found, view, bank, recognition, self._clip_scores(found, view))
+        words = self._words(inputs, view, bank)
+        metrics = measure(found, view, bank, recognition, self._clip_scores(found, view), words)
         lead = max(config.guidance)
         similarity, nearest = bank.nearest(found.features[lead]["vit"])
         pictures = [
@@ -134,7 +136,7 @@ class EvaluateGenerator(Stage):
             "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
             scores=scores(metrics, config.guidance, _chance(view)),
             figures=[save_figure(out, picture, figure) for picture, figure in pictures],
-            notes=self._notes(bank, sampler),
+            notes=self._notes(bank, sampler, words),
             metrics=metrics,
         )
         evaluation.write(out)
@@ -193,8 +195,22 @@ class EvaluateGenerator(Stage):
             result[scale] = float(sum(parts)) / len(images)
         return result
 
-    def _notes(self, bank: FeatureBank, sampler: Sampler) -> list[str]:
+    def _words(self, inputs: Mapping[str, Artifact], view: DatasetView, bank: FeatureBank) -> Words | None:
+        """What the language model knows of the captions of the training and validation images."""
+        from reptok.folder import local_folder
+        from reptok.vocabulary import words_of
+
+        text = self.config.text_encoder
+        if text is None or text.kind == "open_clip":
+            return None
+        examples = [*view.examples, *bank.view.examples]
+        folder = local_folder(located(text, inputs).path)
+        return words_of(folder, (example.caption for example in examples))
+
+    def _notes(self, bank: FeatureBank, sampler: Sampler, words: Words | None) -> list[str]:
         notes = list(self.config.notes)
+        if words is not None and words.unknown:
+            notes.append(f"{words}.")
         if not self.config.clip_weights and sampler.generator.reads.reads_text:
             notes.append("No CLIP score: the weights of a CLIP model were not given.")
         if not bank.subjects:

@@ -10,6 +10,7 @@ VERSIONS = {
     "gradualness": 1,
     "knn": 1,
     "lpips": 1,
+    "own_picture": 1,
     "psnr": 1,
     "ssim": 1,
 }

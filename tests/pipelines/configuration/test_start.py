@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from pipelines import plan, run_all, workflows
 from pipelines.configuration.compose import load_config
@@ -83,3 +84,22 @@ def test_another_vae_is_refused_before_anything_runs(tmp_path, capsys):
     assert plan.main(["init=zoo/reptok", f"vae.path={folder}", f"root={tmp_path}/runs"]) == 2
     said = capsys.readouterr().err
     assert "paints the latents of another VAE" in said and "set vae.path=" in said
+
+
+def test_the_recipe_for_24_gb_starts_from_a_model_of_its_sizes(tmp_path, capsys):
+    """At the demo's sizes the zoo's class model is one; at its own it is refused, and so is none."""
+    for number in range(40):
+        place = tmp_path / "pictures" / "abc"[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(place / f"{number}.png")
+    recipe = ["experiment=finetune_24gb", f"data.folder={tmp_path / 'pictures'}"]
+    recipe = [*recipe, f"root={tmp_path}/runs"]
+    small = ["data.image_size=64", "encoder=zoo", "vae=zoo", "decoder=tiny", "generator=mixer_class_tiny"]
+    assert plan.main([*recipe, *small, "init=zoo/reptok_class"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("init: ")]
+    assert said[0].endswith("fresh: nothing")
+    assert "classes.table" in said[1] and "learned" not in said[1]
+    assert plan.main([*recipe, "init=zoo/reptok_class"]) == 2
+    assert "no weight of" in capsys.readouterr().err
+    assert plan.main(recipe) == 2
+    assert "init" in capsys.readouterr().err

@@ -40,6 +40,12 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
     evaluation = Evaluation.read(artifact)
     assert evaluation.scores[0].baselines["blind guess"] == pytest.approx(100 / 3)
     assert evaluation.figures[0].file == "samples.webp"
+    own = evaluation.scores[1]
+    assert own.value == pytest.approx(100 * stats["eval/own_picture_cfg_1.5"])
+    assert own.baselines["captions permuted"] == 50 and own.note.startswith("± ")
+    assert stats["eval/own_picture_error_cfg_1.5"] > 0
+    assert 0 <= stats["eval/unknown_words"] <= 1
+    assert any(score.name.startswith("Words of the captions") for score in evaluation.scores)
 
 
 def test_the_batch_size_changes_nothing(small_world, run_stage, text_encoder):

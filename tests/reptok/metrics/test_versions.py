@@ -6,6 +6,7 @@ import torch
 from reptok.metrics.frechet import FeatureStatistics, frechet_distance
 from reptok.metrics.interpolation import gradualness
 from reptok.metrics.knn import knn_accuracy
+from reptok.metrics.own_picture import own_picture
 from reptok.metrics.reconstruction import psnr, ssim
 from reptok.metrics.versions import VERSIONS
 
@@ -30,6 +31,7 @@ KEPT = {
     "ssim": (1, 0.95549679, lambda: ssim(IMAGES, OTHERS).mean()),
     "frechet": (1, 2.0594698, lambda: frechet_distance(*map(FeatureStatistics.of, (BANK, QUERIES + 0.5)))),
     "knn": (1, 0.5, knn),
+    "own_picture": (1, 0.92105263, lambda: own_picture(BANK[:20] + QUERIES, BANK[:20], BANK.mean(0)).share),
     "gradualness": (1, 0.21487709, lambda: gradualness(PATHS).largest_step.mean()),
 }
 """Version, value, and how it is computed; lpips and clip_score need weights that are not here."""
