@@ -14,11 +14,13 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-MAX_ENTRIES = 10_000
-MAX_JSON_BYTES = 2**22
+MAX_ENTRIES, MAX_DEPTH = 10_000, 16
+MAX_JSON_BYTES, MAX_JSON_VALUES = 2**22, 2**17
+"""Of a configuration; libraries copy and check every value of one a few times."""
 MAX_VOCABULARY_BYTES = 2**26
 MAX_HEADER_BYTES = 2**24
 MAX_LAYERS = 1024
@@ -77,10 +79,7 @@ def parse_json(data: bytes, source: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is none, or nested beyond what Python reads.
     """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{source} is not valid JSON: {error}") from error
+    value = json_value(data, source)
     if not isinstance(value, dict):
         raise ValueError(f"{source} must hold a JSON object")
     return value
@@ -113,9 +112,9 @@ def check_folder(folder: Path) -> None:
 
 
 def json_value(data: bytes, source: Path) -> Any:
-    """Parse JSON of any kind; errors as `parse_json`."""
+    """Parse JSON of any kind, in UTF-8 as every library reads it; errors as `parse_json`."""
     try:
-        return json.loads(data)
+        return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} is not valid JSON: {error}") from error
 
@@ -216,16 +215,23 @@ def _roots(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> Iterator[Path]:
     """The files of a folder and its subfolders, each of them regular and inside."""
-    waiting, seen = [folder], 0
+    waiting, seen = [(folder, 0)], 0
     while waiting:
-        place = waiting.pop()
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-            seen += 1
-            if seen > MAX_ENTRIES:
-                raise ValueError(f"{folder} has more than {MAX_ENTRIES} entries; it is no model's folder")
-            path = inside(folder, Path(entry.path).relative_to(folder))
+        place, depth = waiting.pop()
+        with os.scandir(place) as listing:
+            entries = sorted(islice(listing, MAX_ENTRIES + 1), key=lambda entry: entry.name)
+        seen += len(entries)
+        if seen > MAX_ENTRIES or depth > MAX_DEPTH:
+            raise ValueError(
+                f"{folder} has more than {MAX_ENTRIES} entries, or {MAX_DEPTH} folders in each other; it is "
+                "no model's folder"
+            )
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink():  # only a link can lead out
+                inside(folder, path.relative_to(folder))
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(path)
+                waiting.append((path, depth + 1))
             elif path.is_file():
                 yield path
             else:
@@ -243,8 +249,12 @@ def _check_index(index: Mapping[str, Any], path: Path) -> None:
 
 def _check_values(value: Any, path: Path, *, sizes: bool) -> None:
     waiting: list[Any] = [value]
+    seen = 0
     while waiting:
         value = waiting.pop()
+        seen += len(value) if isinstance(value, list | dict) else 0
+        if seen > MAX_JSON_VALUES:
+            raise ValueError(f"{path} has more than {MAX_JSON_VALUES} values; no configuration has as many")
         if isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
@@ -256,8 +266,10 @@ def _check_values(value: Any, path: Path, *, sizes: bool) -> None:
 def _check_entry(key: str, value: Any, path: Path, sizes: bool) -> None:
     if key in _CODE and value not in (None, False):
         raise ValueError(f"{path} has {key!r}, which leads to code or to another model; it is not followed")
-    if key.endswith("attn_implementation") and value not in _ATTENTION:
+    if "attn_implementation" in key and value not in _ATTENTION:
         raise ValueError(f"{path} asks for the attention {value!r}; one of {_ATTENTION[1:]} is known")
+    if "implementation" in key and "/" in str(value):
+        raise ValueError(f"{path}: {key} names code of the hub, {value!r}; it is not fetched")
     if key == "model_type" and str(value).startswith("timm"):
         raise ValueError(f"{path} wraps a network of timm, which would be built from arguments of its own")
     if key.endswith("_file") and value is not None and os.path.basename(str(value)) != value:

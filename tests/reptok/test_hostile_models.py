@@ -25,7 +25,8 @@ from reptok.pretrained import load_pretrained
 from reptok.text_encoder import TextEncoder
 
 ZOO = Path(__file__).parents[2] / "zoo"
-SECONDS = 60
+SECONDS, WAITED = 60, 1200
+"""Of the processor, and by the clock, which also counts what else a machine does."""
 
 
 def load_encoder(folder):
@@ -232,6 +233,45 @@ def test_the_hubs_cache_is_one_folder(tmp_path):
 TEMPLATE = (ZOO / "captioner" / "chat_template.jinja").read_text()
 
 
+BOM = b"\xef\xbb\xbf"
+WIDE = b'{"x": [' + b"1," * 200_000 + b"1]}"
+
+
+@pytest.mark.parametrize("data", [BOM + b"{}", "{}".encode("utf-16"), "{}".encode("utf-32"), WIDE])
+@pytest.mark.parametrize("kind", ["text_encoder", "captioner", "encoder", "autoencoder"])
+def test_a_configuration_that_libraries_would_read_otherwise_or_for_minutes_is_refused(kind, data, copied):
+    folder = copied(kind)
+    (folder / "config.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"config.json (is not valid JSON|has more than)"):
+        LOADERS[kind](folder)
+
+
+def test_folders_in_folders_without_end_are_refused(copied):
+    folder = copied("text_encoder")
+    place = folder
+    for _ in range(200):
+        place = place / "d"
+        place.mkdir()
+    with pytest.raises(ValueError, match="16 folders in each other"):
+        load_text_encoder(folder)
+
+
+@pytest.mark.parametrize("key", ["_experts_implementation", "_attn_implementation_internal"])
+def test_kernels_of_the_hub_are_not_named(key, copied):
+    folder = copied("text_encoder")
+    change(folder / "config.json", **{key: "someone/kernels:v1"})
+    with pytest.raises(ValueError, match="someone/kernels"):
+        load_text_encoder(folder)
+
+
+@pytest.mark.parametrize("length", ["32", [32]])
+def test_a_tokenizer_that_fails_only_when_it_is_used_is_refused_while_it_loads(length, copied):
+    folder = copied("text_encoder")
+    change(folder / "tokenizer_config.json", model_max_length=length)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        TextEncoder(TextEncoderConfig(path=str(folder)))
+
+
 def test_a_template_is_rendered_as_transformers_renders_it():
     processor = load_processor(ZOO / "captioner")
     content = [{"type": "image"}, {"type": "text", "text": "what is <b>this</b>?"}]
@@ -265,17 +305,18 @@ def fuzz(kind, seeds, tmp_path, load_fixture):
     torch.set_num_threads(1)
     refused = 0
 
-    def too_long(*_):
-        raise TimeoutError(
-            f"{kind} seed {seed}: more than {SECONDS} s"
-        )  # an OSError, so it is looked for below
+    def too_long(number, _):
+        used = f"{SECONDS} s of work" if number == signal.SIGPROF else f"{WAITED} s of waiting"
+        raise TimeoutError(f"{kind} seed {seed}: more than {used}")  # an OSError, so it is looked for below
 
-    before = signal.signal(signal.SIGALRM, too_long)
+    LOADERS[kind](ZOO / kind)  # whole and sound; its libraries are imported outside of a mutant's time
+    before = [signal.signal(number, too_long) for number in (signal.SIGALRM, signal.SIGPROF)]
     try:
         for seed in seeds:
             folder = tmp_path / f"{kind}{seed}"
             nasty.mutate(ZOO / kind, folder, random.Random(f"{kind} {seed}"))
-            signal.alarm(SECONDS)
+            signal.alarm(WAITED)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 LOADERS[kind](folder)
             except TimeoutError:
@@ -287,9 +328,11 @@ def fuzz(kind, seeds, tmp_path, load_fixture):
                 raise
             finally:
                 signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 shutil.rmtree(folder)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, before[0])
+        signal.signal(signal.SIGPROF, before[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{kind}: seeds {seeds}, {refused} of {len(seeds)} refused, peak {peak:.1f} GB")
     assert peak < 4

@@ -118,6 +118,9 @@ LARGE = {
     "prefixes of all lengths": HEAD + "".join(f"Disallow: /{'a' * n}Z\n" for n in range(1000)),
     "patterns": HEAD + "".join(f"Disallow:/*{number:x}\n" for number in range(60_000)),
     "nearly": HEAD + "".join(f"Disallow:/*{'a' * (n % 9)}b{n:x}\n" for n in range(60_000)),
+    "searches that begin again": HEAD
+    + "".join(f"Disallow: /*{'a' * 49}b{'a' * 49}*{n}\n" for n in range(4300)),
+    "long ones": HEAD + "".join(f"Disallow: /*{'a' * 149}b{'a' * 149}*{n}\n" for n in range(1600)),
     "agents": "".join(f"User-agent: bot{n}\n" for n in range(1500)) * 2 + "Disallow: /abcdefgh\n" * 20_000,
     "everybody, often": HEAD * 1500 + "".join(f"Disallow: /{number}\n" for number in range(40_000)),
     "lines": HEAD + "\n" * 500_000,
@@ -133,10 +136,24 @@ def test_half_a_megabyte_of_rules_costs_milliseconds_and_little_memory(name: str
     tracemalloc.stop()
     assert kept < 20e6 and most < 60e6
     assert kept <= 1.5 * rules.size + 100_000
-    for path in ("/images/a.jpg?size=large", "/" + "a" * 100, "/" + "a" * 400, "/" + "a" * 8000):
+    for path in (
+        "/images/a.jpg?size=large",
+        "/" + "a" * 100,
+        "/" + "a" * 400,
+        "/" + "a" * 2000,
+        "/" + "a" * 8000,
+    ):
         begin = time.process_time()
         rules.allows(path)
         assert time.process_time() - begin < 0.25, path[:30]
+
+
+@pytest.mark.parametrize("name", ["searches that begin again", "long ones"])
+def test_what_would_compare_too_many_characters_is_forbidden(name: str) -> None:
+    """Each rule is searched for from every place of the path; none of them matches."""
+    rules = parse_robots(LARGE[name][:MAX_BYTES], "RepTokBot")
+    assert rules.allows("/" + "a" * 300)
+    assert not rules.allows("/" + "a" * 2000)
 
 
 @pytest.mark.parametrize(
