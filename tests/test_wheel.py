@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,11 @@ def test_an_installed_wheel_plans_the_demo(python, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train_generator" in done.stdout
     assert str(REPOSITORY) not in done.stdout
+
+
+def test_every_folder_of_the_configuration_is_in_the_wheel():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = project["tool"]["setuptools"]["data-files"]
+    folders = {path.parent.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("conf/**/*.yaml")}
+    missing = {folder for folder in folders if listed.get(f"share/reptok/{folder}") != [f"{folder}/*.yaml"]}
+    assert folders and not missing

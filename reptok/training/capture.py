@@ -18,6 +18,7 @@ from torch import Tensor
 from reptok.training.norms import LayerNorms
 from reptok.training.optim import lr_factor
 from reptok.training.step import StepRandom, TrainStep
+from reptok.training.stopwatch import Stopwatch
 
 WARM_STEPS = 3
 """Steps of a shape that are trained before one is recorded: they compile, and allocate what stays."""
@@ -46,6 +47,7 @@ class CapturedStep(TrainStep):
         if capture is None and self.device.type != "cuda":
             raise ValueError("train.cuda_graphs needs a GPU; set it to false")
         self._capture = capture or CudaGraphs(self.device)
+        self.clock = Stopwatch(torch.device("cpu"))  # a GPU's events cannot be asked within a recording
         self._scalars = torch.zeros(0, device=self.device)
         self._recorded: dict[Any, _Recorded] = {}
 

@@ -65,7 +65,7 @@ class Page:
         """The value of a piece of JavaScript."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
-    def wait_for(self, *texts: str, seconds: float = 60) -> None:
+    def wait_for(self, *texts: str, seconds: float = 180) -> None:
         """Wait until the page shows every text, and then until it has asked for nothing for two seconds."""
         deadline = time.monotonic() + seconds
         while missing := [text for text in texts if text not in self.text()]:
@@ -94,7 +94,7 @@ class Page:
 
     def _call(self, method: str, **parameters: Any) -> Any:
         number = self._send(method, parameters)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while number not in self._answers:
             assert time.monotonic() < deadline, f"the browser does not answer {method}"
             self._listen(1)

@@ -99,7 +99,7 @@ def from_inspect(name: str, container: Mapping[str, Any]) -> Service:
         memory=host["Memory"],
         pids=host["PidsLimit"] or 0,
         shm=host["ShmSize"],
-        environment=dict(entry.split("=", 1) for entry in config["Env"]),
+        environment=dict(entry.split("=", 1) for entry in config["Env"] or ()),
         arguments=(
             *(config["Entrypoint"] or ()),
             *(config["Cmd"] or ()),

@@ -12,7 +12,8 @@ STEPS = 60
 SETTINGS = [
     "data=folder", "generator=mixer_class_tiny", "data.import_images.samples_per_shard=500",
     "tracking=off", "until=evaluate_tokenizer", "train.decoder_first_steps=0", "train.draws=1",
-    f"train.tokenizer.steps={STEPS}", "train.tokenizer.batch_size=16", "train.tokenizer.workers=0",
+    f"train.tokenizer.steps={STEPS}", "train.tokenizer.batch_size=16", "train.tokenizer.launcher=process",
+    "train.tokenizer.workers=1",
     "train.tokenizer.eval_every=0", "train.tokenizer.optim.lr=1e-3", "train.tokenizer.optim.warmup_steps=10",
     "evaluate.tokenizer.images=40", "evaluate.tokenizer.interpolation_pairs=2",
     "evaluate.tokenizer.interpolation_frames=3", "evaluate.tokenizer.reference_tokenizer=",
