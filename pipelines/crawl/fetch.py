@@ -184,7 +184,7 @@ class Fetcher:
     def _host(self, url: URL) -> Host:
         name = str(url.origin())
         if name not in self._hosts:
-            self._hosts[name] = Host(self._config, url.host or "")
+            self._hosts[name] = Host(self._config, url.raw_host or "")
         return self._hosts[name]
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
