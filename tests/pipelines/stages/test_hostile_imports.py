@@ -288,7 +288,8 @@ def test_parts_of_files_that_alternate_or_change_are_read_right(folder):
 
 CLOSED = """
 import atexit, glob, os, sys
-atexit.register(lambda: print([p for p in glob.glob("/proc/self/fd/*") if sys.argv[1] in os.path.realpath(p)]))
+opened = lambda: [path for path in glob.glob("/proc/self/fd/*") if sys.argv[1] in os.path.realpath(path)]
+atexit.register(lambda: print(opened()))
 from pathlib import Path
 from pipelines.sources.layouts import open_source
 from pipelines.sources.parquet import read
