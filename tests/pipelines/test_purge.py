@@ -266,6 +266,58 @@ def test_runs_lose_their_pictures_and_keep_their_curves(
     assert len(list(copy.glob("mlartifacts/**/*.png"))) == 6 and len(pictures()) == 18, "leaves the first one"
 
 
+def test_a_store_that_is_not_there_is_no_empty_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "opt_out.txt").write_text("theirs.test\n")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for root in ("rnus", "opt_out.txt", "dangling"):
+        assert delete(tmp_path / root) == 2
+        assert f"{tmp_path / root} is no folder" in capsys.readouterr().err
+
+
+def test_what_is_purged_goes_nowhere_by_a_link(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    treasure = store.parent / "treasure"
+    treasure.mkdir()
+    (treasure / "file").write_text("mine")
+    (store / "_purged").symlink_to(treasure)
+    before = folders(store)
+    assert delete(store) == 2
+    assert "_purged is a link" in capsys.readouterr().err and folders(store) == before
+    assert (treasure / "file").read_text() == "mine"
+
+
+def test_names_do_not_steer_the_terminal(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "images" / "\x1b[2J").symlink_to(store)
+    put(store, "images", "\x1b[31m", ["http://theirs.test/1.jpg"], publish=False)
+    assert delete(store) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and "\\x1b[2J" in said.err and "\\x1b[31m" in said.out
+
+
+@pytest.mark.parametrize("lay", ["a linked table", "a linked folder of tables", "a fifo", "a dangling link"])
+def test_tables_that_are_no_files_are_named(
+    lay: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, elsewhere = store / "images" / "dddd", store.parent / "elsewhere"
+    table = folder / "images-00000.parquet"
+    if lay == "a linked table":
+        (store / "images" / "cccc" / table.name).rename(elsewhere)
+        table.unlink()
+        table.symlink_to(elsewhere)
+    elif lay == "a fifo":
+        os.mkfifo(folder / "images-00001.parquet")
+    elif lay == "a dangling link":
+        (folder / "images-00001.parquet").symlink_to("nowhere")
+    else:
+        elsewhere.mkdir()
+        (folder / "images-00001.parquet").symlink_to(elsewhere)
+    status = delete(store)
+    said = capsys.readouterr()
+    if lay == "a linked table":
+        assert status == 0 and not folder.exists() and elsewhere.exists()
+    else:
+        assert status == 1 and str(folder) in said.err
+
+
 def test_wrong_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert purge.main(["root=runs"]) == 2
     assert "opt_out=" in capsys.readouterr().err
