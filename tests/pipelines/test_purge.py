@@ -177,6 +177,20 @@ def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Pa
     assert not {"latents/theirs", "model/theirs"} & left
 
 
+def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(store: Path) -> None:
+    """Its rows cannot be read, and it may hold their pictures."""
+    for name, urls in (("0a", "aaaa"), ("0b", "bbbb")):
+        out = Workspace(str(store / "images" / name), name)
+        with out.create("images-00000.parquet") as file:
+            row = {"key": ["0"], "url": ["http://b.test/1.jpg"], "status": ["success"]}
+            columns.write_table(file, {**row, "final_url": row["url"]}, columns.IMAGES)
+        origin = {"urls": Artifact("urls", urls, str(store / "urls" / urls)).digest}
+        out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
+        (store / "images" / name / ".images-00001.parquet.0123456789ab.part").write_bytes(b"PAR1 half a picture")
+    assert delete(store) == 0
+    assert not (store / "images" / "0a").exists() and (store / "images" / "0b").exists()
+
+
 def test_links_are_named_and_not_followed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outside = store.parent / "outside"
     for kind, name in (("images", "8888"), ("dataset", "9999")):
