@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reptok.configs import AutoencoderConfig
 from reptok.folder import check_folder, check_sizes, loading, local_folder, weight_shapes
-from reptok.weights import read_json, save_weights
+from reptok.weights import check_finite, read_json, save_weights
 
 CLASS = "AutoencoderKL"
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -207,6 +207,7 @@ def _load(path: str) -> nn.Module:
     if problems:
         raise ValueError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems[:8])}")
     network: nn.Module = vae
+    check_finite(network.state_dict(), source=str(folder))
     return network
 
 

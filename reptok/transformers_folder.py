@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from reptok.folder import check_folder, check_sizes, loading, weight_shapes
+from reptok.weights import check_finite
 
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 """How every folder is opened."""
@@ -59,7 +60,8 @@ def load_network(
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no weights as safetensors.
-        ValueError: It holds another class, keys are missing or left over, or sizes do not fit the files.
+        ValueError: It holds another class, keys are missing or left over, sizes do not fit the files, or
+            weights are not finite.
     """
     check_folder(folder)
     with loading(folder), quiet():
@@ -81,6 +83,7 @@ def load_network(
     problems += [f"of another shape {key}" for key in sorted(map(str, found["mismatched_keys"]))]
     if problems:
         raise ValueError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems[:8])}")
+    check_finite(model.state_dict(), source=str(folder))
     network: PreTrainedModel = model.eval().requires_grad_(False)
     return network
 

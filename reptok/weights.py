@@ -48,13 +48,36 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged.
+        ValueError: It is damaged, or holds numbers that are not finite.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights are missing: {path}")
     check_header(path)
     with loading(path):
-        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    check_finite(state, source=str(path))
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights with a NaN or an infinity, of which a network makes nothing else.
+
+    Raises:
+        ValueError: Names their tensors.
+    """
+    bad = [key for key, tensor in state.items() if not _finite(tensor)]
+    if bad:
+        shown = ", ".join(bad[:4]) + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")
+        raise ValueError(
+            f"{source}: numbers that are not finite in {shown}; the file is damaged, or its training diverged"
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    least, most = torch.aminmax(tensor.detach())  # a NaN is both; one pass, and no second tensor
+    return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
 def load_exact(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:

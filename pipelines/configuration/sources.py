@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipelines import registry
@@ -95,8 +96,18 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> Chosen:
 
 def choices(group: str) -> str:
     """What may be chosen of a group, those of installed plug-ins included."""
+    return "|".join(sorted({file.stem for file in _files(group)}))
+
+
+def _files(group: str) -> list[Path]:
     folders = [CONF_DIR, *(plugin.conf for plugin in registry.plugins() if plugin.conf)]
-    return "|".join(sorted({path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")}))
+    return [file for folder in folders for file in folder.glob(f"{group}/*.yaml")]
+
+
+def _captioners() -> str:
+    """Captioners that look at pictures; not those that a stage of a plug-in makes."""
+    found = {file.stem for file in _files("captioner") if ARTIFACT not in file.read_text(encoding="utf-8")}
+    return "|".join(sorted(found - {"source"}))
 
 
 def _urls(lists: Any, condition: str | None, extras: Mapping[str, Any]) -> Chosen:
@@ -124,8 +135,8 @@ def _captioned(source: Source, named: str) -> None:
         raise ConfigError(
             f"generator.condition=text, and nothing in {named} is captioned (looked for {looked}): put a "
             ".txt beside each picture, name the columns (data.captions.fields) or another table "
-            f"(data.captions.join), let a captioner describe them (captioner={choices('captioner')}), or "
-            "choose a generator by class, such as generator=mixer_class_tiny"
+            f"(data.captions.join), let a captioner describe them (captioner={_captioners()}), or choose "
+            "a generator by class, such as generator=mixer_class_tiny"
         )
 
 

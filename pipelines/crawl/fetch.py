@@ -184,7 +184,7 @@ class Fetcher:
     def _host(self, url: URL) -> Host:
         name = str(url.origin())
         if name not in self._hosts:
-            self._hosts[name] = Host(self._config, url.host or "")
+            self._hosts[name] = Host(self._config, url.raw_host or "")
         return self._hosts[name]
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
@@ -233,7 +233,8 @@ class Fetcher:
             if response.status != 200:
                 raise Failure(f"http_{response.status}", transient=response.status >= 500)
             body.begun = True
-            return _Answer(200, response.headers, await read_body(response, max_bytes))
+            body_bytes = await read_body(response, max_bytes, cut=not polite)
+            return _Answer(200, response.headers, body_bytes)
 
     async def _ask_robots(self, url: URL) -> None:
         origin = url.origin()
@@ -258,7 +259,7 @@ class Fetcher:
         way = _Try(self._config.attempt_seconds)
         try:
             answer = await self._follow(origin / "robots.txt", way, robots.MAX_BYTES, polite=False)
-            rules = robots.parse_robots(answer.body.decode("utf-8", "replace"), AGENT)
+            rules = robots.parse_robots(robots.text_of(answer.body), AGENT)
         except Failure as failure:
             if failure.reason.startswith("http_5"):
                 raise Failure("robots_unreachable", transient=True) from failure

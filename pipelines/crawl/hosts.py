@@ -18,7 +18,7 @@ class Host:
 
     Args:
         config: rates and limits.
-        name: its name, as URLs have it.
+        name: its name in ASCII, as it is asked for in the DNS.
         clock: seconds that only grow.
 
     Attributes:

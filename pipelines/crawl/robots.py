@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 REFUSING_TAGS = frozenset({"noai", "noimageai", "noindex", "none"})
 MAX_BYTES = 500 * 1024
-"""How much of a robots.txt is read; the RFC asks for at least this."""
+"""How much of a robots.txt is read, the rest being passed over; the RFC asks for at least 500 KiB."""
 
 MAX_STEPS = 200_000_000
 """Characters of all patterns times those of a path, of which a search may compare every pair (40 ms at most):
@@ -80,6 +80,13 @@ def _matches(rule: str, path: str) -> bool:
             return False
         at += len(piece)
     return last is None or (at + len(last) <= len(path) and path.endswith(last))
+
+
+def text_of(body: bytes) -> str:
+    """The text of a robots.txt of which `MAX_BYTES` were read at most, without a line that they cut."""
+    if len(body) >= MAX_BYTES:
+        body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
+    return body.decode("utf-8", "replace")
 
 
 def parse_robots(text: str, agent: str) -> Robots:

@@ -46,8 +46,20 @@ def measure(
     recognition: Recognition | None,
     clip_scores: Mapping[float, float],
     words: Words | None = None,
+    *,
+    asked: bool = True,
 ) -> dict[str, float]:
-    """Every figure under its flat name; the guidance is the suffix ("eval/recognised_cfg_1.5")."""
+    """Every figure under its flat name; the guidance is the suffix ("eval/recognised_cfg_1.5").
+
+    Args:
+        found: the samples, and the validation images beside them.
+        view: the validation images, (N) of them.
+        bank: training images.
+        recognition: from `recognise`.
+        clip_scores: by guidance.
+        words: what the text encoder knows of the captions.
+        asked: whether each sample was asked for what its validation image shows.
+    """
     metrics = {"eval/samples": float(len(view))}
     if words is not None:
         metrics["eval/unknown_words"] = words.unknown_share
@@ -65,7 +77,7 @@ def measure(
         similarity = bank.nearest(features["vit"])[0]
         metrics[f"eval/nearest_similarity{suffix}"] = float(similarity.mean())
         metrics[f"eval/close_to_training{suffix}"] = float((similarity > close).double().mean())
-        if len(view) >= FEWEST_PICTURES:
+        if asked and len(view) >= FEWEST_PICTURES:
             own = own_picture(features["vit"], found.originals["vit"], centre)
             metrics[f"eval/own_picture{suffix}"] = own.share
             metrics[f"eval/own_picture_error{suffix}"] = own.error

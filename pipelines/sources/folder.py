@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.sources import imagenet
 from pipelines.sources.metadata import NAMES, beside, caption_beside, read_metadata
-from pipelines.sources.source import OUTSIDE, OutsideError, Part, Picture, Source, read_file
+from pipelines.sources.source import OUTSIDE, OutsideError, Part, Picture, Source, read_file, shown, walk
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -48,20 +48,22 @@ class FolderSource(Source):
         display: dict[str, str] = {}
         metadata: list[Path] = []
         self._texts: set[Path] = set()
+        deep: list[str] = []
         if imagenet.is_challenge(self.folder):
-            listed, display = imagenet.list_challenge(self.folder, _walk(self.folder)[0])
+            listed, display = imagenet.list_challenge(self.folder, _listed(self.folder, deep)[0])
             self.pictures = [Listed(*entry) for entry in listed]
         else:
-            paths, metadata, self._texts = _walk(self.folder)
+            paths, metadata, self._texts = _listed(self.folder, deep)
             self.pictures = _by_folder(self.folder, paths)
-        self.captions, self.faults = read_metadata(self.folder, metadata, self.fields)
+        self.captions, faults = read_metadata(self.folder, metadata, self.fields)
+        self.faults = deep + faults
         present = {picture.path for picture in self.pictures}
         for name in sorted(self.captions.keys() - present):
             self.faults.append(f"the metadata names {name!r}, which is no picture of the folder")
         self.pictures.sort(key=lambda picture: (sha256(os.fsencode(picture.path)).digest(), picture.path))
         subjects = sorted({picture.subject for picture in self.pictures if picture.subject is not None})
         self._labels = {subject: number for number, subject in enumerate(subjects)}
-        names = [display.get(subject, _shown(subject)) for subject in subjects]
+        names = [display.get(subject, shown(subject)) for subject in subjects]
         self.class_names, self.num_classes = tuple(names) or None, len(names)
         self.rows = len(self.pictures)
         self.splits = frozenset(picture.split for picture in self.pictures)
@@ -105,8 +107,8 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
             reason = OUTSIDE
         except ValueError:
             reason = "unreadable"
-        keys = (_shown(path), _shown(str(Path(path).with_suffix(""))))
-        yield Picture(_shown(path), data, reason, split, label, subject, caption, keys)
+        keys = (shown(path), shown(str(Path(path).with_suffix(""))))
+        yield Picture(shown(path), data, reason, split, label, subject, caption, keys)
 
 
 def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:
@@ -131,24 +133,17 @@ def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:
     ]
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path], set[Path]]:
+def _listed(root: Path, faults: list[str]) -> tuple[list[Path], list[Path], set[Path]]:
     """Relative paths of the pictures, absolute ones of the metadata files, relative ones of texts."""
-
-    def refuse(error: OSError) -> None:
-        raise PermissionError(
-            f"cannot read {error.filename!r}: {error.strerror}; change its permissions"
-        ) from error
-
     pictures, metadata, texts = [], [], set()
-    for directory, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
+    for place, _, names in walk(root, faults):
+        for name in names:
             if name in NAMES:
-                metadata.append(Path(directory, name))
-            elif not name.startswith(".") and name.lower().endswith(EXTENSIONS):
-                pictures.append(Path(directory, name).relative_to(root))
+                metadata.append(root / place / name)
+            elif name.lower().endswith(EXTENSIONS):
+                pictures.append(place / name)
             elif name.endswith((".txt", ".json")):
-                texts.add(Path(directory, name).relative_to(root))
+                texts.add(place / name)
     return pictures, metadata, texts
 
 
@@ -159,8 +154,3 @@ def _facts(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, 0
     return found.st_size, found.st_mtime_ns
-
-
-def _shown(path: str) -> str:
-    """A file name as text: what is no UTF-8 in it is replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.dag.reference import find
 from pipelines.sources import folder, hub, parquet, webdataset
 from pipelines.sources.captions import CaptionsConfig
-from pipelines.sources.source import Read, Source
+from pipelines.sources.source import Read, Source, walk
 
 LISTED: dict[str, type[Source]] = {
     "folder": folder.FolderSource,
@@ -42,9 +42,8 @@ def open_source(place: str, layout: str = "auto", captions: CaptionsConfig | Non
 def layout_of(root: Path) -> str:
     """Tell the layout: tars make a WebDataset, else parquet files are read, else picture files."""
     found = set()
-    for _, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found |= {os.path.splitext(name)[1].lower() for name in files if not name.startswith(".")}
+    for _, _, files in walk(root, []):  # the source tells the faults
+        found |= {os.path.splitext(name)[1].lower() for name in files}
     if ".tar" in found:
         return "webdataset"
     return "parquet" if ".parquet" in found else "folder"

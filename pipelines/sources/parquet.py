@@ -5,6 +5,7 @@ The path beside the bytes is a name and is never opened. Class names stand in th
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import threading
@@ -30,6 +31,7 @@ from pipelines.sources.source import (
     clean_label,
     files_to_read,
     opened,
+    shown,
     sizes_digest,
     split_of_path,
 )
@@ -52,7 +54,8 @@ class ParquetSource(Source):
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.files = files_to_read(self.folder, ".parquet")
+        deep: list[str] = []
+        self.files = files_to_read(self.folder, ".parquet", deep)
         self.splits = frozenset(map(split_of_path, self.files))
         texts: set[str] = set()
         for name in self.files:  # the hub's files tell the names in the first one: no other is opened then
@@ -70,7 +73,7 @@ class ParquetSource(Source):
                 + "; ".join(self.faults)
             )
         self.captioned = None if texts else 0
-        self.faults.clear()  # `parts` names them again, with those of the other files
+        self.faults = deep  # `parts` names the others again, with those of the other files
         if self.class_names is None:
             self._count_classes()
         self.num_classes = len(self.class_names) if self.class_names else self.num_classes
@@ -118,7 +121,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     """Yield the pictures of a part; see `source.Read`."""
     name = place["file"]
     if place.get("refused"):
-        yield Picture(name, reason=place["refused"])
+        yield Picture(shown(name), reason=place["refused"])
         return
     split, columns = split_of_path(name), Columns(tuple(place["fields"]), place["key"])
     start, stop = place["start"], place["stop"]
@@ -141,10 +144,10 @@ def _picture(
         label = clean_label(label)
         subject = names[label] if names and label is not None else None
     except (ValueError, IndexError):
-        return Picture(name, reason="label_out_of_range")
+        return Picture(shown(name), reason="label_out_of_range")
     caption, key = first_text(row, columns.texts), row.get(columns.key)
     keys = () if key is None else (str(key),)
-    return Picture(name, data or b"", "" if data else "no_image", split, label, subject, caption, keys)
+    return Picture(shown(name), data or b"", "" if data else "no_image", split, label, subject, caption, keys)
 
 
 @dataclass
@@ -213,6 +216,12 @@ class _Cursor:
 
 
 _reading = threading.local()
+
+
+@atexit.register
+def _forget() -> None:
+    """Close the file before the interpreter ends: a reader that outlives its modules crashes."""
+    _reading.cursor = None
 
 
 def _rows(folder: Path, name: str, columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:

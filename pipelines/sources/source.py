@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ from reptok.folder import inside
 MAX_FILE_BYTES = 2**28
 MAX_CAPTION = 10_000
 MAX_CLASSES = 1_000_000
+MAX_DEPTH = 64
+"""Folders in each other that are listed."""
 
 _SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
@@ -129,11 +132,49 @@ def split_of_path(path: str) -> str:
     return ""
 
 
-def files_to_read(folder: Path, ending: str) -> list[str]:
-    """Return the names of a folder's files with an ending, in order; those of a test split are left out."""
-    paths = [path for path in sorted(folder.rglob(f"*{ending}")) if not path.name.startswith(".")]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return [name for name in names if split_of_path(name) != _TEST]
+def walk(root: Path, faults: list[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield every folder below a root, as a relative path, with the names of folders and of others in it.
+
+    Names that begin with a dot are left out, and links to folders are not followed.
+
+    Args:
+        root: The folder.
+        faults: Gets a line for each folder that lies too deep to be listed.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if error.errno == errno.ENAMETOOLONG:
+            faults.append(f"{os.path.relpath(error.filename, root)[:80]}...: the path is too long; left out")
+            return
+        message = f"cannot read {error.filename!r}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            raise PermissionError(f"{message}; change its permissions") from error
+        raise OSError(message) from error
+
+    for directory, folders, names in os.walk(root, onerror=refuse):
+        place = Path(directory).relative_to(root)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield place, list(folders), [name for name in names if not name.startswith(".")]
+        if folders and len(place.parts) >= MAX_DEPTH:
+            faults.append(f"{str(place)[:80]}...: more than {MAX_DEPTH} folders in each other; left out")
+            folders.clear()
+
+
+def files_to_read(folder: Path, ending: str, faults: list[str]) -> list[str]:
+    """Return what has an ending in a folder, in order, apart from test splits; `faults` as in `walk`."""
+    paths = sorted(
+        place / name for place, folders, names in walk(folder, faults) for name in (*folders, *names)
+    )
+    found = [path.as_posix() for path in paths if path.name.lower().endswith(ending)]
+    return [name for name in found if split_of_path(name) != _TEST]
+
+
+def shown(path: str) -> str:
+    """A file's name as text: what is no UTF-8 in it is replaced."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def sizes_digest(folder: Path, names: Sequence[str]) -> str:

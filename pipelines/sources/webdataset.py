@@ -35,6 +35,7 @@ from reptok.data.shards import parse_object
 IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
 TEXTS = {TXT: 2**24, "json": 2**20, "cls": 2**10}
 """What else is read of a sample, and its most bytes: JSON takes fifty times its size in memory."""
+_DIGITS = re.compile(rb"[+-]?[0-9]{1,20}")
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 
 
@@ -59,7 +60,7 @@ class WebDatasetSource(Source):
 
     def __post_init__(self) -> None:
         self.num_classes = None
-        names = files_to_read(self.folder, ".tar")
+        names = files_to_read(self.folder, ".tar", self.faults)
         if not names:
             raise ValueError(f"'{self.folder}' has tars of a test split only")
         self.tars, self.splits = names, frozenset(map(split_of_path, names))
@@ -149,7 +150,7 @@ def _picture(name: str, group: Group, split: str, fields: Sequence[str]) -> Pict
         return Picture(name, reason="bad_json")
     try:
         label = facts.get("label") if isinstance(facts.get("label"), int) else None
-        label = clean_label(int(group.members["cls"][:20]) if "cls" in group.members else label)
+        label = clean_label(_number(group.members["cls"]) if "cls" in group.members else label)
     except ValueError:
         return Picture(name, reason="label_out_of_range")
     facts = others(facts)
@@ -158,6 +159,12 @@ def _picture(name: str, group: Group, split: str, fields: Sequence[str]) -> Pict
     caption = first_text(facts, fields)
     keys = tuple(dict.fromkeys((_text(group.key), _text(group.key).rpartition("/")[2])))
     return Picture(name, group.members[image], "", split, label, None, caption, keys)
+
+
+def _number(digits: bytes) -> int:
+    if not _DIGITS.fullmatch(digits.strip()):
+        raise ValueError("no number")
+    return int(digits)
 
 
 def _text(key: str) -> str:

@@ -105,9 +105,11 @@ class EvaluateGenerator(Stage):
             batch_size=config.batch_size,
             progress=lambda done, total: out.log.progress(done, total, "prompts"),
         )
-        recognition = recognise(found, view, bank)
+        told = sampler.pipe.conditioner.told
+        recognition = recognise(found, view, bank) if told else None
         words = self._words(inputs, view, bank)
-        metrics = measure(found, view, bank, recognition, self._clip_scores(found, view), words)
+        clip_scores = self._clip_scores(found, view) if told else {}
+        metrics = measure(found, view, bank, recognition, clip_scores, words, asked=bool(told))
         lead = max(config.guidance)
         similarity, nearest = bank.nearest(found.features[lead]["vit"])
         pictures = [
@@ -126,7 +128,6 @@ class EvaluateGenerator(Stage):
             picture = figures.recognition_picture(view, bank, recognition.real, recognition.made)
             pictures.append((picture, figures.RECOGNITION))
         pictures.append((loss_picture(found.losses, "token"), figures.LOSSES))
-        told = sampler.pipe.conditioner.told
         evaluation = Evaluation(
             title="Generator: from words to a token"
             if sampler.generator.reads.reads_text
@@ -213,7 +214,9 @@ class EvaluateGenerator(Stage):
             notes.append(f"{words}.")
         if not self.config.clip_weights and sampler.generator.reads.reads_text:
             notes.append("No CLIP score: the weights of a CLIP model were not given.")
-        if not bank.subjects:
+        if not sampler.pipe.conditioner.told:
+            notes.append("No recognition: the generator is asked for nothing.")
+        elif not bank.subjects:
             notes.append("No recognition: the dataset names no subjects.")
         return notes
 

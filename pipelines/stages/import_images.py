@@ -243,7 +243,7 @@ class ImportImages(Stage):
         )  # fmt: skip
         stats = map_shards(shards, job, out, config.workers)
         self._finish(out, len(shards), list(source.class_names or ()) or None)
-        if stats.get("without_caption"):
+        if stats.get("without_caption") and not job.to_images:  # a captioner looks at those
             print(f"  {self.name}: {stats['without_caption']:.0f} pictures have no caption", flush=True)
         return {**stats, "source_faults": float(len(source.faults))}
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from reptok.metrics.reconstruction import truncate_to_uint8
+from reptok.weights import check_finite
 
 
 class FeatureExtractor(Protocol):
@@ -83,11 +84,14 @@ def load_foreign_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if weights are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: download them once and give the file's path")
     if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    check_finite({k: v for k, v in state.items() if isinstance(v, Tensor)}, source=str(path))
     return state

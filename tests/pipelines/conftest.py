@@ -19,7 +19,10 @@ SIZE = 32
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> dict[str, Artifact]:
-    """Artifacts "dataset", "tokenizer", "generator" (reads text) and "class_generator", of random weights."""
+    """Artifacts "dataset", "tokenizer", "generator" (reads text), "class_generator" and "free_generator".
+
+    Their weights are random; the last is told nothing.
+    """
     return publish_small_world(tmp_path_factory.mktemp("world"), tiny_models)
 
 
@@ -77,6 +80,7 @@ def publish_small_world(root: Path, tiny_models: Path) -> dict[str, Artifact]:
     made = {"dataset": data, "tokenizer": publish("tokenizer", tokenizer, inputs=parents)}
     made["generator"] = publish("generator", generator("text"), inputs=parents)
     made["class_generator"] = publish("generator", generator("class"), "1" * 16, inputs=parents)
+    made["free_generator"] = publish("generator", generator("none"), "2" * 16, inputs=parents)
     return made
 
 

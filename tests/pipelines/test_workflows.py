@@ -25,10 +25,14 @@ def folder(tmp_path):
 FOLDERS = [CONF_DIR, *Config.extra_folders()]
 RECIPES = {path.stem: path for folder in FOLDERS for path in sorted((folder / "experiment").glob("*.yaml"))}
 
+SMALL = ["data.image_size=64", "encoder=zoo", "vae=zoo", "decoder=tiny", "generator=mixer_class_tiny"]
+
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp_path):
-    own = [f"data.folder={folder}"] * ("imagenet" in experiment)
+    own = [f"data.folder={folder}"] * ("imagenet" in experiment or "finetune" in experiment)
+    if "finetune" in experiment:  # from a model at hand, which has these sizes
+        own += ["init=zoo/reptok_class", *SMALL]
     config = load_config(Config, [f"experiment={experiment}", f"root={tmp_path / 'root'}", *own])
     planned = plan(build(config), config.root)
     assert {stage.action for stage in planned} == {"run"}

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -156,6 +157,26 @@ def test_weights_that_do_not_fit_are_refused_in_every_family(kind, change_of, co
     save_file(state, file, {"format": "pt"})
     with pytest.raises(ValueError):
         LOADERS[kind](folder)
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "reptok/tokenizer", "reptok_class/generator"])
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(float("nan"), None), (float("inf"), torch.float32), (float("-inf"), torch.float16),
+     (float("nan"), torch.bfloat16)],
+)  # fmt: skip
+def test_weights_that_are_not_finite_are_refused_by_name_in_every_family(kind, number, dtype, copied):
+    root = copied(kind.split("/")[0])
+    folder = root.parent / kind
+    (file,) = folder.glob("*.safetensors")
+    state = load_file(file)
+    key = [key for key in state if state[key].is_floating_point()][-1]
+    state[key] = state[key].to(dtype) if dtype else state[key]
+    state[key].view(-1)[-1] = number
+    file.unlink()
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"not finite in (model\.)?{re.escape(key)}"):
+        LOADERS[kind.split("/")[0].removesuffix("_class")](root)
 
 
 def test_a_vae_with_the_attention_names_of_old_is_the_same_network(tmp_path):

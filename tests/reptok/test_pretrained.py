@@ -76,12 +76,12 @@ def test_each_part_takes_its_own_steps(pipe):
     assert counts == {"generator": 3, "decoder": 5}
 
 
-@pytest.mark.parametrize("method", ["detokenize", "reconstruct"])
-def test_a_misspelt_keyword_is_refused_by_every_tokenizer(pipe, method):
+@pytest.mark.parametrize(("method", "shape"), [("detokenize", (1, 32)), ("reconstruct", (1, 3, 32, 32))])
+def test_a_misspelt_keyword_is_refused_by_every_tokenizer(pipe, method, shape):
     latents = LatentTokenizer(LatentTokenizerConfig(image_size=32), autoencoder=pipe.tokenizer.autoencoder)
     for tokenizer in (pipe.tokenizer, latents):
         with pytest.raises(TypeError, match="nmu_steps"):
-            getattr(tokenizer, method)(torch.zeros(1), nmu_steps=3)
+            getattr(tokenizer, method)(torch.zeros(shape), nmu_steps=3)
 
 
 @pytest.fixture(scope="module")

@@ -184,6 +184,7 @@ def test_a_source_that_lacks_what_the_condition_asks_for_is_refused_with_what_wo
         "mixer_class_tiny",
     ):
         assert way in said
+    assert "(captioner=coyo|demo|internvl3_1b|zoo)" in said  # none that a stage makes
     assert plan.main([*own, "generator=mixer_class_tiny"]) == 2
     assert "one folder per class" in capsys.readouterr().err
     for fix in ("captioner=zoo", "generator=mixer_unconditional_tiny"):

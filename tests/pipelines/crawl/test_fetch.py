@@ -18,6 +18,7 @@ from pipelines.crawl.fetch import Fetcher, FetchResult, Memory
 from pipelines.crawl.guard import AddressGuard, BoundedSocket, _result
 from pipelines.crawl.manners import AGENT, FetchConfig
 from pipelines.crawl.reasons import is_reason
+from pipelines.crawl.robots import MAX_BYTES as MAX_ROBOTS
 from pipelines.urls.opt_out import OptOut
 
 SITE, SITE_BY_NAME = "site.test", "site.example"
@@ -382,6 +383,22 @@ def test_a_host_that_no_resolver_can_be_asked_for_is_a_bad_url_also_by_redirect(
     assert asked == []
 
 
+@pytest.mark.parametrize("label", ["xn--a-a", "xn--zug", "xn--b-ro7g"])
+def test_a_host_whose_ascii_decodes_to_no_name_is_asked_for_as_it_stands(label: str) -> None:
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["10.0.0.1"]
+
+    async def run() -> str:
+        async with Fetcher(FAST, lookup=lookup) as fetcher:
+            return (await fetcher.fetch(f"http://{label}.example/a.jpg")).reason
+
+    assert asyncio.run(run()) == "address_refused"
+    assert asked == [f"{label}.example"]
+
+
 @pytest.mark.parametrize("port", [22, 25, 6379, 11211, 1, 65_535, 8080])
 def test_a_port_where_no_web_server_is_expected_is_refused_unless_it_is_configured(port: int) -> None:
     async def lookup(host: str, port: int) -> list[str]:
@@ -496,6 +513,35 @@ def test_robots_txt_is_read_once_and_kept_to() -> None:
 def test_a_robots_txt_that_cannot_be_read(robots: Answer, reason: str) -> None:
     result, _ = fetch({"/robots.txt": robots, "/a.jpg": answer(200, b"image")})
     assert result.reason == reason
+
+
+def _rules(size: int, last: str) -> bytes:
+    """A robots.txt of so many bytes with a rule for `/private` first and one line at its end."""
+    head = f"User-agent: {AGENT}\nDisallow: /private\n"
+    return (head + "# ".ljust(size - len(head) - len(last) - 1, "x") + "\n" + last).encode()
+
+
+async def _endless_robots(writer: asyncio.StreamWriter, attempt: int) -> None:
+    writer.write(b"HTTP/1.1 200 X\r\n\r\n" + _rules(MAX_ROBOTS, "\n"))
+    for _ in range(10_000):
+        writer.write(b"Disallow: /\n" * 1000)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        answer(200, _rules(MAX_ROBOTS + 12, "Disallow: /\n")),
+        answer(200, _rules(MAX_ROBOTS + 7, "Disallow: /a/b/c/d")),  # the limit leaves "Disallow: /"
+        answer(200, _rules(MAX_ROBOTS + 3, "Disallow: /a.jpg.d")),  # and "Disallow: /a.jp"
+        answer(200, gzip.compress(_rules(10**7, "Disallow: /\n")), "Content-Encoding: gzip"),
+        _endless_robots,
+    ],
+)
+def test_of_a_long_robots_txt_the_whole_lines_within_the_limit_count(page: Answer) -> None:
+    pages = {"/robots.txt": page, "/a.jpg": answer(200, b"image"), "/private": answer(200, b"image")}
+    assert fetch(pages)[0] == FetchResult(body=b"image", final_url=f"http://{SITE}/a.jpg")
+    assert fetch(pages, "/private")[0].reason == "robots_disallowed"
 
 
 def test_a_refused_connection_and_a_name_that_does_not_exist() -> None:

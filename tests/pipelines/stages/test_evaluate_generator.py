@@ -128,6 +128,20 @@ def test_a_class_generator_needs_no_text(small_world, run_stage):
     assert "labels" in Evaluation.read(artifact).lead
 
 
+def test_a_generator_that_is_asked_for_nothing_is_not_judged_by_what_validation_images_show(
+    small_world, run_stage, tmp_path
+):
+    (tmp_path / "clip.safetensors").touch()  # is not opened
+    settings = {"guidance": (1.0,), "clip_weights": str(tmp_path / "clip.safetensors")}
+    artifact, stats = evaluate(small_world, run_stage, "free_generator", **settings)
+    assert not [name for name in stats if "recognised" in name or "own_picture" in name or "clip" in name]
+    evaluation = Evaluation.read(artifact)
+    names = " ".join(score.name for score in evaluation.scores)
+    assert "Frechet distance" in names and "Recognised" not in names
+    assert any("asked for nothing" in note for note in evaluation.notes)
+    assert evaluation.lead.startswith("12 times, ")
+
+
 def test_a_text_generator_without_its_language_model_is_refused(small_world, run_stage):
     with pytest.raises(ValueError, match=r"evaluate_generator\.text_encoder"):
         evaluate(small_world, run_stage)

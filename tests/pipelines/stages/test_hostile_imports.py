@@ -110,6 +110,48 @@ def test_links_out_of_the_folder_are_not_read(name, how, folder, run_stage, tmp_
     assert all(b"a secret" not in file.read_bytes() for file in dataset.local_path().rglob("*.tar"))
 
 
+def nested(folder, name, depth):
+    """Open the last of so many folders in each other, deeper than a path may name."""
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=place)
+        inner = os.open(name, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    return place
+
+
+@pytest.mark.parametrize(("name", "depth"), [("d", 1100), ("d" * 200, 40)])
+@pytest.mark.parametrize("ending", ["png", "tar", "parquet"])
+def test_folders_nested_without_end_are_left_out_and_said(ending, name, depth, folder, run_stage, capsys):
+    if ending == "png":
+        Image.new("RGB", (9, 9)).save(folder / "0.png")
+    elif ending == "tar":
+        tar(folder / "0.tar", a_jpg=JPG)
+    else:
+        pq.write_table(table([JPG]), folder / "0.parquet")
+    place = nested(folder, name, depth)
+    os.close(os.open(f"1.{ending}", os.O_CREAT, dir_fd=place))
+    os.close(place)
+    try:
+        assert imported(run_stage, folder)[1]["rows_out"] == 1
+    finally:
+        subprocess.run(["rm", "-rf", str(folder / name)], check=True)  # shutil goes no deeper than Python
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["png", "tar", "parquet"])
+def test_a_name_that_is_no_text_is_a_row_like_others(ending, folder, run_stage):
+    if ending == "png":
+        Image.new("RGB", (9, 9)).save(folder / "0.png")
+    elif ending == "tar":
+        tar(folder / "0.tar", a_jpg=JPG)
+    else:
+        pq.write_table(table([JPG]), folder / "0.parquet")
+    os.rename(folder / f"0.{ending}", os.fsencode(folder) + b"/\xff\n." + ending.encode())
+    assert imported(run_stage, folder)[1]["rows_out"] == 1
+
+
 def test_links_within_the_folder_are_followed(folder, run_stage):
     (folder / ".store").mkdir()
     Image.new("RGB", (9, 9)).save(folder / ".store" / "x.png")
@@ -242,6 +284,26 @@ def test_parts_of_files_that_alternate_or_change_are_read_right(folder):
     half = [p.data for p, _ in zip(read(folder, None, parts[0].place), range(3), strict=False)]
     pq.write_table(table([JPG + b"c"] * 50), folder / "0.parquet")
     assert len(half) == 3 and [p.data for p in read(folder, None, parts[1].place)] == [JPG + b"c"] * 7
+
+
+CLOSED = """
+import atexit, glob, os, sys
+opened = lambda: [path for path in glob.glob("/proc/self/fd/*") if sys.argv[1] in os.path.realpath(path)]
+atexit.register(lambda: print(opened()))
+from pathlib import Path
+from pipelines.sources.layouts import open_source
+from pipelines.sources.parquet import read
+folder = Path(sys.argv[1])
+print(len(list(read(folder, None, open_source(str(folder)).parts(100)[0].place))))
+"""
+
+
+def test_a_file_that_was_read_in_part_is_closed_before_the_interpreter_ends(folder):
+    """Its reader crashes where it outlives Python's modules."""
+    pq.write_table(table([JPG] * 300), folder / "0.parquet", row_group_size=50)
+    command = [sys.executable, "-P", "-c", CLOSED, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["100", "[]"]), done.stderr
 
 
 def test_large_members_are_refused_or_passed_over_unread(folder, run_stage):

@@ -83,6 +83,15 @@ def test_json_beside_a_picture_tells_its_caption(folder, run_stage):
     assert found == {"a.png": "a longer one", "b.png": "from json", "c.png": "", "d.png": ""}
 
 
+def test_only_where_no_captioner_follows_is_it_said_that_pictures_have_no_caption(folder, run_stage, capsys):
+    picture(folder / "a.png")
+    config = ImportImagesConfig(folder=str(folder), image_size=8)
+    run_stage(ImportToCaption(config), {}, "images")
+    assert "no caption" not in capsys.readouterr().out
+    run_stage(ImportImages(config), {}, "dataset")
+    assert "1 pictures have no caption" in capsys.readouterr().out
+
+
 def test_metadata_has_named_columns(folder, run_stage):
     picture(folder / "a.png")
     (folder / "metadata.csv").write_text("file_name,text,alt\na.png,no,yes\n")

@@ -224,7 +224,7 @@ def test_a_dry_run_says_what_the_stage_then_does_and_writes_nothing(
     write(tmp_path / "a.parquet", 30, width=300, height=200)
     write(tmp_path / "b.parquet", 10, start=25, width=100, height=200)
     before = sorted(tmp_path.iterdir())
-    asked = [f"data.select_urls.sources=[{tmp_path}/*.parquet]", "data=coyo"]
+    asked = ["experiment=t2i_coyo", f"data.select_urls.sources=[{tmp_path}/*.parquet]"]
     scores = ("min_clip_similarity_vitb32", "min_aesthetic_score_laion_v2", "max_watermark_score")
     unsafe = ("max_nsfw_score_opennsfw2", "max_nsfw_score_gantman")
     asked += [f"data.select_urls.filters.{name}=null" for name in (*scores, *unsafe)]

@@ -62,6 +62,8 @@ class Regression(nn.Module):
 
     def forward(self, batch, random, t=None):
         error = self.linear(batch.x)[:, 0] - batch.x.sum(1) + 0.1 * random.normal()
+        if t is not None:
+            return {"velocity": error.square().mean().expand(len(t))}
         return {"loss": error.square().mean()}
 
 

@@ -11,7 +11,7 @@ def config(**values) -> TrainConfig:
     ("values", "message"),
     [
         ({"strategy": "fsdp", "workers": 1}, "fsdp shards the model among workers, and there is 1"),
-        ({"strategy": "fsdp", "workers": 0}, "set train.workers to 2 or more"),
+        ({"workers": 0}, "train.workers must be at least 1, not 0"),
         ({"workers": 2, "gpus_per_worker": 0.5}, "one GPU of its own"),
         ({"workers": 2, "gpus_per_worker": 2}, "one GPU of its own"),
         ({"workers": 4, "min_workers": 2}, "checkpoint_every_seconds to 300 or less, not 600"),

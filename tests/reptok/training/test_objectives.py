@@ -19,10 +19,11 @@ def test_a_validation_drops_no_condition_and_a_training_step_does():
         parameter.data += 0.2 * torch.randn(parameter.shape)
     objective, tokens = GeneratorObjective(generator, label_condition, "uniform"), torch.randn(5, 1, 8)
 
-    def loss(labels, t):
+    def loss(labels, t, name):
         batch = GeneratorBatch(tokens, [""] * 5, torch.tensor(labels), np.arange(5))
-        return float(objective(batch, StepRandom(3, 0, 5, slice(0, 5)), t)["loss"].detach())
+        return objective(batch, StepRandom(3, 0, 5, slice(0, 5)), t)[name].tolist()
 
-    times = torch.full((5,), 0.5)
-    assert loss([0] * 5, None) == loss([1] * 5, None)
-    assert loss([0] * 5, times) != loss([1] * 5, times)
+    times = torch.tensor([[0.25], [0.5]]).expand(2, 5)
+    assert loss([0] * 5, None, "loss") == loss([1] * 5, None, "loss")
+    at_zero, at_one = loss([0] * 5, times, "velocity"), loss([1] * 5, times, "velocity")
+    assert all(one != other for one, other in zip(at_zero, at_one, strict=True))
