@@ -144,7 +144,7 @@ def root_of_job(job: Mapping[str, Any]) -> str | None:
 
 
 def read_token() -> str:
-    """Return the cluster's token from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's own file, else RefusedError."""
+    """Return the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's own file, else RefusedError."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -37,9 +37,7 @@ _NAMES = (
 """The alternatives go on, and end, where they are used."""
 _SETTING = re.compile(rf"({_NAMES}|secret)\s{{0,5}}=\s{{0,5}})([^\s&;]+)", re.IGNORECASE)
 _TOKEN = re.compile(r"((?<=[A-Z0-9])_TOKEN=)(\S+)")
-_ENTRY = re.compile(
-    rf"({_NAMES}|secret)[\"']\s{{0,5}}[:=]\s{{0,5}}[\"'])([^\"']{{1,2000}})", re.IGNORECASE
-)
+_ENTRY = re.compile(rf"({_NAMES}|secret)[\"']\s{{0,5}}[:=]\s{{0,5}}[\"'])([^\"']{{1,2000}})", re.IGNORECASE)
 _FIELD = re.compile(rf"({_NAMES}):\s{{0,5}})([^\s\"'*]\S*)", re.IGNORECASE)
 _HEADER = re.compile(
     r"\b((?:bearer|basic)\s+|authorization[\"']?\s{0,5}[:=]\s{0,5}[\"']?(?:[a-z]{1,30}\s+)?(?!\S+\s+\*{3}))"

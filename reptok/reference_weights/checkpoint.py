@@ -16,7 +16,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -120,6 +120,16 @@ TRUSTED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+HASHING = {
+    pickle.SETITEM: slice(-2, None, 2),
+    pickle.SETITEMS: slice(0, None, 2),
+    pickle.DICT: slice(0, None, 2),
+    pickle.ADDITEMS: slice(None),
+    pickle.FROZENSET: slice(None),
+}
+"""Instructions that hash, and where they find keys on the stack."""
+
+
 def _looked_at(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
     """An instruction that first looks at the keys among what it takes from the stack."""
 
@@ -137,13 +147,9 @@ class _InertUnpickler(pickle._Unpickler):
     The one that is written in Python: it lets keys be looked at before they are hashed.
     """
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
-        pickle.SETITEM[0]: _looked_at(pickle._Unpickler.load_setitem, slice(-2, None, 2)),
-        pickle.SETITEMS[0]: _looked_at(pickle._Unpickler.load_setitems, slice(0, None, 2)),
-        pickle.DICT[0]: _looked_at(pickle._Unpickler.load_dict, slice(0, None, 2)),
-        pickle.ADDITEMS[0]: _looked_at(pickle._Unpickler.load_additems, slice(None)),
-        pickle.FROZENSET[0]: _looked_at(pickle._Unpickler.load_frozenset, slice(None)),
+        **{code[0]: _looked_at(pickle._Unpickler.dispatch[code[0]], keys) for code, keys in HASHING.items()},
     }
 
     def __init__(self, file: Any, storage: Callable[[Any], Tensor]) -> None:

@@ -186,7 +186,9 @@ def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(sto
             columns.write_table(file, {**row, "final_url": row["url"]}, columns.IMAGES)
         origin = {"urls": Artifact("urls", urls, str(store / "urls" / urls)).digest}
         out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
-        (store / "images" / name / ".images-00001.parquet.0123456789ab.part").write_bytes(b"PAR1 half a picture")
+        (store / "images" / name / ".images-00001.parquet.0123456789ab.part").write_bytes(
+            b"PAR1 half a picture"
+        )
     assert delete(store) == 0
     assert not (store / "images" / "0a").exists() and (store / "images" / "0b").exists()
 
@@ -280,7 +282,9 @@ def test_runs_lose_their_pictures_and_keep_their_curves(
     assert len(list(copy.glob("mlartifacts/**/*.png"))) == 6 and len(pictures()) == 18, "leaves the first one"
 
 
-def test_a_store_that_is_not_there_is_no_empty_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_is_not_there_is_no_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "opt_out.txt").write_text("theirs.test\n")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for root in ("rnus", "opt_out.txt", "dangling"):

@@ -75,7 +75,8 @@ PLAIN = [
     "python pipelines/run_all.py root=runs until=shard",
     "http://127.0.0.1:5000", "ssh://git@host/x", "sqlite:////data/runs/mlflow.db", "basic idea",
     "https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3Fpage%3D5", "s3:/bucket/a@b", "the password is not told",
-    "{'token': 'cls'}", "cls_token=true", "a secret: none", "passed: 5 of 5", "C:/users/me@home", "time 12:30@home",
+    "{'token': 'cls'}", "cls_token=true", "a secret: none", "passed: 5 of 5", "C:/users/me@home",
+    "time 12:30@home",
     "reptok//cls@token"[:11],
 ]  # fmt: skip
 
@@ -108,7 +109,27 @@ def test_a_configuration_is_shown_and_hashed_without() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", "//", "a://b:c", "?", "?a", "a-", "a.", "@", "://", "basic ", ":", "password", "&a=", "=b;", "ab:/c:", "'", "_token", "api_key: ", "&a=%25"],
+    [
+        "a",
+        "//",
+        "a://b:c",
+        "?",
+        "?a",
+        "a-",
+        "a.",
+        "@",
+        "://",
+        "basic ",
+        ":",
+        "password",
+        "&a=",
+        "=b;",
+        "ab:/c:",
+        "'",
+        "_token",
+        "api_key: ",
+        "&a=%25",
+    ],
 )
 def test_long_texts_take_linear_time(piece: str) -> None:
     begun = time.process_time()
