@@ -101,7 +101,7 @@ def test_a_copy_whose_record_is_a_link_does_not_take_the_originals_runs(link: st
     record(old, old)
     before = (old / "mlflow.db").read_bytes()
     getattr(new / "mlflow.db", link)(old / "mlflow.db")
-    with pytest.raises(StorageError, match="is a link to the record of runs of .*old"):
+    with pytest.raises(StorageError, match=r"is a link to the record of runs of .*old"):
         embedded_tracking.relocate(str(new))
     assert (old / "mlflow.db").read_bytes() == before
     embedded_tracking.relocate(str(old))
