@@ -75,6 +75,7 @@ CALL = "from pipelines.dag.own_process import call; import math; print(call(math
 )
 def test_commands_in_a_folder_with_such_files(command: list[str], here: Path) -> None:
     witness = shadow(here)
+    (here / "runs").mkdir()
     done = run([sys.executable, *command], here)
     assert not witness.exists(), witness.read_text()
     assert done.returncode == 0, done.stderr[-2000:]
