@@ -45,9 +45,9 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _SECRET_NAME = re.compile(
-    r"(.*(token|secret|password|passwd|pwd|passphrase|signature|credentials?|(api|auth|account)[_-]?key"
-    r"|access[_-]?key|(access[_-]?key|googleaccess|key[_-]pair)[_-]?id|private[_-]?key|jwt|hmac)"
-    r"|(j|php)?sess(ion)?[_-]?id|hdn[a-z]{1,3}|pass|sig|key|auth|authorization|policy|code)(\[.*)?",
+    r"(.*\[)?(.*(token|secret|password|passwd|pwd|passphrase|signature|credentials?"
+    r"|(api|auth|account|access)[_-]?key|(access[_-]?key|googleaccess|key[_-]pair)[_-]?id|private[_-]?key|jwt|hmac)"
+    r"|(j|php)?sess(ion)?[_-]?id|hdn[a-z]{1,3}|pass|sig|key|auth|authorization|policy|code)([\[\]].*)?",
     re.IGNORECASE,
 )
 LEVELS = 3

@@ -58,6 +58,7 @@ SECRETS = [
     f"https:/user:{URLSAFE}@example.org/x",
     f"s3:/AKIAEXAMPLE:{S}@bucket/x",
     f"https://api.org/list?token[]={URLSAFE}",
+    f"https://api.org/list?login[key]={URLSAFE}&a[b][pass]={URLSAFE}&c%5Btoken%5D={URLSAFE}",
     f"https://api.org/list?auth_key={URLSAFE}&pass={URLSAFE}&PHPSESSID={URLSAFE}",
     f"https://edge.org/x?hdnts={URLSAFE}",
     f"https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3FX-Amz-Signature%3D{URLSAFE}",
