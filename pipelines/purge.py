@@ -35,18 +35,23 @@ from pipelines.purging.find import MODEL, WEIGHTS, Stored, find  # noqa: E402
 from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.opt_out import OptOut  # noqa: E402
+from reptok.terminal import visible  # noqa: E402
 
 TRASH = "_purged"
 
 
 def purge(root: str, opt_out: str, delete: bool, uri: str | None = None) -> list[str]:
     """Name, and with `delete` delete, what is of those who opted out; returns what could not be looked at."""
+    store, trash = open_folder(root), open_folder(open_folder(root).url_of(TRASH))
+    if isinstance(store, LocalFolder) and not store.path().is_dir():
+        raise ValueError(f"{store.url} is no folder: root=... names the store to purge")
+    if isinstance(trash, LocalFolder) and trash.path().is_symlink():
+        raise ValueError(f"{trash.url} is a link, and what is purged must not go elsewhere; remove it")
     found = find(root, OptOut(read_lines(opt_out)))
     runs = _purge_runs({stored.fingerprint for stored in found.tainted}, root, uri, delete, found.problems)
     for stored in found.tainted:
-        print(_described(stored))
+        print(visible(_described(stored)))
     if delete:  # what tells of the others goes last: a purge that ends early is taken up where it ended
-        trash = open_folder(open_folder(root).url_of(TRASH))
         trash.remove()
         for stored in reversed(found.tainted):
             _forget(stored, trash)
@@ -121,10 +126,10 @@ def main(arguments: list[str]) -> int:
         delete = given.get("delete") == "true"
         problems = purge(given["root"], given["opt_out"], delete, given.get("tracking.uri"))
     except (ValueError, OSError) as error:
-        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        print(f"error: {redacted(visible(error))}", file=sys.stderr)
         return 2
     for line in problems:
-        print(f"error: {redacted(line)}", file=sys.stderr)
+        print(f"error: {redacted(visible(line))}", file=sys.stderr)
     return 1 if problems else 0
 
 

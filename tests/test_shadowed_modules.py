@@ -75,6 +75,7 @@ CALL = "from pipelines.dag.own_process import call; import math; print(call(math
 )
 def test_commands_in_a_folder_with_such_files(command: list[str], here: Path) -> None:
     witness = shadow(here)
+    (here / "runs").mkdir()
     done = run([sys.executable, *command], here)
     assert not witness.exists(), witness.read_text()
     assert done.returncode == 0, done.stderr[-2000:]
@@ -102,6 +103,27 @@ def test_what_stands_in_the_working_folder_alone_is_still_found(here: Path) -> N
     program = "import own_module_of_the_user as m\nfrom pipelines.dag.own_process import call\n"
     program += "print(call(m.twice, 4))"
     assert run([sys.executable, "-c", program], here, PYTHONPATH=str(here)).stdout == "8\n"
+
+
+AT_START = {
+    "a module": ("sitecustomize.py",),
+    "a package": ("sitecustomize", "__init__.py"),
+    "the user's": ("usercustomize.py",),
+}
+
+
+@pytest.mark.parametrize("lay", AT_START)
+@pytest.mark.parametrize("how", ["-c", "-m"])
+def test_what_python_runs_at_its_start_is_not_taken_from_the_working_folder(
+    lay: str, how: str, here: Path
+) -> None:
+    witness, planted = here.parent / "imported", here.joinpath(*AT_START[lay])
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(f"open({str(witness)!r}, 'a').write('ran')")
+    (here / "program.py").write_text(CALL)
+    done = run([sys.executable, how, CALL if how == "-c" else "program"], here, PYTHONNOUSERSITE="")
+    assert done.stdout == "1.5\n", done.stderr[-2000:]
+    assert not witness.exists()
 
 
 @pytest.mark.parametrize("target", ["plan", "test ARGS='--collect-only tests/test_dependencies.py'"])

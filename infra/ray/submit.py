@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import posixpath
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ IN_PLACE = "--in-place"  # the program lies on the cluster already; for the call
 EXCLUDES = [".git", "tests", "docker", "infra", "/runs", "/.venv"]
 READY_SECONDS, POLL_SECONDS, LAST_LINES_SECONDS = 180.0, 5.0, 5.0
 SUBMISSIONS = 3
+ROOT = re.compile(r"\+{0,2}root=(?:(['\"])(.*)\1|(.*))", re.DOTALL)  # as the configuration reads it
 LIVE, ENDED = ("PENDING", "RUNNING"), ("SUCCEEDED", "FAILED", "STOPPED")
 LOST = "LOST"
 
@@ -99,11 +101,7 @@ class Head:
         return bool(states) and states.get(node, "DEAD") == "DEAD"
 
     def clear_root(self, root: str) -> None:
-        """See that no live job works on `root`; name those whose driver is gone.
-
-        Raises:
-            RefusedError: one does.
-        """
+        """See that no live job works on `root`, else RefusedError; name those whose driver is gone."""
         for job in self.get("/api/jobs/"):
             if job["status"] not in LIVE or root_of_job(job) != root:
                 continue
@@ -116,10 +114,19 @@ class Head:
             print(f"job {name} says {job['status']}, but its driver's machine is gone; submitting again")
 
 
+def refuse_credentials(words: Sequence[str]) -> None:
+    """Refuse what a dashboard, a list of processes or a message would show of them."""
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # last: nothing there hides another module
+    from pipelines.dag.redaction import redacted
+
+    if shown := [redacted(word) for word in words if redacted(word) != word]:
+        raise RefusedError(f"{shown[0]} holds credentials; give them to the nodes by their environment")
+
+
 def root_of(arguments: Sequence[str], default: str) -> str:
     """The artifact root that `run_all.py` with these arguments uses, in one spelling."""
-    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("root=")]
-    root = chosen[-1].strip("'\"") if chosen else default
+    chosen = [found[2] if found[1] else found[3] for found in map(ROOT.fullmatch, arguments) if found]
+    root = chosen[-1] if chosen else default
     scheme, separator, path = root.rpartition("://")
     return scheme + separator + posixpath.normpath(path) if path else root
 
@@ -137,11 +144,7 @@ def root_of_job(job: Mapping[str, Any]) -> str | None:
 
 
 def read_token() -> str:
-    """Return the cluster's token from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's own default file.
-
-    Raises:
-        RefusedError: no token is to be found.
-    """
+    """Return the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's own file, else RefusedError."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -155,18 +158,14 @@ def read_token() -> str:
 
 
 def job_of(address: str, arguments: Sequence[str], in_place: bool) -> dict[str, Any]:
-    """What Ray's client is to submit: entry point, runtime environment, metadata.
-
-    Raises:
-        RefusedError: the head is on another machine, and no root says what both see.
-    """
+    """What Ray's client is to submit; RefusedError if no root says what this and another machine see."""
     local = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
     environment: dict[str, Any] = {}
     if in_place:
         root = root_of(arguments, os.environ.get("REPTOK_ROOT", "runs"))
     else:
         repository = Path(__file__).resolve().parents[2]
-        named = any(argument.startswith("root=") for argument in arguments)
+        named = any(map(ROOT.fullmatch, arguments))
         if not local and not named:
             raise RefusedError(
                 f"{address} is another machine: name an artifact root that all its nodes see, root=s3://... "
@@ -280,12 +279,14 @@ def main(arguments: list[str]) -> int:
     """Submit and follow; return the job's exit status (2: nothing was submitted)."""
     address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
     in_place = arguments[:1] == [IN_PLACE]
-    if not address.startswith("http") and not in_place and (inside := compose_head()):
-        # Its image need not hold this file, which is read from standard input.
-        with open(__file__) as script:
-            return subprocess.run([*inside, "python", "-", IN_PLACE, *arguments], stdin=script).returncode
-    address = address if address.startswith("http") else DEFAULT_ADDRESS
     try:
+        if not in_place:
+            refuse_credentials([address, *arguments])
+            if not address.startswith("http") and (inside := compose_head()):
+                inside += ["python", "-", IN_PLACE, *arguments]
+                with open(__file__) as script:  # the image need not hold this file
+                    return subprocess.run(inside, stdin=script).returncode
+        address = address if address.startswith("http") else DEFAULT_ADDRESS
         head = Head(address, read_token())
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": read_token()}
         os.environ.pop("RAY_ADDRESS", None)

@@ -15,9 +15,10 @@ from pipelines.crawl.body import read_body
 from pipelines.crawl.expiring import Expiring
 from pipelines.crawl.explained import explained
 from pipelines.crawl.guard import AddressGuard, Lookup
-from pipelines.crawl.hosts import Host
+from pipelines.crawl.hosts import Host, Turns
 from pipelines.crawl.manners import AGENT, FetchConfig
 from pipelines.crawl.reasons import Failure
+from pipelines.urls.canonical import canonical_host
 
 REDIRECTS = (301, 302, 303, 307, 308)
 ROBOTS_SECONDS, ADDRESS_SECONDS = 24 * 3600.0, 300.0
@@ -100,6 +101,7 @@ class Fetcher:
         )
         self._slots = asyncio.Semaphore(config.concurrency)
         self._hosts: dict[str, Host] = {}
+        self._turns: dict[str, Turns] = {}
         self._asking: dict[URL, asyncio.Task[robots.Robots]] = {}
 
     async def __aenter__(self) -> Fetcher:
@@ -146,7 +148,7 @@ class Fetcher:
                 yield FetchResult(reason=failure.reason)
                 return
             host = self._host(first)
-            await asyncio.sleep(host.next_turn())
+            await asyncio.sleep(self._next_turn(first))
             async with self._slots:
                 reason, body, again = await self._attempt(host, first, way)
                 if not again or attempt == self._config.retries:
@@ -184,8 +186,14 @@ class Fetcher:
     def _host(self, url: URL) -> Host:
         name = str(url.origin())
         if name not in self._hosts:
-            self._hosts[name] = Host(self._config, url.raw_host or "")
+            self._hosts[name] = Host(self._config)
         return self._hosts[name]
+
+    def _next_turn(self, url: URL) -> float:
+        name = canonical_host(url.raw_host or "")
+        if name not in self._turns:
+            self._turns[name] = Turns(self._config, name)
+        return self._turns[name].next()
 
     async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
         """Ask for a URL and where it redirects to, judging every hop anew and in its host's turn."""
@@ -209,7 +217,7 @@ class Fetcher:
 
     async def _turn_elsewhere(self, url: URL, *, holds_place: bool) -> None:
         """Wait for the turn of a redirect's target; another URL may have this one's place meanwhile."""
-        seconds = self._host(url).next_turn()
+        seconds = self._next_turn(url)
         if not seconds:
             return
         if holds_place:

@@ -8,35 +8,29 @@ from collections.abc import Callable
 
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import Failure
+from pipelines.urls.canonical import canonical_host
 
 UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connection_reset", "tls_failed", "timeout"})
 """Reasons that speak of the host and not of the URL."""
 
 
-class Host:
-    """A host's turns and its circuit breaker; belongs to one event loop.
+class Turns:
+    """When a host may be asked, at whatever port, by http or https.
 
     Args:
-        config: rates and limits.
-        name: its name in ASCII, as it is asked for in the DNS.
+        config: its rates.
+        name: the host's, as `canonical_host` has it.
         clock: seconds that only grow.
-
-    Attributes:
-        slots: holds a connection's place.
-        spared: URLs that were not asked for because the host is down.
     """
 
     def __init__(
         self, config: FetchConfig, name: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._config, self._clock = config, clock
-        self._rate = config.host_rates.get(name, config.host_rate)
-        self.slots = asyncio.Semaphore(config.per_host)
-        self.spared = 0
+        rates = {canonical_host(host): rate for host, rate in config.host_rates.items()}
+        self._rate, self._clock = rates.get(name, config.host_rate), clock
         self._next = 0.0
-        self._failures, self._reason, self._again = 0, "", 0.0
 
-    def next_turn(self) -> float:
+    def next(self) -> float:
         """Take the next turn that the rate limit allows, and say in how many seconds it comes."""
         if not self._rate:
             return 0.0
@@ -44,6 +38,25 @@ class Host:
         start = max(now, self._next)
         self._next = start + 1 / self._rate
         return start - now
+
+
+class Host:
+    """Connections to a scheme, host and port, and their circuit breaker; belongs to one event loop.
+
+    Args:
+        config: limits.
+        clock: seconds that only grow.
+
+    Attributes:
+        slots: holds a connection's place.
+        spared: URLs that were not asked for because the host is down.
+    """
+
+    def __init__(self, config: FetchConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config, self._clock = config, clock
+        self.slots = asyncio.Semaphore(config.per_host)
+        self.spared = 0
+        self._failures, self._reason, self._again = 0, "", 0.0
 
     def check(self) -> None:
         """Let a request pass, unless the host failed many times in a row; now and then one may try.

@@ -44,7 +44,7 @@ def relocate(root: str) -> None:
     """Lead the paths of a copied or moved store into itself; nothing happens in one that was not.
 
     Raises:
-        StorageError: the record is damaged, or cannot be written where that is needed.
+        StorageError: the record is damaged, cannot be written where that is needed, or is another store's.
     """
     folder = open_folder(root)
     path = database(root)
@@ -69,10 +69,18 @@ def _relocate(path: Path, here: str) -> None:
             return
         rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
         for old in {
-            place.removesuffix(f"/{FILES}") for (place,) in rows if (place or "").endswith(f"/{FILES}")
+            place.removesuffix(f"/{FILES}")
+            for (place,) in rows
+            if isinstance(place, str) and place.endswith(f"/{FILES}")
         }:
             if old == here:
                 continue
+            if path.is_symlink() or path.stat().st_nlink > 1:
+                raise StorageError(
+                    errno.EMLINK,
+                    f"{path} is a link to the record of runs of {old}, whose runs would be lost to it: put a "
+                    "copy of the file in its place, or remove it and a new record begins",
+                )
             for table, column in _PLACES:
                 if table in tables:
                     connection.execute(

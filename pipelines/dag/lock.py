@@ -16,16 +16,18 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
 from pipelines.dag.writing import StorageError, explained
+from reptok.terminal import visible
 
 POLL_SECONDS = 0.2
 OWNER_BYTES = 200
+_RECORD: dict[str, Callable[[Any], Any]] = {"token": str, "pid": int, "host": str, "time": float}
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
 
 
@@ -43,7 +45,7 @@ def locked(root: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def _flocked(folder: LocalFolder, name: str) -> Iterator[None]:
-    with os.fdopen(_open_lock(folder, name), "r+") as file:
+    with os.fdopen(_open_lock(folder, name), "r+", errors="replace") as file:
         waited = False
         while not _try_flock(file):
             if not waited:
@@ -123,10 +125,13 @@ def _owned(folder: Folder, name: str) -> Iterator[None]:
 
 
 def _owner(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Who holds a lock; None if nobody does, or what stands there is no record of ours."""
     try:
-        return dict(json.loads(folder.read_bytes(name)))
-    except FileNotFoundError:
+        record = json.loads(folder.read_bytes(name))
+        owner = {key: kind(record[key]) for key, kind in _RECORD.items()}
+    except (FileNotFoundError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
+    return owner if 0 < owner["pid"] < 1 << 31 and owner["time"] == owner["time"] else None
 
 
 def _claim(folder: Folder, name: str, token: str) -> None:
@@ -151,4 +156,4 @@ def _is_alive(pid: int) -> bool:
 
 
 def _announce(name: str, owner: str) -> None:
-    print(f"  {name}: waiting for {owner}, which is making it", flush=True)
+    print(visible(f"  {name}: waiting for {owner}, which is making it"), flush=True)

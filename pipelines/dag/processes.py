@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import PathFinder
 
 import psutil
 
+RUN_AT_START = ("sitecustomize", "usercustomize")
 GRACE_SECONDS = 5.0
 
 
 def import_path() -> str:
     """The PYTHONPATH of a child: it finds modules where this process does, and in the working folder last.
 
-    A file there that is called like a module (`pickle.py`) would otherwise run in its place.
+    A file there that is called like a module (`pickle.py`) would otherwise run in its place. One that Python
+    runs unasked when it starts (`sitecustomize.py`) keeps the folder out, unless PYTHONPATH has named it.
     """
     here = os.path.realpath(os.curdir)
-    entries = (os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or os.curdir))
+    entries = [os.path.abspath(entry) for entry in sys.path if os.path.exists(entry or os.curdir)]
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    named = set(map(os.path.realpath, given))
+    if here not in named and any(PathFinder.find_spec(name, [here]) for name in RUN_AT_START):
+        entries = [entry for entry in entries if os.path.realpath(entry) != here]
     return os.pathsep.join(sorted(entries, key=lambda entry: os.path.realpath(entry) == here))
 
 

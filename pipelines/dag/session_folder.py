@@ -73,9 +73,14 @@ def _places() -> Iterator[Path]:
             continue
         seen.add(place)
         with suppress(OSError):
-            mode = os.stat(place).st_mode
-            if not mode & stat.S_IWOTH or mode & stat.S_ISVTX:  # else anybody renames what lies there
+            if not any(map(_is_renamable_in, (Path(place), *Path(place).parents))):
                 yield Path(place)
+
+
+def _is_renamable_in(folder: Path) -> bool:
+    """Whether anybody may put another file in the place of one that lies there."""
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def _make(place: Path) -> tuple[Path, int]:

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pipelines.dag.redaction import redacted
 from pipelines.dag.writing import DigestingWriter, StorageError, explained, explained_store
 
 TEMPORARY_SUFFIX = ".part"
@@ -250,7 +251,7 @@ def open_folder(url: str) -> Folder:
     if not url:
         raise ValueError("a storage URL must not be empty (for example root=runs)")
     scheme, separator, rest = url.partition("://")
-    if separator and "@" in rest.partition("/")[0]:
+    if separator and ("@" in rest.partition("/")[0] or redacted(url) != url):
         raise ValueError(
             "a storage URL holds no credentials: they come from the environment (AWS_ACCESS_KEY_ID, ...)"
         )

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 
 from pipelines.dag.artifact import MANIFEST, Artifact, faults
+from pipelines.dag.redaction import redacted
 from pipelines.dag.storage import Folder, open_folder
+from reptok.terminal import visible
 
 
 def published_artifacts(root: str) -> list[Artifact]:
@@ -61,8 +63,13 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m pipelines.dag.verify ROOT   (the artifact store, for example runs)")
         return 2
-    found = verify(arguments[0])
-    print("\n".join(found) if found else f"{len(published_artifacts(arguments[0]))} artifacts are sound")
+    try:
+        found = verify(arguments[0])
+        sound = 0 if found else len(published_artifacts(arguments[0]))
+    except (ValueError, OSError) as error:
+        print(f"error: {redacted(visible(error))}", file=sys.stderr)
+        return 2
+    print(visible("\n".join(found)) if found else f"{sound} artifacts are sound")
     return 1 if found else 0
 
 

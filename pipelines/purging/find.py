@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.execution import ORIGIN, SUPERSEDED
 from pipelines.dag.fingerprint import FINGERPRINT_LENGTH
-from pipelines.dag.storage import Folder, LocalFolder, open_folder
+from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder, open_folder
 
 WITH_URLS = ("urls", "images")
 """Kinds whose tables name a URL in every row."""
@@ -38,6 +38,7 @@ class Stored:
         parents: identities of what it was made from; None where nothing says it.
         rows: rows of those who opted out.
         finished: whether it has a manifest.
+        torn: whether it has a table that was not written to its end, whose rows nobody can read.
     """
 
     artifact: Artifact
@@ -45,6 +46,7 @@ class Stored:
     parents: frozenset[Identity] | None
     rows: int
     finished: bool
+    torn: bool
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +72,7 @@ def find(root: str, opted_out: Container[object]) -> Found:
     found, everything = Found(), []
     for artifact in _folders(open_folder(root), found.problems):
         everything.append(_stored(artifact, opted_out, found.problems))
-    made = [s for s in everything if s.artifact.kind not in WITH_URLS]  # the others' own rows tell
+    made = [s for s in everything if s.torn or s.artifact.kind not in WITH_URLS]  # the others' own rows tell
     tainted = {s.identity for s in everything if s.rows}
     while heirs := {s.identity for s in made if s.parents and s.parents & tainted} - tainted:
         tainted |= heirs
@@ -130,7 +132,13 @@ def _stored(artifact: Artifact, opted_out: Container[object], problems: list[str
             parents = _origin(artifact)
     except (ValueError, OSError) as error:
         problems.append(f"{error}; what it was made from is not known: delete it, or force its stage")
-    return Stored(artifact, identity, parents, _rows(artifact, opted_out, problems), finished)
+    rows, torn = _rows(artifact, opted_out, problems), not finished and _is_torn(artifact.folder)
+    return Stored(artifact, identity, parents, rows, finished, torn)
+
+
+def _is_torn(folder: Folder) -> bool:
+    """Whether a writer was killed there; an object store shows no part of an object."""
+    return isinstance(folder, LocalFolder) and any(folder.path().glob(f".*{TEMPORARY_SUFFIX}"))
 
 
 def _origin(artifact: Artifact) -> frozenset[Identity] | None:
@@ -152,6 +160,9 @@ def _rows(artifact: Artifact, opted_out: Container[object], problems: list[str])
     except OSError as error:
         problems.append(f"{artifact.url}: cannot be read ({error.strerror or error})")
         return 0
+    if isinstance(artifact.folder, LocalFolder):
+        odd = [path for path in artifact.folder.path().glob("*.parquet") if not path.is_file()]
+        problems.extend(f"{path}: no plain file, whose rows could be read" for path in sorted(odd))
     for name in names:
         try:
             rows += _rows_of_table(artifact, name, opted_out)

@@ -214,7 +214,7 @@ def read_lines(place: str) -> list[str]:
     """Lines of a list without comments; hashes and hosts have no "#" in front."""
     if not place:
         return []
-    with fsspec.open(place, "rt", encoding="utf-8") as file:
+    with fsspec.open(place, "rt", encoding="utf-8-sig") as file:
         return [line.strip() for line in file if line.strip() and not line.startswith("#")]
 
 

@@ -17,7 +17,8 @@ class Place(NamedTuple):
     Attributes:
         host: see `canonical_host`.
         port: ":" and the number, empty for those of http and https.
-        path: path and query without percent-encoding, in lower case, without the last slash.
+        path: path and query without percent-encoding, in lower case, without the last slash; a "+" in the
+            query is a space.
     """
 
     host: str
@@ -32,7 +33,8 @@ def canonical_host(host: str) -> str:
             host = unquote(host)
             host = URL.build(scheme="http", host=host).raw_host or host
         elif ":" in host:
-            host = ipaddress.ip_address(host.strip("[]")).compressed
+            address = ipaddress.IPv6Address(host.strip("[]"))
+            host = (address.ipv4_mapped or address).compressed
     return host.lower().rstrip(".")
 
 
@@ -44,12 +46,11 @@ def canonical(url: str) -> Place:
     """
     parts = urlsplit(url.strip())
     port = parts.port
-    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    if "%" in path:
-        path = unquote(path)
+    path, query = unquote(parts.path), unquote(parts.query).replace("+", " ")
     if "/." in path or "//" in path:
-        before, mark, query = path.partition("?")
-        path = "/" + posixpath.normpath(before).lstrip("/") + mark + query
+        path = "/" + posixpath.normpath(path).lstrip("/")
+    if query:
+        path = f"{path or '/'}?{query}"
     return Place(
         canonical_host(parts.hostname or ""),
         "" if port in (None, 80, 443) else f":{port}",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Collection
+from contextlib import suppress
 
 from pipelines.dag.artifact import Artifact
 from pipelines.urls.canonical import Place, canonical
 
 OPT_OUT = "opt_out.txt"
 """The file of a `urls` artifact that says who opted out when it was selected; absent if nobody did."""
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
 
 class OptOut:
@@ -17,14 +22,12 @@ class OptOut:
     Spelling makes no difference: see `canonical`.
 
     Args:
-        entries: each a URL, or a host that stands for its subdomains too; a URL of nothing but a host is one.
+        entries: each a URL, or a host that stands for its subdomains too, be it that it begins with "*." or
+            "."; a URL of nothing but a host is one.
     """
 
     def __init__(self, entries: Collection[str]) -> None:
-        places = [
-            _place(entry if "//" in entry else f"//{entry.removeprefix('*.')}")
-            for entry in map(str.strip, entries)
-        ]
+        places = [_place(_as_url(entry.strip())) for entry in entries]
         self._hosts = frozenset(place.host for place in places if not place.path)
         self._places = frozenset(place for place in places if place.path)
 
@@ -44,6 +47,17 @@ def opted_out_of(urls: Artifact) -> OptOut:
         return OptOut(())
     with urls.open(OPT_OUT) as file:
         return OptOut(file.read().decode().splitlines())
+
+
+def _as_url(entry: str) -> str:
+    """An entry of a list as a URL."""
+    scheme = _SCHEME.match(entry)
+    rest = entry[scheme.end() :] if scheme else entry
+    with suppress(ValueError):  # one without brackets
+        rest = f"[{ipaddress.IPv6Address(rest)}]"
+    if rest.startswith(("*.", ".")):
+        rest = rest.removeprefix("*").lstrip(".")
+    return f"{scheme[0] if scheme else '//'}{rest}"
 
 
 def _place(url: str) -> Place:

@@ -16,7 +16,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ MAX_PICKLE = 2**23
 MAX_INTEGER = 8
 """Bytes of a number in it: larger ones only serve to make keys that collide."""
 MAX_SHELLS = 16
+SCALARS = (str, bytes, int, float, type(None))
 LOCAL_HEADER = 30  # fixed part of a zip member's header
 
 
@@ -87,6 +88,8 @@ class Inert:
 def _rebuild_tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
+    if not all(isinstance(number, int) for number in (offset, *size, *stride)):
+        raise ValueError("a tensor whose size is no numbers")
     if math.prod(size) > storage.numel():  # a stride of 0 would make many numbers of one
         raise ValueError(f"a tensor of {tuple(size)} over a storage of {storage.numel()} numbers")
     return storage.as_strided(tuple(size), tuple(stride), offset)  # refuses to leave the storage
@@ -96,16 +99,58 @@ def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
+def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict((_key(key), value) for key, value in items)
+
+
+def _key(key: Any) -> Any:
+    """A key or member that can be hashed in no time: tuples of tuples of the same two take for ever."""
+    if isinstance(key, (*SCALARS, Inert)) or (
+        isinstance(key, tuple) and all(isinstance(part, SCALARS) for part in key)
+    ):
+        return key
+    raise pickle.UnpicklingError(f"{type(key).__name__} is no key of a checkpoint")
+
+
 TRUSTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
     ("torch", "Size"): tuple,
 }
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """Resolves tensors and containers; all else is :class:`Inert`."""
+HASHING = {
+    pickle.SETITEM: slice(-2, None, 2),
+    pickle.SETITEMS: slice(0, None, 2),
+    pickle.DICT: slice(0, None, 2),
+    pickle.ADDITEMS: slice(None),
+    pickle.FROZENSET: slice(None),
+}
+"""Instructions that hash, and where they find keys on the stack."""
+
+
+def _looked_at(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    """An instruction that first looks at the keys among what it takes from the stack."""
+
+    def looked_at(unpickler: Any) -> None:
+        for key in unpickler.stack[keys]:
+            _key(key)
+        load(unpickler)
+
+    return looked_at
+
+
+class _InertUnpickler(pickle._Unpickler):
+    """Resolves tensors and containers; all else is :class:`Inert`.
+
+    The one that is written in Python: it lets keys be looked at before they are hashed.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        **{code[0]: _looked_at(pickle._Unpickler.dispatch[code[0]], keys) for code, keys in HASHING.items()},
+    }
 
     def __init__(self, file: Any, storage: Callable[[Any], Tensor]) -> None:
         super().__init__(file)
@@ -139,7 +184,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
             def storage(reference: Any) -> Tensor:
                 kind, dtype, key, _, num = reference
-                if kind != "storage" or not isinstance(dtype, torch.dtype):
+                if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
                     raise ValueError(f"{path} refers to storage of an unknown kind")
                 return _map_storage(path, members[f"{root}data/{key}"], dtype, int(num))
 

@@ -155,6 +155,10 @@ class Cluster:
         found = json.loads(succeeded(run(["docker", "inspect", *ids])))
         return {container["Name"].removeprefix(f"/{self.project}-"): container for container in found}
 
+    def killed(self) -> list[str]:
+        """Containers that had not ended within their grace period, so that the engine killed them."""
+        return [name for name, found in self.containers().items() if found["State"]["ExitCode"] == 137]
+
     def values(self) -> dict[str, str]:
         """Every secret by name."""
         return {path.name: path.read_text().strip() for path in (self.secrets / "values").iterdir()}

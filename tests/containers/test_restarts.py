@@ -13,7 +13,6 @@ from tests.containers.conftest import Cluster, NewCluster, run, succeeded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 WORKLOAD = "experiment=smoke"
-GRACE_SECONDS = 45
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,9 @@ def test_every_container_restarted_goes_on_with_the_same_tokens_and_artifacts(cl
     """As after a reboot: the engine starts what was running, in any order."""
     before = cluster.values(), cluster.digests()
     names = [c["Id"] for name, c in cluster.containers().items() if not name.startswith("init")]
-    begun = time.monotonic()
-    succeeded(run(["docker", "restart", "--time", str(GRACE_SECONDS), *names]))
-    assert time.monotonic() - begun < GRACE_SECONDS * len(names)
+    succeeded(cluster.compose("stop"))
+    assert cluster.killed() == []
+    succeeded(run(["docker", "start", *names]))
     cluster.up()
     assert ": run (" not in succeeded(cluster.submit(WORKLOAD))
     assert (cluster.values(), cluster.digests()) == before
@@ -49,13 +48,13 @@ def test_ctrl_c_ends_what_runs_in_the_foreground_within_the_grace_period(cluster
             time.sleep(2)
         begun = time.monotonic()
         os.killpg(foreground.pid, signal.SIGINT)
-        foreground.wait(timeout=90)
+        foreground.wait(timeout=300)
         took = time.monotonic() - begun
     finally:
         if foreground.poll() is None:
             foreground.kill()
     print(f"Ctrl-C: {took:.1f} s")
-    assert took < GRACE_SECONDS
     assert {c["State"]["Running"] for c in cluster.containers().values()} == {False}
+    assert cluster.killed() == []
     cluster.up()
     assert ": run (" not in succeeded(cluster.submit(WORKLOAD))

@@ -177,6 +177,22 @@ def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Pa
     assert not {"latents/theirs", "model/theirs"} & left
 
 
+def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(store: Path) -> None:
+    """Its rows cannot be read, and it may hold their pictures."""
+    for name, urls in (("0a", "aaaa"), ("0b", "bbbb")):
+        out = Workspace(str(store / "images" / name), name)
+        with out.create("images-00000.parquet") as file:
+            row = {"key": ["0"], "url": ["http://b.test/1.jpg"], "status": ["success"]}
+            columns.write_table(file, {**row, "final_url": row["url"]}, columns.IMAGES)
+        origin = {"urls": Artifact("urls", urls, str(store / "urls" / urls)).digest}
+        out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
+        (store / "images" / name / ".images-00001.parquet.0123456789ab.part").write_bytes(
+            b"PAR1 half a picture"
+        )
+    assert delete(store) == 0
+    assert not (store / "images" / "0a").exists() and (store / "images" / "0b").exists()
+
+
 def test_links_are_named_and_not_followed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outside = store.parent / "outside"
     for kind, name in (("images", "8888"), ("dataset", "9999")):
@@ -264,6 +280,60 @@ def test_runs_lose_their_pictures_and_keep_their_curves(
     shutil.copytree(copy, root)
     assert delete(copy) == 0, "and purging it"
     assert len(list(copy.glob("mlartifacts/**/*.png"))) == 6 and len(pictures()) == 18, "leaves the first one"
+
+
+def test_a_store_that_is_not_there_is_no_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "opt_out.txt").write_text("theirs.test\n")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for root in ("rnus", "opt_out.txt", "dangling"):
+        assert delete(tmp_path / root) == 2
+        assert f"{tmp_path / root} is no folder" in capsys.readouterr().err
+
+
+def test_what_is_purged_goes_nowhere_by_a_link(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    treasure = store.parent / "treasure"
+    treasure.mkdir()
+    (treasure / "file").write_text("mine")
+    (store / "_purged").symlink_to(treasure)
+    before = folders(store)
+    assert delete(store) == 2
+    assert "_purged is a link" in capsys.readouterr().err and folders(store) == before
+    assert (treasure / "file").read_text() == "mine"
+
+
+def test_names_do_not_steer_the_terminal(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "images" / "\x1b[2J").symlink_to(store)
+    put(store, "images", "\x1b[31m", ["http://theirs.test/1.jpg"], publish=False)
+    assert delete(store) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and "\\x1b[2J" in said.err and "\\x1b[31m" in said.out
+
+
+@pytest.mark.parametrize("lay", ["a linked table", "a linked folder of tables", "a fifo", "a dangling link"])
+def test_tables_that_are_no_files_are_named(
+    lay: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, elsewhere = store / "images" / "dddd", store.parent / "elsewhere"
+    table = folder / "images-00000.parquet"
+    if lay == "a linked table":
+        (store / "images" / "cccc" / table.name).rename(elsewhere)
+        table.unlink()
+        table.symlink_to(elsewhere)
+    elif lay == "a fifo":
+        os.mkfifo(folder / "images-00001.parquet")
+    elif lay == "a dangling link":
+        (folder / "images-00001.parquet").symlink_to("nowhere")
+    else:
+        elsewhere.mkdir()
+        (folder / "images-00001.parquet").symlink_to(elsewhere)
+    status = delete(store)
+    said = capsys.readouterr()
+    if lay == "a linked table":
+        assert status == 0 and not folder.exists() and elsewhere.exists()
+    else:
+        assert status == 1 and str(folder) in said.err
 
 
 def test_wrong_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

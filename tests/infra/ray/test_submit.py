@@ -31,6 +31,9 @@ spec.loader.exec_module(submit)
         (["root='/data/with space'"], ["root=/data/with space"]),
         (["root=/a", "root=/b"], ["root=/b"]),  # the last one counts
         ([], ["root=/default"]),
+        (["++root=/a"], ["root=/a"]),  # as Hydra takes it
+        (["root=/a", "+root=/b"], ["root=/b"]),
+        (['root="/a, b"'], ["root=/a, b"]),
     ],
 )
 def test_spellings_of_one_root(one, other):
@@ -39,9 +42,41 @@ def test_spellings_of_one_root(one, other):
 
 def test_different_roots_differ():
     roots = {
-        submit.root_of([f"root={root}"], "") for root in ("/a", "/A", "s3://a/b", "/s3:/a/b", "a", "/a/b")
+        submit.root_of([f"root={root}"], "")
+        for root in ("/a", "/A", "s3://a/b", "/s3:/a/b", "a", "/a/b", "/a'", '/a"', "'/a", "/a\n", "'/a\"")
     }
-    assert len(roots) == 6
+    assert len(roots) == 11
+
+
+ODD = ["/a b", "/größe", "/a,b", "/a'b", '/a"b', "/a[1]", "~/runs", "/a&b", "/$HOME", "/a;b", "/a\\", "/a#b",
+       "/(a)", "/a`id`", "/$(id)", "/a!b", "/*", "/a\nb", "/a?b", "/a\tb", "/a|b>c", "/-a"]  # fmt: skip
+
+
+@pytest.mark.parametrize("root", ODD)
+def test_a_shell_makes_the_same_words_of_an_entry_point(root):
+    job = submit.job_of("http://127.0.0.1:8265", ["experiment=demo", f"root={root}"], in_place=False)
+    command = "printf '%s\\0' " + job["entrypoint"]
+    words = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout.decode().split("\0")
+    assert words[-2] == f"root={root}" and job["metadata"] == {"root": root}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["root=s3://AKIA:PLANTED/s@bucket/x"],
+        ["experiment=demo", "++tracking.uri=postgresql://mlflow:PLANTED@db/x"],
+        ["data.select_urls.sources=[a.parquet,https://h.org/x?X-Amz-Signature=PLANTED]"],
+    ],
+)
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "", "http://user:PLANTED@127.0.0.1:1"])
+def test_credentials_are_not_sent_nor_repeated(arguments, address, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "made-up")
+    monkeypatch.setenv("PATH", "")  # no docker
+    assert submit.main(arguments) == 2
+    said = capsys.readouterr()
+    assert "holds credentials" in said.err and "***" in said.err
+    assert "PLANTED" not in said.out + said.err
 
 
 @pytest.mark.parametrize(

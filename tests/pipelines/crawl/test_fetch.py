@@ -463,7 +463,7 @@ def test_a_redirects_target_is_asked_in_its_hosts_turn_and_holds_no_place_while_
                 "third.test": f"127.0.0.1:{third.port}",
             }
             async with Fetcher(config, places) as fetcher:
-                fetcher._host(URL(f"http://{SITE_BY_NAME}/")).next_turn()  # others are there before us
+                fetcher._next_turn(URL(f"http://{SITE_BY_NAME}/"))  # others are there before us
                 redirected = [asyncio.create_task(fetcher.fetch(f"http://{SITE}/{n}")) for n in range(4)]
                 await asyncio.sleep(0.1)  # the first waits for its second host
                 begin = asyncio.get_running_loop().time()
@@ -475,6 +475,21 @@ def test_a_redirects_target_is_asked_in_its_hosts_turn_and_holds_no_place_while_
     soon = asyncio.run(run())
     assert soon < 0.1  # with one place in all
     assert all(later - earlier > 0.15 for earlier, later in pairwise(times))
+
+
+def test_a_host_has_one_turn_by_whatever_scheme_port_and_spelling_it_is_asked() -> None:
+    """Redirects from http to https, or to another port, would double the rate."""
+    urls = [
+        "http://bücher.example/1", "https://bücher.example/1", "http://xn--bcher-kva.example./",
+        "http://BÜCHER.example:443/", "https://bücher.example:80/", "http://bücher。example/",
+    ]  # fmt: skip
+
+    async def turns() -> list[float]:
+        fetcher = Fetcher(replace(FAST, host_rates={"xn--bcher-kva.example": 0.5}))
+        found = [round(fetcher._next_turn(fetcher._guard.parse(url))) for url in urls]
+        return [*found, fetcher._next_turn(URL("http://other.example/"))]
+
+    assert asyncio.run(turns()) == [0, 2, 4, 6, 8, 10, 0]
 
 
 def test_want_of_files_is_ours_and_no_urls(monkeypatch: pytest.MonkeyPatch) -> None:

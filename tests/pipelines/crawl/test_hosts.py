@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.crawl.expiring import Expiring
-from pipelines.crawl.hosts import Host
+from pipelines.crawl.hosts import Host, Turns
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import Failure
 
@@ -55,18 +55,18 @@ def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
 @pytest.mark.parametrize(("rate", "waits"), [(4, [0, 0.25, 0.5, 0]), (0, [0, 0, 0, 0])])
 def test_requests_to_a_host_keep_their_distance(rate: float, waits: list[float]) -> None:
     clock = Clock()
-    host = Host(FetchConfig(host_rate=rate), clock=clock)
-    found = [host.next_turn() for _ in range(3)]
+    turns = Turns(FetchConfig(host_rate=rate), clock=clock)
+    found = [turns.next() for _ in range(3)]
     clock.now += 10
-    assert [*found, host.next_turn()] == waits
+    assert [*found, turns.next()] == waits
 
 
 def test_a_host_that_invites_bulk_has_its_own_rate() -> None:
-    config = FetchConfig(host_rate=2, host_rates={"bucket.example": 100})
+    config = FetchConfig(host_rate=2, host_rates={"Bucket.Example.": 100})
     waits = {}
     for name in ("bucket.example", "other.example"):
-        host = Host(config, name, Clock())
-        waits[name] = [host.next_turn() for _ in range(3)]
+        turns = Turns(config, name, Clock())
+        waits[name] = [turns.next() for _ in range(3)]
     assert waits == {"bucket.example": pytest.approx([0, 0.01, 0.02]), "other.example": [0, 0.5, 1.0]}
 
 

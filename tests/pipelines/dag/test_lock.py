@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.dag.lock import locked
+from pipelines.dag.storage import open_folder
 from pipelines.dag.writing import StorageError
 
 TREASURE = "what somebody else wrote\n"
@@ -110,6 +114,43 @@ def test_a_lock_says_who_holds_it_and_keeps_one_out(tmp_path: Path) -> None:
         assert not holder.is_alive() or time.monotonic() - begun < 10
         assert (tmp_path / "_locks" / "x").read_text().startswith(f"process {os.getpid()} on")
     holder.join()
+
+
+def test_whatever_stands_in_a_held_lock_it_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "_locks").mkdir()
+    place = tmp_path / "_locks" / "x"
+    for content in (b"\xff\xfe\x1b[31mred", b"\x1b]0;title\x07", b"\0" * 5000, b"\xe2\x80\xae" * 300):
+        place.write_bytes(content)
+        with place.open("rb+") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            threading.Timer(0.3, fcntl.flock, (other, fcntl.LOCK_UN)).start()
+            with locked(str(tmp_path), "x"):
+                assert place.read_text().startswith(f"process {os.getpid()} on")
+        said = capsys.readouterr().out
+        assert "waiting for" in said and all(c.isprintable() or c == "\n" for c in said)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"", b"{", b"[]", b"5", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"token": "a"}',
+        b'{"token": "a", "pid": "x", "host": "h", "time": 1}',
+        b'{"token": "a", "pid": 1, "host": "h", "time": NaN}',
+        b'{"token": "a", "pid": 1e999, "host": "h", "time": 1}',
+        b'{"token": "a", "pid": -1, "host": "h", "time": 99999999999}',
+        b'{"token": "a", "pid": ' + b"9" * 300 + b', "host": "h", "time": 99999999999}',
+        b'{"token": "a", "pid": 1, "host": "h", "time": 1' + b"0" * 400 + b"}",
+    ],
+)  # fmt: skip
+def test_what_is_no_record_of_an_owner_holds_nothing(record: bytes) -> None:
+    folder = open_folder("memory://locks")
+    folder.write_bytes("_locks/x.json", record)
+    with locked("memory://locks", "x"):
+        assert json.loads(folder.read_bytes("_locks/x.json"))["pid"] == os.getpid()
+    assert not folder.exists("_locks/x.json")
 
 
 def _hold(

@@ -46,6 +46,24 @@ SECRETS = [
     f"AWS_SECRET_ACCESS_KEY={URLSAFE}",
     f"Authorization: Bearer {URLSAFE}",
     f"authorization: basic {URLSAFE}==",
+    f"Authorization: token {URLSAFE}",
+    f"{{'Authorization': 'Digest {URLSAFE}'}}",
+    f"{{'password': '{S}', 'x': 1}}",
+    f'{{"aws_secret_access_key": "{S}"}}',
+    f"X-Api-Key: {URLSAFE}",
+    f"aws_secret_access_key = {S}",
+    f"PGPASSWORD={S}",
+    f"HF_TOKEN={URLSAFE}",
+    f"AccountName=a;AccountKey={S}==;EndpointSuffix=x",
+    f"https:/user:{URLSAFE}@example.org/x",
+    f"s3:/AKIAEXAMPLE:{S}@bucket/x",
+    f"https://api.org/list?token[]={URLSAFE}",
+    f"https://api.org/list?login[key]={URLSAFE}&a[b][pass]={URLSAFE}&c%5Btoken%5D={URLSAFE}",
+    f"https://api.org/list?auth_key={URLSAFE}&pass={URLSAFE}&PHPSESSID={URLSAFE}",
+    f"https://edge.org/x?hdnts={URLSAFE}",
+    f"https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3FX-Amz-Signature%3D{URLSAFE}",
+    f"https://proxy.org/?url=https%253A%252F%252Fu%253A{URLSAFE}%2540b.org",
+    f"https://proxy.org/?u=https%3A%2F%2Fuser%3A{URLSAFE}%40example.org%2Fx&v=1",
 ]  # fmt: skip
 
 PLAIN = [
@@ -57,6 +75,9 @@ PLAIN = [
     "https://x.org/i?max_tokens=5&author=me&keyword=cat&signal=2",
     "python pipelines/run_all.py root=runs until=shard",
     "http://127.0.0.1:5000", "ssh://git@host/x", "sqlite:////data/runs/mlflow.db", "basic idea",
+    "https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3Fpage%3D5", "s3:/bucket/a@b", "the password is not told",
+    "{'token': 'cls'}", "cls_token=true", "a secret: none", "passed: 5 of 5", "C:/users/me@home",
+    "time 12:30@home",
     "reptok//cls@token"[:11],
 ]  # fmt: skip
 
@@ -89,7 +110,27 @@ def test_a_configuration_is_shown_and_hashed_without() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", "//", "a://b:c", "?", "?a", "a-", "a.", "@", "://", "basic ", ":", "password", "&a=", "=b;"],
+    [
+        "a",
+        "//",
+        "a://b:c",
+        "?",
+        "?a",
+        "a-",
+        "a.",
+        "@",
+        "://",
+        "basic ",
+        ":",
+        "password",
+        "&a=",
+        "=b;",
+        "ab:/c:",
+        "'",
+        "_token",
+        "api_key: ",
+        "&a=%25",
+    ],
 )
 def test_long_texts_take_linear_time(piece: str) -> None:
     begun = time.process_time()

@@ -64,7 +64,7 @@ def test_so_is_one_of_few_letters_and_many_bytes(short: Path, monkeypatch: pytes
     folder.remove()
 
 
-@pytest.mark.parametrize("what", ["missing", "a file", "renamable by all", "linked"])
+@pytest.mark.parametrize("what", ["missing", "a file", "renamable by all", "below one", "linked"])
 def test_so_is_one_that_will_not_do(what: str, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = short / "t"
     if what == "a file":
@@ -72,6 +72,9 @@ def test_so_is_one_that_will_not_do(what: str, short: Path, monkeypatch: pytest.
     elif what == "renamable by all":
         place.mkdir()
         place.chmod(0o777)
+    elif what == "below one":
+        place.mkdir(mode=0o700)
+        short.chmod(0o777)
     elif what == "linked":
         (short / "x" / "long-enough-to-matter").mkdir(parents=True)
         place.symlink_to(short / "x" / "long-enough-to-matter")

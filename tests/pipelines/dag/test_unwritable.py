@@ -92,6 +92,32 @@ def test_a_copied_record_leads_into_the_copy(tmp_path: Path) -> None:
             ]  # fmt: skip
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_copy_whose_record_is_a_link_does_not_take_the_originals_runs(link: str, tmp_path: Path) -> None:
+    """As `cp -rs`, `cp -al`, and a plain `cp -a` of a record that was a link, leave it."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    record(old, old)
+    before = (old / "mlflow.db").read_bytes()
+    getattr(new / "mlflow.db", link)(old / "mlflow.db")
+    with pytest.raises(StorageError, match=r"is a link to the record of runs of .*old"):
+        embedded_tracking.relocate(str(new))
+    assert (old / "mlflow.db").read_bytes() == before
+    embedded_tracking.relocate(str(old))
+
+
+@pytest.mark.parametrize("value", [b"\xff/mlartifacts", 5, None, "", "s3://bucket/x", "mlflow-artifacts:/1"])
+def test_places_that_are_no_folders_stay(value: object, tmp_path: Path) -> None:
+    record(tmp_path, tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("INSERT INTO experiments VALUES (?)", (value,))
+        before = connection.execute("SELECT * FROM experiments").fetchall()
+    embedded_tracking.relocate(str(tmp_path))
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("SELECT * FROM experiments").fetchall() == before
+
+
 @pytest.mark.parametrize("character", "?%")
 def test_a_root_that_no_address_holds_is_refused(character: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another root="):

@@ -100,8 +100,11 @@ def test_csv_columns_are_mapped_and_a_folder_is_searched(tmp_path: Path) -> None
     ]
 
 
-def test_the_opt_out_list_is_read_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "opt_out.txt").write_text("# wishes\nhttp://a.test/1\n\n")
+@pytest.mark.parametrize(
+    "text", ["# wishes\nhttp://a.test/1\n\n", "\ufeffhttp://a.test/1\r\n", "\ufeff# x\n a.test/1"]
+)
+def test_the_opt_out_list_is_read_from_a_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "opt_out.txt").write_bytes(text.encode())  # with a byte order mark, as some editors write
     source = write(tmp_path / "a.parquet", 3)
     stats, rows, _ = select(
         tmp_path, SelectUrlsConfig(sources=(str(source),), opt_out=str(tmp_path / "opt_out.txt"))

@@ -10,6 +10,8 @@ LISTED = OptOut(
     [
         "Example.com", "http://b.test/one.jpg", "bücher.example", "*.c.test", "https://d.test/", "f.test/x",
         "[2001:4860::8888]", "https://e.test:8443/Größe.jpg?id=7", "http://[broken", "xn--strae-oqa.de",
+        "2001:4860::9999", ".dotted.test", "http://*.starred.test/", "http://q.test/a?b=c+d", "http://r.test?x=1",
+        "s.test/x//y.jpg", "http://[::ffff:9.9.9.9]/", "t.test/a.jpg?u=http://example.net/", "u.test:8080",
     ]
 )  # fmt: skip
 
@@ -51,6 +53,20 @@ LISTED = OptOut(
         "http://f.test/x",
         "http://[broken",
         "http://straße.de/a",
+        "http://[2001:4860:0::9999]:443/a",
+        "http://dotted.test/a",
+        "http://www.dotted.test/a",
+        "http://starred.test/a",
+        "http://a.starred.test/a",
+        "http://q.test/a?b=c%20d",
+        "http://q.test/a?b=c d",
+        "http://q.test/a?%62=c%2Bd",
+        "http://r.test/?x=1",
+        "http://r.test:80/?x=1#y",
+        "http://s.test/x/y.jpg",
+        "https://9.9.9.9/a",
+        "http://t.test/a.jpg?u=http%3A%2F%2Fexample.net",
+        "https://a.u.test/b",
     ],
 )
 def test_spelling_makes_no_difference(url: str) -> None:
@@ -73,6 +89,11 @@ def test_spelling_makes_no_difference(url: str) -> None:
         "http://f.test/xy",
         "http://strasse.de/a",
         "http://[2001:4860::8889]/",
+        "http://undotted.test/",
+        "http://q.test/a+b?b=c+d",
+        "http://r.test/",
+        "http://r.test/?x=2",
+        "http://example.net/",
         "",
         None,
         "http://[broken/",

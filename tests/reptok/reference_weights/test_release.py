@@ -127,6 +127,43 @@ def test_a_pickle_that_claims_more_than_it_has_is_refused_unread(name, tmp_path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+LAUGHS = b")" + b"2\x86" * 60
+"""A tuple of twice the same tuple, sixty times over: its hash, its text and its comparison take for ever."""
+
+HASHED = {
+    "key": b"\x80\x04}" + LAUGHS + b"K\x01s.",
+    "one of several keys": b"\x80\x04}(K\x01K\x01" + LAUGHS + b"K\x01u.",
+    "key after a mark": b"\x80\x04(" + LAUGHS + b"K\x01d.",
+    "member of a set": b"\x80\x04\x8f(" + LAUGHS + b"\x90.",
+    "member of a frozen set": b"\x80\x04(" + LAUGHS + b"\x91.",
+    "key of an ordered dictionary": b"\x80\x02ccollections\nOrderedDict\n(](" + LAUGHS + b"K\x01\x86etR.",
+    "key of what is not trusted": b"\x80\x04cx\ny\n)R" + LAUGHS + b"K\x01s.",
+    "name of a storage": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    + LAUGHS + b"X\x03\x00\x00\x00cpuK\x01tQ.",
+    "frozen set of tuples in a key": b"\x80\x04}(" + LAUGHS + b"\x91K\x01s.",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HASHED)
+def test_keys_that_take_for_ever_to_hash_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"no readable|unknown kind"):
+        read_checkpoint(archive(tmp_path / "x.ckpt", HASHED[name]))
+
+
+def test_the_size_of_a_tensor_is_numbers(tmp_path):
+    path = tmp_path / "x.ckpt"
+    stream = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    stream += (
+        b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00K\x05\x85J\xff\xff\xff\x7f\x86K\x01\x85\x89NtR."
+    )
+    archive(path, stream)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("x/data/0", b"\0\0\0\0")
+    with pytest.raises(ValueError, match="is no numbers"):
+        read_checkpoint(path)
+
+
 def test_a_compressed_pickle_is_refused(tmp_path):
     with pytest.raises(ValueError, match="compressed"):
         read_checkpoint(archive(tmp_path / "x.ckpt", bytes(2**20), zipfile.ZIP_DEFLATED))
