@@ -63,6 +63,7 @@ def _open_lock(folder: LocalFolder, name: str) -> int:
     """A descriptor of the lock file; written into, so a link, which leads to another file, is refused."""
     locks = folder.path("_locks")
     place = locks / name
+    _make_root(locks.parent)
     try:
         with explained(str(place)):
             locks.mkdir(parents=True, exist_ok=True)
@@ -81,6 +82,20 @@ def _open_lock(folder: LocalFolder, name: str) -> int:
         os.close(descriptor)
         raise _not_ours(place, errno.EINVAL)
     return descriptor
+
+
+def _make_root(root: Path) -> None:
+    try:
+        with explained(str(root)):
+            root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+            raise
+        raise StorageError(
+            error.errno,
+            f"{root} is no folder, nor can it become one: it, or a place above it, is a file, a link to nothing "
+            "or not for folders; choose another root=",
+        ) from error
 
 
 def _not_ours(place: Path, number: int) -> StorageError:

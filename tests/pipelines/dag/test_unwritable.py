@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.dag import cluster, embedded_tracking
+from pipelines.dag.lock import locked
 from pipelines.dag.workspace import Workspace
 from pipelines.dag.writing import StorageError
 
@@ -45,6 +46,25 @@ def test_a_full_or_read_only_file_system(options: str, words: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "cannot write /mnt/store" in done.stdout and words in done.stdout, done.stdout + done.stderr
     assert "root=" in done.stdout and "Traceback" not in done.stderr
+
+
+PLACES = ["a file", "a pipe", "a link to nothing", "a link to itself", "below a file", "/proc"]
+
+
+@pytest.mark.parametrize("lay", PLACES)
+def test_a_root_that_is_no_folder_is_named_as_that(lay: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    if lay in ("a file", "below a file"):
+        root.write_text("kept")
+    elif lay == "a pipe":
+        os.mkfifo(root)
+    elif lay != "/proc":
+        root.symlink_to("root" if lay == "a link to itself" else "nothing")
+    asked = {"below a file": root / "runs", "/proc": Path("/proc/runs")}.get(lay, root)
+    words = r"is no folder, nor can it become one.*root="
+    with pytest.raises(StorageError, match=words), locked(str(asked), "x"):
+        pass
+    assert lay not in ("a file", "below a file") or root.read_text() == "kept"
 
 
 @pytest.mark.parametrize("lay", ["a file for a folder", "a folder for a file", "a long name"])
