@@ -93,8 +93,8 @@ def _make_root(root: Path) -> None:
             raise
         raise StorageError(
             error.errno,
-            f"{root} is no folder, nor can it become one: it, or a place above it, is a file, a link to nothing "
-            "or not for folders; choose another root=",
+            f"{root} is no folder, nor can it become one: it, or a place above it, is a file, a link to "
+            "nothing or not for folders; choose another root=",
         ) from error
 
 
