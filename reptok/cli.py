@@ -13,6 +13,7 @@ from reptok.bench import commands
 from reptok.terminal import visible
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from reptok.image_tokenizer import ImageTokenizer
@@ -34,7 +35,7 @@ Solver = Annotated[
     str,
     typer.Option(help="euler, heun, sde, or adaptive: dopri5, dopri8, bosh3, adaptive_heun."),
 ]
-Seed = Annotated[int, typer.Option(help="Picture i uses seed + i.", min=0)]
+Seed = Annotated[int, typer.Option(help="Picture i uses seed + i.", min=0, max=2**62)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
 
@@ -231,7 +232,24 @@ def main() -> None:
 def _load(model: str, device: str) -> RepTokPipeline:
     from reptok.pretrained import load_pretrained
 
-    return load_pretrained(model).to(device)
+    place = _device(device)
+    return load_pretrained(model).to(place)
+
+
+def _device(name: str) -> torch.device:
+    """A device of this machine, by its name."""
+    import torch
+
+    try:
+        place = torch.device(name)
+        torch.empty(1, device=place)
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+    ) as error:  # no such name, no such device, no such build
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return place
 
 
 def _batches(tokenizer: ImageTokenizer, pictures: list[Path], batch_size: int) -> Iterator[Tensor]:

@@ -149,6 +149,10 @@ def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
     if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
         return RepTokPipeline(load_tokenizer(folder)).eval()
     model = read_json(_existing(folder / "model.json"))
+    if model.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / 'model.json'} has format {model.get('format')}; this version reads format {FORMAT}"
+        )
     parts: Any = model.get("parts")
     names = model.get("class_names")
     if not _texts(parts) or not (names is None or _texts(names)):

@@ -143,7 +143,16 @@ def _environment() -> Environment:
     return environment
 
 
+_MARKUP = re.compile(
+    r"[\\`*\[\]<>|~$@]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+    r"|^[-+=#]|#(?=#*$)|^[0-9](?=[0-9]{0,8}[.)]( |$))"
+    r"|:(?=//)|(?<=www)\."
+)
+"""What has a meaning in a line of Markdown, as GitHub reads it, at its beginning too."""
+
+
 def _markdown(text: object) -> str:
     """Text of strangers, names of classes among it, as one line of Markdown that means only itself."""
-    line = " ".join(visible(text).split())
-    return re.sub(r"[\\`*\[\]<>|]", lambda found: f"&#{ord(found[0])};", line.replace("&", "&amp;"))
+    line = " ".join(visible(text).split()).replace("&", "&amp;")
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)

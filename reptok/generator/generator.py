@@ -7,6 +7,7 @@ data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -174,6 +175,9 @@ class TokenGenerator(nn.Module):
             seeds: One per sample, or s for s, s + 1, ...
             num_samples: Batch size when there is neither condition nor noise.
             return_intermediates: Return the whole walk, (S + 1, B, K, D), the noise first, all denormalised.
+
+        Raises:
+            ValueError: The guidance is no finite number.
         """
         condition = Condition.of(condition)
         if noise is None:
@@ -183,6 +187,8 @@ class TokenGenerator(nn.Module):
         noise = noise.to(device=self.stats.mean.device, dtype=self.stats.mean.dtype)
         condition = condition.to(noise.device)
         plain = self._context(condition, len(noise))
+        if not math.isfinite(cfg_scale):
+            raise ValueError(f"guidance must be a finite number, not {cfg_scale}")
         is_plain = cfg_scale == 1.0 or not self.is_conditional
         both = condition if is_plain else Condition.concat(Condition.null(condition), condition)
         doubled = plain if is_plain else self._context(both, 2 * len(noise))

@@ -123,6 +123,25 @@ def test_info_and_flops_speak(model):
     assert "RepTok 700K" in said and "ViT-B/14       861.8\n" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "bogus"], "--device bogus cannot be used"),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used"),
+        (["--device", ""], "--device  cannot be used"),
+        (["--cfg-scale", "nan"], "guidance must be a finite number, not nan"),
+        (["--cfg-scale=-inf"], "guidance must be a finite number, not -inf"),
+    ],
+)
+def test_an_option_that_cannot_be_is_a_sentence(options, message, model, monkeypatch, capsys, tmp_path):
+    few = ["--steps", "2", "--decoder-steps", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["reptok", "generate", model, "cat", *few, *options])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert f"reptok: {message}" in capsys.readouterr().err
+
+
 def test_a_mistake_is_one_line_and_exit_status_two(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["reptok", "generate", model, "cow"])
     with pytest.raises(SystemExit) as stop:

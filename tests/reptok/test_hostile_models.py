@@ -213,6 +213,7 @@ def test_a_vae_with_the_attention_names_of_old_is_the_same_network(tmp_path):
         ("generator/config.json", {"config": {"surplus": 1}}, "surplus"),
         ("model.json", {"class_names": [1]}, "lists of texts"),
         ("model.json", {"parts": None}, "lists of texts"),
+        ("model.json", {"format": 99}, "has format 99; this version reads format 1"),
     ],
 )
 def test_a_published_folder_leads_nowhere(file, values, message, copied, monkeypatch):

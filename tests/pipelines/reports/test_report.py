@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import pytest
 from PIL import Image
@@ -7,7 +8,14 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Figure, Score, save_figure
 from pipelines.reports.lineage import lineage
-from pipelines.reports.report import chapter_of, history_curves, marks, render_report, training_pictures
+from pipelines.reports.report import (
+    chapter_of,
+    history_curves,
+    marks,
+    render_card,
+    render_report,
+    training_pictures,
+)
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -55,6 +63,30 @@ def test_the_lineage_has_every_ancestor_once_sources_first(report_artifact):
     assert [step.stage for step in steps] == ["select_urls", "train_tokenizer", "evaluate_tokenizer"]
     assert steps[0].drops == {"exact duplicate": 3} and steps[0].adds_up
     assert steps[1].rows_in is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [HOSTILE, "*x* **x** _x_ __x__ ~~x~~ `x`", "# x", "x #", "- x", "+ x", "1. x", "12) x", "> x", "a | b",
+     "[x](https://evil.test)", "![x](y.png)", "<https://evil.test>", "&lt;b&gt;", "\\* x", "--- x", "a_b -1"],
+)  # fmt: skip
+def test_a_strangers_text_means_itself_in_the_card(text):
+    marks_down = (
+        pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    )
+
+    def card(words):
+        score = Score(name=words, value=1.0, baselines={words: 2.0})
+        made = evaluation(title=words, lead=words, notes=[words], scores=[score])
+        return marks_down.parse(render_card(words, [made], [(words, "a_b.webp")], ""))
+
+    def kinds(tokens):
+        return [[token.type, kinds(token.children or [])] for token in tokens]
+
+    assert kinds(card(text)) == kinds(card("plain words"))
+    found = card(text)
+    heading = next(after for token, after in pairwise(found) if token.tag == "h1")
+    assert "".join(child.content for child in heading.children) == text
 
 
 def test_the_report_is_one_file_and_every_text_is_escaped(report_artifact):
