@@ -94,9 +94,12 @@ def test_a_store_whose_address_holds_one_is_refused_by_every_command(
     root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "list.txt").write_text("theirs.test\n")
+    named = f"root={root}"
     for command, arguments in (
-        (verify.main, [root]), (ui.main, [f"root={root}"]), (purge.main, [f"root={root}", "opt_out=list.txt"]),
-    ):  # fmt: skip
+        (verify.main, [root]),
+        (ui.main, [named]),
+        (purge.main, [named, "opt_out=list.txt"]),
+    ):
         assert command(arguments) == 2
         said = capsys.readouterr()
         assert "holds no credentials" in said.err and SECRET[:5] not in said.out + said.err
