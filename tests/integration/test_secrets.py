@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import dry_run, plan, purge, run_all
+from pipelines import dry_run, plan, purge, run_all, ui
+from pipelines.dag import verify
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRET = "pLaNtEd0123456789"
@@ -79,6 +80,29 @@ def test_purge_does_not_repeat_one_either(capsys: pytest.CaptureFixture[str], tm
         purge.main(arguments)
         said = capsys.readouterr()
         assert SECRET not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        f"s3://AKIAEXAMPLE:{SECRET[:5]}/{SECRET}@bucket/x",
+        f"https://127.0.0.1:1/x?X-Amz-Signature={SECRET}",
+        f"http://user:{SECRET}@127.0.0.1:1/x",
+    ],
+)
+def test_a_store_whose_address_holds_one_is_refused_by_every_command(
+    root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text("theirs.test\n")
+    named = f"root={root}"
+    for command, arguments in (
+        (verify.main, [root]),
+        (ui.main, [named]),
+        (purge.main, [named, "opt_out=list.txt"]),
+    ):
+        assert command(arguments) == 2
+        said = capsys.readouterr()
+        assert "holds no credentials" in said.err and SECRET[:5] not in said.out + said.err
 
 
 @pytest.mark.slow
