@@ -172,7 +172,8 @@ def loading(source: Path | str) -> Iterator[None]:
     except (ValueError, OSError, MemoryError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(f"{source} cannot be loaded: {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"{source} cannot be loaded: {type(error).__name__}: {said}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise

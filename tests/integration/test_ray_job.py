@@ -57,7 +57,7 @@ def test_submitted_with_a_token_and_refused_without(home):
         capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     output = done.stdout + done.stderr
-    assert "submit ended with 0" in output, output[-3000:]
+    assert "\nsubmit ended with 0" in "\n" + output, output[-3000:]
     assert "caption: done in" in output, "the job's log was not followed"
     assert "anonymous submit ended with 1" in output and "Unauthorized" in output
     assert artifact(home / "runs", "captions")
