@@ -239,7 +239,6 @@ def train_english(
             optimizer,
             step,
             steps=config.steps,
-            after_step=lambda index: None,
             scratch=scratch,
             log=log,
         )

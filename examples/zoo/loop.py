@@ -63,7 +63,7 @@ def train_loop(
     step_function: StepFunction,
     *,
     steps: int,
-    after_step: Callable[[int], None],
+    after_step: Callable[[int], None] = lambda step: None,
     scratch: Path,
     log: Log,
 ) -> None:

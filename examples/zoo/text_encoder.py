@@ -125,7 +125,6 @@ def train_text_encoder(
             optimizer,
             step,
             steps=config.steps,
-            after_step=lambda index: None,
             scratch=scratch,
             log=log,
         )

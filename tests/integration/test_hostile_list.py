@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -36,28 +35,17 @@ def test_thirty_answers_urls_redirects_robots_files_and_alt_texts_through_the_co
     )
     print(f"seed {seed}")
     rngs = [random.Random(seed + number) for number in range(COUNT)]
-    pages = {f"/answer/{number}": fuzz.answers(rng) for number, rng in enumerate(rngs)}
-    for number, rng in enumerate(rngs):
-        picture = encode_jpeg(np.full((64, 64, 3), number, np.uint8))
-        pages[f"/good/{number}"] = hostile_web.answer(200, picture)
-        target = fuzz.urls(rng).replace("\0", "").replace("\n", "").encode("utf-8", "surrogateescape")
-        pages[f"/to/{number}"] = hostile_web.answer(302).replace(
-            b"\r\n\r\n", b"\r\nLocation: %s\r\n\r\n" % target
-        )
-    urls = [url.encode("utf-8", "replace").decode() for url in map(fuzz.urls, rngs)]
-    with ExitStack() as stack:
-        web = stack.enter_context(hostile_web.HostileWeb(pages))
-        urls += [web.url(path) for path in pages]
-        for rng in rngs:
-            robots = hostile_web.answer(200, fuzz.robots_files(rng))
-            site = stack.enter_context(hostile_web.HostileWeb({"/robots.txt": robots}))
-            urls.append(site.url("/a.jpg"))
+    good = {
+        f"/good/{number}": hostile_web.answer(200, encode_jpeg(np.full((64, 64, 3), number, np.uint8)))
+        for number in range(COUNT)
+    }
+    with fuzz.served(rngs, hostile_web, good) as urls:
         rng = random.Random(seed)
         alt_texts = [texts.mutant(rng).encode("utf-8", "replace").decode() for _ in urls]
         pq.write_table(pa.table({"url": urls, "text": alt_texts}), tmp_path / "list.parquet")
         root = tmp_path / "runs"
         done = program(
-            "run_all.py", "experiment=smoke", f"root={root}", "until=caption", "captioner=alt_text",
+            "run_all.py", "experiment=smoke", f"root={root}", "until=caption", "captioner=source",
             "data.photographs=null", "data.download.serve=",
             f"data.select_urls.sources=[{tmp_path / 'list.parquet'}]",
             f"data.download.fetch.allow_hosts=[{hostile_web.ADDRESS}]", "data.download.fetch.contact=a test",

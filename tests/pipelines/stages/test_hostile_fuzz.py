@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -25,20 +24,7 @@ def test_the_stage_makes_a_row_of_everything(
     fuzz, seed = load_fixture("fuzz_crawl"), random.randrange(1 << 30)
     print(f"seed {seed}")
     rngs = [random.Random(seed + number) for number in range(COUNT)]
-    pages = {f"/answer/{number}": fuzz.answers(rng) for number, rng in enumerate(rngs)}
-    for number, rng in enumerate(rngs):
-        target = fuzz.urls(rng).replace("\0", "").replace("\n", "").encode("utf-8", "surrogateescape")
-        pages[f"/to/{number}"] = hostile_web.answer(302).replace(
-            b"\r\n\r\n", b"\r\nLocation: %s\r\n\r\n" % target
-        )
-    urls = [url.encode("utf-8", "replace").decode() for url in map(fuzz.urls, rngs)]
-    with ExitStack() as stack:
-        web = stack.enter_context(hostile_web.HostileWeb(pages))
-        urls += [web.url(path) for path in pages]
-        for rng in rngs:
-            robots = hostile_web.answer(200, fuzz.robots_files(rng))
-            site = stack.enter_context(hostile_web.HostileWeb({"/robots.txt": robots}))
-            urls.append(site.url("/a.jpg"))
+    with fuzz.served(rngs, hostile_web, {}) as urls:
         out = Workspace(str(tmp_path / "urls" / "0"))
         with out.create("urls-00000.parquet") as file:
             keys = [f"{number:012d}" for number in range(len(urls))]
