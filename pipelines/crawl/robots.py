@@ -13,6 +13,8 @@ MAX_STEPS = 200_000_000
 """Characters of all patterns times those of a path, of which a search may compare every pair (40 ms at most):
 what costs more is forbidden."""
 
+MAX_DELAY_SECONDS = 24 * 3600.0
+
 _RULE_BYTES = 150  # of memory beside a rule's own characters
 
 
@@ -21,12 +23,15 @@ class Robots:
 
     Args:
         rules: (allowed, path pattern); "*" stands for anything, "$" at the end for the path's end.
+        crawl_delay: seconds between two requests that the file asks for; 0 for none.
 
     Attributes:
+        crawl_delay: likewise.
         size: bytes of memory that the rules take.
     """
 
-    def __init__(self, rules: Iterable[tuple[bool, str]] = ()) -> None:
+    def __init__(self, rules: Iterable[tuple[bool, str]] = (), crawl_delay: float = 0.0) -> None:
+        self.crawl_delay = crawl_delay
         self._prefixes: dict[str, bool] = {}
         patterns: dict[str, bool] = {}
         for allowed, rule in rules:
@@ -98,6 +103,7 @@ def parse_robots(text: str, agent: str) -> Robots:
     """
     agent = agent.lower()
     groups: dict[str, list[tuple[bool, str]]] = {}
+    delays: dict[str, float] = {}
     named: set[str] = set()  # which of the two the rules to come are for
     in_rules = False
     for line in text.lstrip("\ufeff").splitlines():
@@ -116,7 +122,21 @@ def parse_robots(text: str, agent: str) -> Robots:
             if value:
                 for name in named:
                     groups[name].append((field == "allow", value))
-    return Robots(groups.get(agent, groups.get("*", [])))
+        elif field == "crawl-delay":
+            in_rules = True
+            for name in named:
+                delays[name] = max(_seconds(value), delays.get(name, 0.0))
+    group = agent if agent in groups else "*"
+    return Robots(groups.get(group, []), delays.get(group, 0.0))
+
+
+def _seconds(value: str) -> float:
+    """A Crawl-delay, 0 if it makes no sense; of more than a day a day."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return 0.0
+    return min(seconds, MAX_DELAY_SECONDS) if seconds > 0 else 0.0
 
 
 def refused_by_tag(headers: Iterable[str], agent: str) -> bool:
