@@ -28,10 +28,7 @@ from pipelines.dag import cluster
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.rows import RowErrors
-from pipelines.dag.shards import WorkerResources, map_shards
 from pipelines.dag.workspace import Workspace
-from pipelines.stages.tables import table_shards
-from reptok.data import columns
 from reptok.data.images import encode_jpeg
 
 CONFIG = FetchConfig(
@@ -248,25 +245,25 @@ def local_ray() -> Iterator[None]:
 
 
 def test_eight_workers_ask_a_host_no_more_often_than_one(local_ray: None, tmp_path: Path) -> None:
-    shards, rows, rate = 8, 6, 8.0
-    with Site() as site:
-        urls = Workspace(str(tmp_path / "urls"))
-        for shard in range(shards):
-            keys = range(shard * rows, (shard + 1) * rows)
-            listed = {"key": [f"{key:012d}" for key in keys], "url": [f"{site.url}/{key}" for key in keys]}
-            with urls.create(f"urls-{shard:05d}.parquet") as file:
-                columns.write_table(file, listed, columns.URLS)  # type: ignore[arg-type]
-        urls.publish({})
-        listed_urls = Artifact("urls", "", urls.url)
-        fetch = replace(CONFIG, host_rate=rate)
-        job = GuardedDownload(urls=listed_urls, fetch=fetch, resize=ResizeConfig(image_size=32, min_size=0))
-        out = Workspace(str(tmp_path / "images"))
-        stats = map_shards(table_shards(listed_urls), job, out, WorkerResources(workers=8, cpus=0.25))
+    import ray
+
+    workers, rows, rate = 8, 6, 8.0
+    urls = Workspace(str(tmp_path / "urls"))
+    urls.publish({})
+    fetch, resize = replace(CONFIG, host_rate=rate), ResizeConfig(image_size=32, min_size=0)
+    obtain = ray.remote(num_cpus=0.25)(GuardedDownload.obtain)
+    with (
+        Site() as site,
+        GuardedDownload(urls=Artifact("urls", "", urls.url), fetch=fetch, resize=resize).together() as job,
+    ):
+        listed = [[f"{site.url}/{worker}/{row}" for row in range(rows)] for worker in range(workers)]
+        done = ray.get([obtain.remote(job, mine, RowErrors("s", rows)) for mine in listed])
         times = sorted(at for asked in site.asked.values() for at in asked)
-        workers = len(site.asked["/robots.txt"])
-    assert stats["images_ok"] == shards * rows
-    assert workers > 1  # each reads robots.txt for itself, in a turn like any other
+        asked = len(site.asked["/robots.txt"])
+    assert [outcome["reason"] for outcomes, _ in done for outcome in outcomes] == [None] * workers * rows
+    assert asked == workers  # each reads robots.txt for itself, in a turn like any other
     assert times[-1] - times[0] >= (len(times) - 1) / rate - 0.1
+    print(f"{len(times)} requests in {times[-1] - times[0]:.2f} s, {rate:.0f} a second allowed")
 
 
 def test_workers_of_a_machine_share_what_names_mean(local_ray: None) -> None:
