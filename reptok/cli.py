@@ -109,9 +109,9 @@ def reconstruct(
 def tokenize(
     model: Model,
     pictures: Pictures,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="A .safetensors file.", dir_okay=False)
-    ] = Path("tokens.safetensors"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .safetensors file.", dir_okay=False)] = Path(
+        "tokens.safetensors"
+    ),
     device: Device = "cpu",
     batch_size: BatchSize = 32,
 ) -> None:

@@ -151,7 +151,8 @@ def test_a_mistake_is_one_line_and_exit_status_two(model, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "place"), [("reconstruct", "file"), ("generate", "file"), ("tokenize", ""), ("interpolate", "")]
+    ("command", "place"),
+    [("reconstruct", "file"), ("generate", "file"), ("tokenize", ""), ("interpolate", "")],
 )
 def test_a_place_that_cannot_take_the_result_is_refused_before_the_work(command, place, pictures, tmp_path):
     (tmp_path / "file").write_text("mine")

@@ -161,11 +161,11 @@ def test_verify_finds_a_changed_manifest(root, published):
     path.write_text(path.read_text()[:50])
     assert "not a readable manifest" in verify(root)[0]
 
+
 def test_a_root_that_cannot_exist_is_told_as_such(tmp_path):
     folder = open_folder(str(tmp_path / ("a" * 300)))
     with pytest.raises(StorageError, match=r"path is too long; choose a shorter one with root="):
         folder.exists("manifest.json")
-
 
 
 def test_a_place_that_cannot_be_written_is_named():
