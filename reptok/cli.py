@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reptok import data_cli
+from reptok import data_cli, score_cli
 from reptok.bench import commands
 from reptok.terminal import visible
 
@@ -220,6 +220,9 @@ def flops() -> None:
             f"{row.name:18} {row.iterations:7d} {row.gflops:8.1f} {row.printed_gflops:8.1f} "
             f"{row.pflops:8.0f} {row.printed_pflops:8.0f}  {row.note}"
         )
+
+
+app.command()(score_cli.score)
 
 
 def main() -> None:
