@@ -13,8 +13,8 @@ from benchmarks.compare import Comparison, compare
 from reptok.bench.feed import feed, write_latents
 from reptok.bench.trainings import Settings, tokenizer_training
 from reptok.configs import EncoderConfig, RepTokConfig
-from reptok.data.loader import Batches
 from reptok.data.order import WINDOW
+from reptok.data.stream import Batches
 from reptok.decoder.sizes import decoder_size
 
 SAMPLES, BATCH, STEPS, PAIRS = 12_000, 16, 2, 7

@@ -18,9 +18,10 @@ from torch import Tensor
 from benchmarks.blocks import npy
 from benchmarks.compare import Comparison, compare
 from reptok.data.blocks import BlockWriter
-from reptok.data.loader import Batches, Columns, gather
+from reptok.data.loader import fetch, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
+from reptok.data.stream import Batches, Columns
 
 SAMPLES, BATCH, PAIRS = 12_000, 60, 5
 SHAPES = {"latent": (4, 32, 32), "token": (768,)}
@@ -39,6 +40,11 @@ class StoredSamples:
         """Sample numbers (B,), latents float32 (B, 4, 32, 32), tokens float32 (B, 768)."""
         latents, tokens = (gather(self._shards, name, samples, flipped).float() for name in SHAPES)
         return samples, latents, tokens
+
+    def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
+        """Let the system fetch them."""
+        for name in SHAPES:
+            fetch(self._shards, name, samples, flipped)
 
 
 def run(samples: int = SAMPLES) -> Comparison:

@@ -30,8 +30,9 @@ def preference(major: int) -> list[SDPBackend]:
     return [SDPBackend.CUDNN_ATTENTION, *flash] if major >= HOPPER else flash
 
 
-def preferred(device: torch.device) -> AbstractContextManager[Any]:
+def preferred(device: torch.device | str) -> AbstractContextManager[Any]:
     """Let attention within the block use the device's best kernel that its operands allow."""
+    device = torch.device(device)
     if device.type != "cuda":
         return nullcontext()
     return sdpa_kernel(preference(torch.cuda.get_device_capability(device)[0]), set_priority=True)

@@ -116,6 +116,10 @@ class CaptionImages(Op):
         return [], "captioner_failed"
 
     def _ask(self, images: Sequence[Any], seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
+        from reptok.attention import preferred
+
+        with preferred(self.config.compute.device):
+            found = self.captioner(images, seeds)
         return [
             [
                 {
@@ -126,5 +130,5 @@ class CaptionImages(Op):
                 }
                 for caption in captions
             ]
-            for captions in self.captioner(images, seeds)
+            for captions in found
         ]

@@ -14,6 +14,8 @@ MAX_STEPS = 200_000_000
 what costs more is forbidden."""
 
 MAX_DELAY_SECONDS = 24 * 3600.0
+_VERSION = re.compile(r"[/\s].*", re.DOTALL)
+"""What follows a product token: its version, remarks."""
 
 _RULE_BYTES = 150  # of memory beside a rule's own characters
 
@@ -114,9 +116,10 @@ def parse_robots(text: str, agent: str) -> Robots:
         if field == "user-agent":
             if in_rules:
                 named, in_rules = set(), False
-            if value.lower() in (agent, "*"):
-                named.add(value.lower())
-                groups.setdefault(value.lower(), [])
+            name = _VERSION.sub("", value.lower())
+            if name in (agent, "*"):
+                named.add(name)
+                groups.setdefault(name, [])
         elif field in ("allow", "disallow"):
             in_rules = True
             if value:

@@ -12,6 +12,7 @@ import torch
 
 from pipelines.dag.op import Batch, Op
 from pipelines.encoding.device import ComputeConfig
+from reptok.attention import preferred
 from reptok.autoencoder import Autoencoder
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.transforms import flip, to_float
@@ -46,7 +47,7 @@ class EncodeLatents(Op):
         """Add `moments` and `frozen_token`."""
         images = to_float(batch["image"]).to(self.compute.device)
         both = torch.stack([images, flip(images)], dim=1)  # (B, 2, 3, H, W)
-        with self.compute.autocast():
+        with preferred(self.compute.device), self.compute.autocast():
             moments = self.autoencoder.encode_moments(both.flatten(0, 1))
             token = self.ssl.frozen(both.flatten(0, 1))
         return {

@@ -10,6 +10,7 @@ import torch
 
 from pipelines.dag.op import Batch, Op
 from pipelines.encoding.device import ComputeConfig
+from reptok.attention import preferred
 from reptok.data.transforms import flip, to_float
 from reptok.image_tokenizer import ImageTokenizer
 
@@ -40,6 +41,6 @@ class EncodeTokens(Op):
         """Add `token`."""
         images = to_float(batch["image"]).to(self.compute.device)
         both = torch.stack([images, flip(images)], dim=1)  # (B, 2, 3, H, W)
-        with self.compute.autocast():
+        with preferred(self.compute.device), self.compute.autocast():
             token = self.tokenizer.tokenize(both.flatten(0, 1))
         return {**batch, "token": token.float().cpu().numpy().reshape(len(images), 2, -1, token.shape[-1])}

@@ -90,7 +90,8 @@ class Extractors:
         """
         from pipelines.evaluation.dataset_view import DatasetView
         from pipelines.evaluation.feature_bank import FeatureBank
-        from reptok.metrics.features import EncoderFeatures, InceptionFeatures
+        from reptok.metrics.features import EncoderFeatures
+        from reptok.metrics.inception import InceptionFeatures
 
         view = DatasetView(dataset, "val", images)
         training = DatasetView(dataset, "train", config.bank_images)

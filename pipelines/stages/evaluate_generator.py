@@ -87,6 +87,12 @@ class EvaluateGenerator(Stage):
         self.resources = Resources(gpus=float(config.device == "cuda"))
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from reptok.attention import preferred
+
+        with preferred(self.config.device):
+            return self._evaluate(inputs, out)
+
+    def _evaluate(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import generator_figures as figures
         from pipelines.evaluation.generator_scores import measure, recognise, scores
         from pipelines.evaluation.loss_by_time import loss_picture

@@ -66,6 +66,12 @@ class EvaluateTokenizer(Stage):
         self.resources = Resources(gpus=float(config.device == "cuda"))
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from reptok.attention import preferred
+
+        with preferred(self.config.device):
+            return self._evaluate(inputs, out)
+
+    def _evaluate(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import tokenizer_figures as figures
         from pipelines.evaluation.interpolations import run_interpolations
         from pipelines.evaluation.loss_by_time import loss_picture

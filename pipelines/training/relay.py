@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.dag.tracking import StageLog
 
 if TYPE_CHECKING:
-    from reptok.training.task import Grid
+    from reptok.training.preview import Grid
 
 POLL_SECONDS = GATHER_SECONDS = 0.5
 FLUSH_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""The commands `reptok bench gpu` and `reptok bench train`."""
+"""The commands of `reptok bench`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,30 @@ def bench_gpu(
     where = torch.device(device) if device else None
     if run(where, seconds=seconds, file=file, only=only, say=typer.echo):
         raise typer.Exit(1)
+
+
+@app.command("decode")
+def bench_decode(
+    shard: Annotated[
+        Path | None, typer.Option(help="A shard of a dataset, train-00000.tar, whose pictures are decoded.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of the square that is kept, in pixels.", min=1)] = 256,
+    seconds: Annotated[float, typer.Option(help="Duration of each row.", min=0.01)] = 3.0,
+) -> None:
+    """Measure how many JPEG files the loader's threads decode; by default such as are made up."""
+    from reptok.bench.decode import decode_rates
+    from reptok.bench.feed import jpegs
+    from reptok.data.rows import ImageRows
+
+    if shard is None:
+        files = jpegs(size, 256)
+    else:
+        rows = ImageRows(shard)
+        files = [rows.jpg(row) for row in range(min(256, len(rows)))]
+    typer.echo(f"{len(files)} files of {sum(map(len, files)) / len(files) / 1e3:.1f} kB on average")
+    typer.echo(f"{'threads':>7}  {'images/s':>9}  {'in a second of one core':>23}")
+    for rate in decode_rates(files, size, seconds=seconds):
+        typer.echo(f"{rate.threads:>7}  {rate.per_second:>9,.0f}  {rate.per_core:>23,.0f}")
 
 
 @app.command("roofline")

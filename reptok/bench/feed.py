@@ -19,9 +19,10 @@ from reptok.configs import DecoderConfig
 from reptok.data.batch import TokenizerBatch
 from reptok.data.blocks import SAMPLES_PER_BLOCK, BlockWriter
 from reptok.data.images import decode_image, encode_jpeg
-from reptok.data.loader import Batches, Columns, gather
+from reptok.data.loader import fetch, gather
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, Shards
+from reptok.data.stream import Batches, Columns
 
 ROUNDS = 5
 BLOCKS_PER_SHARD = 4
@@ -58,6 +59,11 @@ class StoredLatents:
             samples=samples,
         )
 
+    def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
+        """Let the system fetch them."""
+        for name in ("moments", "frozen_token"):
+            fetch(self._shards, name, samples, flipped)
+
 
 class StoredImages:
     """The same with images, of which some JPEG files stand for all."""
@@ -70,6 +76,10 @@ class StoredImages:
         pixels = np.stack([decode_image(self._files[number % len(self._files)]) for number in samples])
         pixels[flipped] = pixels[flipped, :, ::-1]
         return replace(self._latents.read(samples, flipped), images=torch.from_numpy(pixels))
+
+    def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
+        """Let the system fetch what lies on disk."""
+        self._latents.fetch(samples, flipped)
 
 
 def jpegs(side: int, count: int) -> list[bytes]:

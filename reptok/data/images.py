@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -64,3 +65,31 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
         (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
     )
     return np.array(square)
+
+
+def adm_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Make the square of ADM's reference sets, pixel for pixel (Dhariwal & Nichol, 2021).
+
+    Halved by box filters while the shorter side is at least twice `size`, then scaled to it by a bicubic
+    filter, then cut out of the middle; of an odd remainder the larger half lies below and right.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: Side of the result, in pixels.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    picture = Image.fromarray(image)
+    while min(picture.size) >= 2 * size:
+        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+    scale = size / min(picture.size)
+    picture = picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)), resample=Image.Resampling.BICUBIC
+    )
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return np.array(picture)[top : top + size, left : left + size]
+
+
+CROPS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {"centre": centre_crop, "adm": adm_crop}
+"""How a picture becomes a square: f(uint8 (H, W, 3), side) gives uint8 (side, side, 3)."""

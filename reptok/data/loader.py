@@ -1,8 +1,6 @@
-"""From published shards to training batches.
+"""Published shards as samples that are addressed by number.
 
-Samples are addressed by number, read through memory maps and grouped by the rank that asked; the order is a
-pure function of (seed, position) (see `order`), so a loader has no state beyond the number of samples
-consumed.
+They are read at their places in few open files; see `stream` for the order.
 
 `dataset` shards name the samples; `latents` and `tokens` shards are aligned with them (same shard number,
 same order).
@@ -11,38 +9,19 @@ same order).
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
-from reptok.data.blocks import SAMPLES_PER_BLOCK
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import QUARANTINE
-from reptok.data.order import WINDOW, SampleOrder
+from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, ImageRows, Shards
-
-B = TypeVar("B", covariant=True)
-Columns = frozenset[str] | None
-
-
-class Readable(Protocol[B]):
-    """A split whose samples can be read by number."""
-
-    rows: list[int]
-
-    def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> B:
-        """Return the batch of the given sample numbers, mirrored where `flipped`.
-
-        Of `columns` that can be left out, those that are not named are; None leaves nothing out.
-        """
-        ...
+from reptok.data.stream import Columns
 
 
 class TokenizerData:
@@ -80,13 +59,21 @@ class TokenizerData:
             samples=samples,
         )
 
+    def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
+        """Let the system fetch them; no image that is cached."""
+        for name in ("moments", "frozen_token"):
+            fetch(self._latents, name, samples, flipped)
+        if columns is None or "images" in columns:
+            for shard, rows, _ in self._images.locate(self._missing(samples)):
+                shard.file.fetch(shard.offsets[rows], shard.sizes[rows])
+
     def _read_images(self, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
         pixels = self._read_pixels(samples)
         pixels[flipped] = pixels[flipped, :, ::-1]
         return torch.from_numpy(pixels)
 
     def _read_pixels(self, samples: np.ndarray) -> np.ndarray:
-        missing = samples if self._pixels is None else samples[~self._decoded[samples]]
+        missing = self._missing(samples)
         fresh = np.empty((len(missing), self.image_size, self.image_size, 3), np.uint8)
         for shard, rows, places in self._images.locate(missing):
             for row, place in zip(rows, places, strict=True):
@@ -95,6 +82,9 @@ class TokenizerData:
             return fresh
         self._pixels[missing], self._decoded[missing] = fresh, True
         return self._pixels[samples]
+
+    def _missing(self, samples: np.ndarray) -> np.ndarray:
+        return samples if self._pixels is None else samples[~self._decoded[samples]]
 
 
 class GeneratorData:
@@ -125,90 +115,9 @@ class GeneratorData:
         token = gather(self._tokens, "token", samples, flipped)
         return GeneratorBatch(token, captions, torch.from_numpy(labels), samples)
 
-
-class Batches(Generic[B]):
-    """One rank's share of an endless stream of shuffled batches."""
-
-    def __init__(
-        self,
-        data: Readable[B],
-        batch_size: int,
-        seed: int,
-        *,
-        flip: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        window: int = WINDOW,
-        readers: int = 1,
-        pin: bool = False,
-        columns: Callable[[int], Columns] | None = None,
-    ):
-        """Divide the stream among ranks.
-
-        Args:
-            data: The split to read.
-            batch_size: Samples of a step over all ranks.
-            seed: Of the order and of the mirroring.
-            flip: Mirror a random half of the samples, chosen anew in every epoch.
-            rank: This process, in [0, world_size).
-            world_size: Number of processes.
-            window: Smallest number of samples that are shuffled together.
-            readers: Threads that read ahead, one batch each.
-            pin: Leave batches in pinned memory, for a GPU.
-            columns: What the loss of a step looks at; everything by default.
-
-        Raises:
-            ValueError: The split is empty, or there are more ranks than samples, in all or in a batch.
-        """
-        blocks = [
-            min(SAMPLES_PER_BLOCK, rows - start)
-            for rows in data.rows
-            for start in range(0, rows, SAMPLES_PER_BLOCK)
-        ]
-        self.data, self.batch_size, self.flip = data, batch_size, flip
-        self.readers, self.pin = readers, pin
-        self.columns = columns or (lambda step: None)
-        self.order = SampleOrder(blocks, seed, window)
-        if world_size > self.order.samples:
-            raise ValueError(
-                f"{world_size} training workers for {self.order.samples} samples: some would have nothing to "
-                "read; lower train.workers"
-            )
-        if world_size > batch_size:
-            raise ValueError(
-                f"train.batch_size {batch_size} gives {world_size} training workers less than one sample "
-                "each; lower train.workers"
-            )
-        edges = [batch_size * number // world_size for number in (rank, rank + 1)]
-        self.mine = slice(*edges)
-        shards = sum(rows > 0 for rows in data.rows)
-        self.notes = (
-            [f"{world_size} training workers read {shards} shards: every shard is read by several of them"]
-            if world_size > shards
-            else []
-        )
-
-    def read(self, position: int) -> B:
-        """Return this rank's rows of the batch that starts at a stream position (samples consumed so far)."""
-        indices, epochs = self.order.take(position, self.batch_size)
-        indices, epochs = indices[self.mine], epochs[self.mine]
-        flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)
-        batch = self.data.read(indices, flips, self.columns(position // self.batch_size))
-        return cast(Any, batch).pinned() if self.pin else batch
-
-    def stream(self, position: int) -> Iterator[B]:
-        """Yield the batches from a stream position on; the next ones are read while one is in use."""
-        with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as pool:
-            ahead: deque[Future[B]] = deque()
-            try:
-                while True:
-                    while len(ahead) <= self.readers:
-                        ahead.append(pool.submit(self.read, position))
-                        position += self.batch_size
-                    yield ahead.popleft().result()
-            finally:
-                for future in ahead:
-                    future.cancel()
+    def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
+        """Let the system fetch their tokens; captions and labels lie in memory."""
+        fetch(self._tokens, "token", samples, flipped)
 
 
 class _TableRows:
@@ -264,14 +173,26 @@ def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) ->
 
 
 def gather(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> Tensor:
-    """Read array `name` of some samples as stored, (B, ...), of the mirror image where `flipped` (B,)."""
-    variants = flipped.astype(np.int64)
+    """Read array `name` of some samples as stored, (B, ...), of the mirror image where `flipped` (B,).
+
+    Raises:
+        ValueError: There is no sample, or the shards do not hold such an array of one type.
+    """
     result: np.ndarray | None = None
     for shard, rows, places in shards.locate(samples):
-        for array, chosen, these in shard.locate(name, rows):
-            if result is None:
-                result = np.empty((len(samples), *array.shape[2:]), array.dtype)
-            result[places[these]] = array[chosen, variants[places[these]]]
+        one, offsets = shard.find(name, rows, flipped[places].astype(np.int64))
+        if result is None:
+            result = np.empty((len(samples), *one.shape), one.dtype)
+        if (result.dtype, result.shape[1:]) != (one.dtype, one.shape):
+            raise ValueError(f"{shard.file.path} holds {name!r} {one.shape}, other shards {result.shape[1:]}")
+        shard.file.read_rows(result, places, offsets)
     if result is None:
         raise ValueError("no sample was asked for")
     return torch.from_numpy(result)
+
+
+def fetch(shards: Shards[BlockRows], name: str, samples: np.ndarray, flipped: np.ndarray) -> None:
+    """Let the system fetch what `gather` will read."""
+    for shard, rows, places in shards.locate(samples):
+        one, offsets = shard.find(name, rows, flipped[places].astype(np.int64))
+        shard.file.fetch(offsets, np.full(len(offsets), one.bytes))

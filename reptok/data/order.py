@@ -64,6 +64,12 @@ class SampleOrder:
             position, count = position + len(part), count - len(part)
         return np.concatenate(indices), np.concatenate(epochs)
 
+    def window_end(self, position: int) -> int:
+        """Return the stream position at which the window that holds `position` ends."""
+        epoch, offset = divmod(position, self.samples)
+        ends = self._plans(epoch)[1]
+        return epoch * self.samples + int(ends[np.searchsorted(ends, offset, side="right")])
+
     def flips(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """Choose which samples are mirrored: bool (count,), a fair coin per (seed, epoch, sample)."""
         with np.errstate(over="ignore"):

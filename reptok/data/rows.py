@@ -1,16 +1,18 @@
-"""Random access to the rows of shards: tars are memory-mapped, so only the rows asked for are read."""
+"""Random access to the rows of shards: only what is asked for is read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from reptok.data.blocks import KEYS, BlockEntry, index_blocks, unpack_keys
-from reptok.data.tar import index_members, opened
+from reptok.data.files import File
+from reptok.data.tar import Member, index_members, opened
 
 _DTYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "I64": np.int64}
 
@@ -24,18 +26,33 @@ class Rows(Protocol):
 S = TypeVar("S", bound=Rows)
 
 
+class Stored(NamedTuple):
+    """An array in a file: where its bytes begin, what they are."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How many they are."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
 class BlockRows:
-    """The rows of one shard of packed blocks (`latents`, `tokens`)."""
+    """The rows of one shard of packed blocks (`latents`, `tokens`).
+
+    Attributes:
+        file: The shard's.
+    """
 
     def __init__(self, path: Path):
-        """Index the shard at `path`.
+        """Index the shard at `path`; headers alone are read.
 
         Raises:
             ValueError: The archive or a block's header is damaged.
         """
-        self.path = path
-        # As a plain array: every slice of a memmap object runs Python code.
-        self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        self.file = File(path)
         entries = index_blocks(path)
         self._ends = np.cumsum([entry.rows for entry in entries])
         self._blocks = [self._arrays(entry) for entry in entries]
@@ -45,71 +62,105 @@ class BlockRows:
 
     def keys(self) -> list[str]:
         """Return every row's key, in order."""
-        return [key for block in self._blocks for key in unpack_keys(block[KEYS])]
+        return [key for block in self._blocks for key in unpack_keys(self._whole(block[KEYS]))]
 
-    def locate(self, name: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Group row numbers by block.
+    def find(self, name: str, rows: np.ndarray, variants: np.ndarray) -> tuple[Stored, np.ndarray]:
+        """Say where samples lie.
 
         Args:
-            name: The array's name in the blocks.
-            rows: Row numbers in the shard, int (k,).
+            name: The array's name in the blocks, which store it as (n, variants, ...).
+            rows: Row numbers in the shard, int (k,), k at least 1.
+            variants: Which variant of each, int (k,); 0 is the image, 1 its mirror image.
 
-        Yields:
-            The block's array as it is stored, (n, variants, ...), variant 0 being the image and 1 its mirror
-            image; the row numbers in it; where these stand in `rows`.
+        Returns:
+            What one sample is, (...); where the bytes of each begin in the file, int64 (k,).
 
         Raises:
-            ValueError: The blocks hold no such array.
+            ValueError: The blocks hold no such array, or another number of variants.
         """
         blocks = np.searchsorted(self._ends, rows, side="right")
+        offsets = np.empty(len(rows), np.int64)
+        kinds = set()
         for number in np.unique(blocks):
-            if name not in self._blocks[number]:
-                raise ValueError(f"{self.path} holds no {name!r} (it has: {', '.join(self._blocks[number])})")
-            array, places = self._blocks[number][name], np.flatnonzero(blocks == number)
-            yield array, rows[places] - (self._ends[number] - len(array)), places
+            block, places = self._blocks[number], np.flatnonzero(blocks == number)
+            if name not in block:
+                raise ValueError(f"{self.file.path} holds no {name!r} (it has: {', '.join(block)})")
+            stored, chosen = block[name], variants[places]
+            if len(stored.shape) < 2 or chosen.max() >= stored.shape[1]:
+                raise ValueError(
+                    f"{self.file.path} holds {name!r} {stored.shape} without variant {chosen.max()} of each "
+                    "sample; rerun the stage that made it with mirror images"
+                )
+            one = Stored(0, stored.dtype, stored.shape[2:])
+            in_block = rows[places] - (self._ends[number] - stored.shape[0])
+            offsets[places] = stored.offset + (in_block * stored.shape[1] + chosen) * one.bytes
+            kinds.add(one)
+        if len(kinds) > 1:
+            raise ValueError(f"{self.file.path}: its blocks hold {name!r} as {sorted(map(str, kinds))}")
+        return kinds.pop(), offsets
 
-    def _arrays(self, block: BlockEntry) -> dict[str, np.ndarray]:
-        """Return the arrays of a block, as views of the file."""
-        inside = self._bytes[block.offset : block.offset + block.size]
-        start = 8 + int.from_bytes(inside[:8].tobytes(), "little")
+    def _whole(self, stored: Stored) -> np.ndarray:
+        data = self.file.read(stored.offset, stored.bytes)
+        return np.frombuffer(data, stored.dtype).reshape(stored.shape)
+
+    def _arrays(self, block: BlockEntry) -> dict[str, Stored]:
+        """Read a block's header."""
+        length = int.from_bytes(self.file.read(block.offset, 8), "little")
+        start = 8 + length
         try:
-            header = json.loads(inside[8:start].tobytes())
+            header = json.loads(self.file.read(block.offset + 8, length))
             header.pop("__metadata__", None)
-            arrays = {
-                name: inside[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
-                .view(_DTYPES[entry["dtype"]])
-                .reshape(entry["shape"])
-                for name, entry in header.items()
-            }
-            if any(len(array) != block.rows for array in arrays.values()):
+            arrays = {}
+            for name, entry in header.items():
+                begin, end = (int(number) for number in entry["data_offsets"])
+                shape = tuple(int(number) for number in entry["shape"])
+                stored = Stored(block.offset + start + begin, np.dtype(_DTYPES[entry["dtype"]]), shape)
+                if begin < 0 or end - begin != stored.bytes or start + end > block.size:
+                    raise ValueError(f"{name} lies elsewhere than its size says")
+                if min(shape[1:], default=1) < 1:
+                    raise ValueError(f"{name} has samples of no bytes")
+                arrays[name] = stored
+            if any(stored.shape[:1] != (block.rows,) for stored in arrays.values()):
                 raise ValueError("its arrays have different rows")
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        except (
+            ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             raise ValueError(
-                f"{self.path}:{block.name} is damaged ({error!r}); rerun the stage that made it"
+                f"{self.file.path}:{block.name} is damaged ({error!r}); rerun the stage that made it"
             ) from error
         return arrays
 
 
 class ImageRows:
-    """The JPEG files of one shard of `dataset`."""
+    """The JPEG files of one shard of `dataset`.
+
+    Attributes:
+        file: The shard's.
+        offsets: Where each begins in it, int64 (n,).
+        sizes: Their bytes, int64 (n,).
+    """
 
     def __init__(self, path: Path):
-        """Index the shard at `path` (headers alone are read)."""
-        with opened(path) as (file, name):
-            self._members = [member for member in index_members(file, name) if member.extension == "jpg"]
-        self._bytes = np.memmap(path, np.uint8, "r")
+        """Index the shard at `path`; headers alone are read."""
+        self.file = File(path)
+        found = self._members()
+        self.offsets = np.array([member.offset for member in found], np.int64)
+        self.sizes = np.array([member.size for member in found], np.int64)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.offsets)
 
     def keys(self) -> list[str]:
-        """Return every row's key, in order."""
-        return [member.key for member in self._members]
+        """Read every row's key again, in order: they take more memory than all else."""
+        return [member.key for member in self._members()]
 
     def jpg(self, row: int) -> bytes:
         """Return the file's bytes of one row."""
-        member = self._members[row]
-        return self._bytes[member.offset : member.offset + member.size].tobytes()
+        return self.file.read(int(self.offsets[row]), int(self.sizes[row]))
+
+    def _members(self) -> list[Member]:
+        with opened(self.file.path) as (file, name):
+            return [member for member in index_members(file, name) if member.extension == "jpg"]
 
 
 class Shards(Generic[S]):

@@ -20,8 +20,13 @@ def to_float(image: np.ndarray | Tensor) -> Tensor:
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Map float (..., 3, H, W) in [-1, 1], clamped, to uint8 (..., H, W, 3)."""
+    return to_bytes(images).cpu().numpy()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """As `to_uint8`, on the same device."""
     pixels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
-    return pixels.round().to(torch.uint8).movedim(-3, -1).cpu().contiguous().numpy()
+    return pixels.round().to(torch.uint8).movedim(-3, -1).contiguous()
 
 
 def load_image(data: bytes, size: int) -> Tensor:

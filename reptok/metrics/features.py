@@ -6,7 +6,6 @@ as an FID.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reptok.metrics.reconstruction import truncate_to_uint8
 from reptok.weights import check_finite
+
+DEFAULT_SIDE = 224
 
 
 class FeatureExtractor(Protocol):
@@ -37,46 +37,26 @@ class EncoderFeatures:
         self.title = title
         self._features = features
 
+    @classmethod
+    def from_folder(cls, folder: str | Path, device: str = "cpu") -> EncoderFeatures:
+        """Load a timm folder; it sees images of the side that its config names, or of 224 pixels."""
+        from reptok.configs import EncoderConfig
+        from reptok.encoder.ssl import build_encoder
+        from reptok.encoder.vit import read_architecture
+
+        size = read_architecture(Path(folder)).model_args.get("img_size", DEFAULT_SIDE)
+        side = size if isinstance(size, int) else size[0]
+        config = EncoderConfig(name="folder", path=str(folder), image_size=side, trainable="nothing")
+        encoder = build_encoder(config).eval().to(device)
+        return cls(lambda images: encoder.features(images.to(device)), f"the encoder in {folder}")
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         return self._features(images.clamp(-1, 1)).float()
 
-
-class InceptionFeatures:
-    """The 2048 pooled features of the original FID Inception, through torch-fidelity."""
-
-    name = "inception"
-    title = "Inception-v3 (FID)"
-
-    def __init__(self, weights: str | Path, device: str = "cpu"):
-        """Load the network.
-
-        Args:
-            weights: torch-fidelity's `weights-inception-2015-12-05` as `.pth` or `.safetensors`.
-            device: torch device to run on.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ImportError: if torch-fidelity is not installed.
-        """
-        state = load_foreign_weights(weights)
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
-            raise ImportError("Inception features need torch-fidelity: pip install torch-fidelity") from error
-        # torch-fidelity opens its file without protection against code in it, so it gets a copy of the
-        # tensors that were opened safely.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        buffer.seek(0)
-        network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=buffer)
-        self.device = device
-        self.network = network.eval().requires_grad_(False).to(device)
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(truncate_to_uint8(images).to(self.device))[0]
-        return features.flatten(1).float()
+    def look(self, pixels: Tensor) -> dict[str, Tensor]:
+        """`pooled` (B, D) of uint8 images (B, 3, H, W)."""
+        return {"pooled": self(pixels.float() / 127.5 - 1)}
 
 
 def load_foreign_weights(path: str | Path) -> dict[str, Tensor]:

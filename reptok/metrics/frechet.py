@@ -10,8 +10,29 @@ distance is biased upwards, so compare only figures of equal sample counts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+
+class Moments(Protocol):
+    """A set of features as a Gaussian, float64."""
+
+    @property
+    def mean(self) -> Tensor: ...  # (D,)
+
+    @property
+    def covariance(self) -> Tensor: ...  # (D, D)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Moments that were computed elsewhere: mean (D,) and covariance (D, D), float64."""
+
+    mean: Tensor
+    covariance: Tensor
 
 
 class FeatureStatistics:
@@ -82,8 +103,14 @@ class FeatureStatistics:
         return (self.outer - self.count * torch.outer(centre, centre)) / (self.count - 1)
 
 
-def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """Squared Frechet distance of two Gaussians with these means and covariances; 0 for equal statistics."""
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Squared Frechet distance of two Gaussians with these means and covariances; 0 for equal statistics.
+
+    Raises:
+        ValueError: the features have different widths.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions are of two networks")
     covariance_a, covariance_b = a.covariance, b.covariance
     values, vectors = torch.linalg.eigh(covariance_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # A^1/2

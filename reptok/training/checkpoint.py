@@ -61,7 +61,7 @@ class Checkpointer:
         parallel = parallel or Alone(torch.nn.Module())
         self.folder, self._state, self._keep, self._parallel = folder, state, keep, parallel
         self._first = parallel.rank == 0
-        self._writers = parallel.world_size if parallel.sharded else 1
+        self._writers = parallel.shards  # of several copies the first is written
         if self._first:
             for old in folder.glob(f"{DRAFT}*"):
                 shutil.rmtree(old, ignore_errors=True)
@@ -78,7 +78,7 @@ class Checkpointer:
             OSError: The checkpoint before could not be written.
         """
         self.wait()
-        if not (self._first or self._parallel.sharded):
+        if self._parallel.rank >= self._writers:
             return
         self._copy()
         step, facts = self._state.step, json.dumps(self._state.counters())

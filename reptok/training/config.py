@@ -125,6 +125,9 @@ class TrainConfig:
             each, for batches that do not fit in memory.
         strategy: How several processes share the model: "ddp" gives each a copy, "fsdp" (FSDP2) a share of
             weights, gradients, moments and average, for models that do not fit on one GPU.
+        shards: Workers that divide one copy of the model under "fsdp"; with fewer than all every so many have
+            a copy (HSDP), and of it only gradients travel further. The GPUs of one machine, on several that
+            a slower network joins; 0 is all workers.
         max_skipped: Steps in a row without a finite gradient after which the training gives up.
         log_every: Steps between two entries of the curves.
         norms_every: Steps between two looks at every layer: the norms of its gradient, weights and output,
@@ -168,6 +171,7 @@ class TrainConfig:
     recompute: Recompute = field(default="none", metadata=_FREE)
     accumulate: Count = field(default=1, metadata=_FREE)
     strategy: Strategy = field(default="ddp", metadata=_FREE)
+    shards: Whole = field(default=0, metadata=_FREE)
     max_skipped: Count = field(default=10, metadata=_FREE)
     log_every: Count = field(default=50, metadata=_FREE)
     norms_every: Whole = field(default=0, metadata=_FREE)
@@ -232,6 +236,21 @@ class TrainConfig:
             raise ValueError(
                 f"train.strategy fsdp shards the model among workers, and there is {self.workers}; "
                 "leave it at ddp, or set train.workers to 2 or more"
+            )
+        if self.shards and self.strategy != "fsdp":
+            raise ValueError(
+                f"train.shards {self.shards} divides the model, and train.strategy {self.strategy} copies "
+                "it; set shards to 0, or strategy to fsdp"
+            )
+        if self.shards and self.min_workers:
+            raise ValueError(
+                f"train.shards {self.shards} needs a fixed number of workers, and train.min_workers "
+                f"{self.min_workers} lets it change; set one of them to 0"
+            )
+        if self.shards == 1 or (self.shards and self.workers % self.shards):
+            raise ValueError(
+                f"train.shards {self.shards} does not divide {self.workers} workers into copies of two or "
+                "more each; set it to the GPUs of one machine, or to 0 to shard among all"
             )
         if self.workers > 1 and self.gpus_per_worker not in (0, 1):
             raise ValueError(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from reptok import flops
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.data.batch import GeneratorBatch
 from reptok.data.loader import GeneratorData, split_sizes
-from reptok.data.transforms import to_uint8
+from reptok.data.transforms import to_bytes
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.image_tokenizer import ImageTokenizer
@@ -25,6 +26,7 @@ from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
 from reptok.training.conditions import caption_conditions, label_condition, no_condition
 from reptok.training.objectives import GeneratorObjective
+from reptok.training.preview import Preview
 from reptok.training.start import (
     Start,
     record,
@@ -33,7 +35,7 @@ from reptok.training.start import (
     start_from,
     start_generator,
 )
-from reptok.training.task import Grid, Task, Training
+from reptok.training.task import Task, Training
 
 GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
 
@@ -81,13 +83,15 @@ class GeneratorTraining(Training):
             generator, conditions, config.time_sampling, time_loc=config.time_loc,
             time_scale=config.time_scale,
         )  # fmt: skip
-        decoders: list[ImageTokenizer] = []  # loaded when the first pictures are due
 
-        def show(trained: GeneratorObjective, step: int) -> Grid | None:
+        @cache
+        def tokenizer() -> ImageTokenizer:  # loaded when the first pictures are due
+            return load_tokenizer(Path(self.tokenizer)).to(device)
+
+        def preview(step: int) -> Preview | None:
             if validation is None or step == config.steps:  # of the end the evaluation makes more
                 return None
-            decoders[:] = decoders or [load_tokenizer(Path(self.tokenizer)).to(device)]
-            return samples(trained, decoders[0], validation)
+            return samples(tokenizer, validation)
 
         def save(trained: GeneratorObjective, folder: Path) -> None:
             save_generator(trained.generator, folder)
@@ -101,7 +105,7 @@ class GeneratorTraining(Training):
             data=data,
             validation=validation,
             save=save,
-            show=show,
+            preview=preview,
             notes=[f"generator from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: cost,
         )
@@ -119,21 +123,25 @@ class GeneratorTraining(Training):
         return label_condition if self.generator.condition == "class" else no_condition
 
 
-@torch.no_grad()
-def samples(objective: GeneratorObjective, tokenizer: ImageTokenizer, data: GeneratorData) -> Grid:
+def samples(tokenizer: Callable[[], ImageTokenizer], data: GeneratorData) -> Preview:
     """Generate images for conditions spread over a split: a line per condition, a picture per seed."""
     total = sum(data.rows)
     chosen = np.unique(np.linspace(0, total - 1, min(GRID_ROWS, total)).round().astype(np.int64))
-    batch = data.read(chosen, np.zeros(len(chosen), bool))
-    condition = objective.conditions(batch).to(tokenizer.device)
-    pipe, columns = RepTokPipeline(tokenizer, objective.generator), []
-    for seed in range(GRID_SEEDS):
-        seeds = [seed] * len(chosen)
-        images = pipe.sample(
-            condition, seeds, cfg_scale=GRID_GUIDANCE, num_steps=GRID_STEPS, decoder_steps=GRID_STEPS
-        )
-        columns.append(to_uint8(images))
-    names = [caption or f"class {label}" for caption, label in zip(batch.captions, batch.labels, strict=True)]
-    rows = zip(names, zip(*columns, strict=True), strict=True)
+    told = data.read(chosen, np.zeros(len(chosen), bool))
+
+    def draw(objective: GeneratorObjective, lines: np.ndarray) -> torch.Tensor:
+        pipe = RepTokPipeline(tokenizer(), objective.generator)
+        batch = data.read(chosen[lines], np.zeros(len(lines), bool))
+        condition = objective.conditions(batch).to(pipe.tokenizer.device)
+        columns = [
+            pipe.sample(
+                condition, [seed] * len(lines), cfg_scale=GRID_GUIDANCE, num_steps=GRID_STEPS,
+                decoder_steps=GRID_STEPS,
+            )
+            for seed in range(GRID_SEEDS)
+        ]  # fmt: skip
+        return torch.stack([to_bytes(column) for column in columns], 1)
+
+    labels = [caption or f"class {label}" for caption, label in zip(told.captions, told.labels, strict=True)]
     titles = [f"seed {seed}" for seed in range(GRID_SEEDS)]
-    return Grid("samples", titles, [(name, list(pictures)) for name, pictures in rows])
+    return Preview(name="samples", columns=titles, labels=labels, draw=draw)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from reptok.training.task import Grid
+from reptok.training.preview import Grid
 
 LINES, PICTURES = "log.jsonl", "pictures"
 

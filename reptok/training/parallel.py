@@ -1,4 +1,4 @@
-"""An objective spread over the processes of a training: alone, replicated (DDP) or sharded (FSDP2).
+"""An objective over the processes of a training: alone, in copies (DDP), in shards (FSDP2), or both (HSDP).
 
 Networks know nothing of it. What is applied from outside, in this order: recomputation and compilation of
 every block, then the division among processes.
@@ -33,18 +33,14 @@ class Alone:
         module: What a training step calls.
         rank: This process, in [0, world_size).
         world_size: Number of processes.
+        shards: Number of processes that divide one copy of the weights: ranks [0, shards) the first copy.
         compiled: Whether the blocks of `module` are compiled, for the training alone.
     """
 
-    rank, world_size, compiled = 0, 1, False
+    rank, world_size, shards, compiled = 0, 1, 1, False
 
     def __init__(self, objective: nn.Module):
         self.objective = self.module = objective
-
-    @property
-    def sharded(self) -> bool:
-        """Whether this process holds only some rows of the weights."""
-        return False
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Surround one part of a step; gradients are exchanged after the `last` one at the latest."""
@@ -56,6 +52,10 @@ class Alone:
 
     def of_one_copy(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over the processes that divide one copy of the weights."""
+        return values
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """Return the values of all processes, (world_size * n, ...), given each one's (n, ...)."""
         return values
 
     def agreed(self, number: int) -> int:
@@ -96,6 +96,7 @@ class Replicated(Alone):
         super().__init__(objective)
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
         self._step_timeout = PATIENT_SECONDS
+        self._groups: list[dist.ProcessGroup | None] = [None]  # that meet in a step; None is all
         for tensor in (*objective.parameters(), *objective.buffers()):
             dist.broadcast(tensor.detach(), 0)  # random numbers may have been drawn differently
         self.module = self._divide()
@@ -113,6 +114,11 @@ class Replicated(Alone):
         dist.all_reduce(result)
         return result
 
+    def gathered(self, values: Tensor) -> Tensor:
+        found = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(found, values.contiguous())
+        return torch.cat(found)
+
     def agreed(self, number: int) -> int:
         told = torch.tensor(number, device=self.device)
         dist.broadcast(told, 0)
@@ -121,30 +127,46 @@ class Replicated(Alone):
     def in_step(self, timeout_seconds: float) -> None:
         self._step_timeout = timeout_seconds
         self.agreed(0)  # the slowest has come this far
-        dist.set_timeout(timedelta(seconds=timeout_seconds))
+        self._give_up_after(timeout_seconds)
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        dist.set_timeout(timedelta(seconds=PATIENT_SECONDS))
+        self._give_up_after(PATIENT_SECONDS)
         yield
         self.in_step(self._step_timeout)
+
+    def _give_up_after(self, seconds: float) -> None:
+        for group in self._groups:
+            dist.set_timeout(timedelta(seconds=seconds), group)
 
 
 class Sharded(Replicated):
     """Every process holds some rows of each weight, and of its gradient, moments and average.
 
     Weights are gathered block by block while they are needed. Frozen weights stay whole. Rank 0 keeps a
-    second, plain copy of what trains, for pictures and publication.
+    second, plain copy of what trains, for publication. Where there are several copies (HSDP), only the
+    gradients of a process's own rows travel between them.
     """
 
     def __init__(
-        self, objective: nn.Module, device: torch.device, plain: nn.Module | None, precision: Precision
+        self,
+        objective: nn.Module,
+        device: torch.device,
+        plain: nn.Module | None,
+        precision: Precision,
+        shards: int,
     ):
-        self._plain, self._precision = plain, precision
+        self._plain, self._precision, self.shards = plain, precision, shards
         super().__init__(objective, device)
 
     def _divide(self) -> nn.Module:
-        self._mesh = init_device_mesh(self.device.type, (self.world_size,))
+        copies, kind = self.world_size // self.shards, self.device.type
+        if copies > 1:
+            mesh = init_device_mesh(kind, (copies, self.shards), mesh_dim_names=("copies", "shards"))
+            self._own_copy = mesh["shards"]
+            self._groups += mesh.get_all_groups()
+        else:
+            mesh = self._own_copy = init_device_mesh(kind, (self.shards,))
         frozen = {parameter for parameter in self.objective.parameters() if not parameter.requires_grad}
         # Weights travel in the type that they are multiplied in; gradients are summed in float32.
         policy = (
@@ -152,18 +174,16 @@ class Sharded(Replicated):
             if self._precision == "bfloat16"
             else MixedPrecisionPolicy()
         )
-        how: dict[str, Any] = {"mesh": self._mesh, "ignored_params": frozen, "mp_policy": policy}
+        how: dict[str, Any] = {"mesh": mesh, "ignored_params": frozen, "mp_policy": policy}
         for block in trained_blocks(self.objective):
             if not getattr(block, "called_in_parts", False):  # what gathers weights is a block's own call
                 fully_shard(block, **how)
         return fully_shard(self.objective, **how)
 
-    @property
-    def sharded(self) -> bool:
-        return True
-
     def of_one_copy(self, values: Tensor) -> Tensor:
-        return self.total(values)
+        result = values.clone()
+        dist.all_reduce(result, group=self._own_copy.get_group())
+        return result
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         assert isinstance(self.module, FSDPModule)
@@ -173,10 +193,11 @@ class Sharded(Replicated):
     @contextmanager
     def evaluating(self, ema: EMA) -> Iterator[nn.Module]:
         with super().evaluating(ema):
+            self.module.unshard()  # what is outside of blocks, whichever method is called
             yield self.module
             for part in self.module.modules():
                 if isinstance(part, FSDPModule):
-                    part.reshard()  # without a backward pass the outermost one keeps what it gathered
+                    part.reshard()  # without a backward pass nothing else lets go of it
 
     @contextmanager
     def averaged(self, ema: EMA) -> Iterator[nn.Module | None]:
@@ -184,7 +205,7 @@ class Sharded(Replicated):
         targets = dict(self._plain.named_parameters()) if self._plain is not None else {}
         for name, part in ema.weights.items():
             whole = DTensor.from_local(
-                part, self._mesh, [Shard(0)], shape=own[name].shape, stride=own[name].stride()
+                part, self._own_copy, [Shard(0)], shape=own[name].shape, stride=own[name].stride()
             ).full_tensor()
             if targets:
                 targets[name].data.copy_(whole)
@@ -196,6 +217,7 @@ def parallelize(
     strategy: Strategy = "ddp",
     *,
     world_size: int = 1,
+    shards: int = 0,
     device: torch.device | str = "cpu",
     compile: bool = False,
     compile_mode: CompileMode = "default",
@@ -209,20 +231,30 @@ def parallelize(
         objective: On the device already, with the same weights in every process.
         strategy: "ddp" or "fsdp".
         world_size: Number of processes.
+        shards: Of them, those that divide one copy under "fsdp", which is then kept `world_size / shards`
+            times; 0 is all.
         device: Where this process computes.
         compile: Compile every block.
         compile_mode: Of torch.compile.
         recompute: What of every trained block the backward pass computes again.
         precision: Of matrix products; of weights on their way, too, where they are sharded.
         backend: Of torch.compile.
+
+    Raises:
+        ValueError: The processes cannot be divided into copies of so many.
     """
+    if shards and world_size % shards:
+        raise ValueError(
+            f"train.shards {shards} does not divide the {world_size} processes that were started; start a "
+            "multiple of it, or set it to 0"
+        )
     sharded = world_size > 1 and strategy == "fsdp"
     plain = plain_copy(objective) if sharded and dist.get_rank() == 0 else None
     recompute_blocks(objective, recompute)
     if compile:
         compile_blocks(objective, backend, compile_mode)
     if sharded:
-        result: Alone = Sharded(objective, torch.device(device), plain, precision)
+        result: Alone = Sharded(objective, torch.device(device), plain, precision, shards or world_size)
     else:
         result = Replicated(objective, torch.device(device)) if world_size > 1 else Alone(objective)
     result.compiled = compile

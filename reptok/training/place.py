@@ -82,7 +82,7 @@ def stay_on_loopback() -> None:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may: the loader maps thousands of shards, 1,024 is usual."""
+    """Let this process open as many files as it may: of 1,024 NCCL takes several for every other process."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from reptok.attention import preferred, stated
-from reptok.data.loader import Batches
+from reptok.data.stream import Batches
 from reptok.throughput import matmul_speed, mfu
 from reptok.training.ahead import one_ahead
 from reptok.training.capture import CapturedStep
@@ -32,6 +32,7 @@ from reptok.training.loop import train
 from reptok.training.norms import LayerNorms
 from reptok.training.parallel import Alone, parallelize
 from reptok.training.place import Place, peak_memory_bytes, raise_file_limit
+from reptok.training.preview import draw_together
 from reptok.training.profiling import Profiler
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom, TrainStep, products_in
@@ -67,9 +68,9 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     # Divided among the processes.
     norms = LayerNorms(task.objective, config.norms_every) if config.norms_every else None
     parallel = parallelize(
-        task.objective, config.strategy, world_size=place.world_size, device=place.device,
-        compile=config.compile, compile_mode=config.compile_mode, recompute=config.recompute,
-        precision=config.precision,
+        task.objective, config.strategy, world_size=place.world_size, shards=config.shards,
+        device=place.device, compile=config.compile, compile_mode=config.compile_mode,
+        recompute=config.recompute, precision=config.precision,
     )  # fmt: skip
 
     if parallel.agreed(int(failure_file(folder).exists())):
@@ -187,8 +188,10 @@ def look(
             parallel, state.ema, task.validation, samples=config.eval_samples, batch_size=config.batch_size,
             precision=config.precision, device=place.device,
         )  # fmt: skip
-        with parallel.averaged(state.ema) as averaged, products_in(config.precision, place.device):
-            if averaged is not None and (grid := task.show(averaged, step)):
+        if preview := task.preview(step):
+            with parallel.evaluating(state.ema) as objective, products_in(config.precision, place.device):
+                grid = draw_together(preview, objective, parallel)
+            if place.rank == 0:
                 log.grid(grid, step)
     return values
 

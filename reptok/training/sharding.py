@@ -29,12 +29,14 @@ def rows(tensor: Tensor) -> Rows | None:
     """Tell which rows `local` returns; None for a tensor that is not sharded.
 
     Raises:
-        ValueError: The tensor is not sharded by rows over one group of processes.
+        ValueError: The tensor is not sharded by rows, over one group of processes in each of its copies.
     """
     if not isinstance(tensor, DTensor):
         return None
-    if tensor.device_mesh.ndim != 1 or not tensor.placements[0].is_shard(0):
-        raise ValueError(f"expected a tensor sharded by rows over one mesh axis, got {tensor.placements}")
-    total, rank = tensor.shape[0], tensor.device_mesh.get_local_rank()
-    size = -(-total // tensor.device_mesh.size())
+    *copies, divided = tensor.placements
+    if not divided.is_shard(0) or not all(placement.is_replicate() for placement in copies):
+        raise ValueError(f"expected rows divided over the last axis of a mesh, got {tensor.placements}")
+    axis = tensor.device_mesh.ndim - 1
+    total, rank = tensor.shape[0], tensor.device_mesh.get_local_rank(axis)
+    size = -(-total // tensor.device_mesh.size(axis))
     return Rows(min(rank * size, total), min((rank + 1) * size, total), total)

@@ -218,7 +218,7 @@ class TrainStep:
         with norms.watching() if norms else nullcontext():
             values = self._backward(batch, random)
         looked = norms.measure(weights, parallel) if norms else {}
-        norm = gradient_norm(list(weights.values()), parallel.of_one_copy if parallel.sharded else None)
+        norm = gradient_norm(list(weights.values()), parallel.of_one_copy if parallel.shards > 1 else None)
         segments = values.pop("segments", torch.zeros(2, 0, device=self.device))
         scalars = torch.stack([value.float() for value in values.values()])
         # Every process reads the same numbers and so decides alike.

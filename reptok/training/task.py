@@ -13,30 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from reptok.data.loader import Readable
+from reptok.data.stream import Readable
 from reptok.training.config import TrainConfig
-
-GridRow = tuple[str, list[np.ndarray]]
-"""A label, and pictures, uint8 (H, W, 3) each."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of pictures.
-
-    Attributes:
-        name: What they show.
-        columns: Titles.
-        rows: Lines with a picture per column.
-    """
-
-    name: str
-    columns: Sequence[str]
-    rows: Sequence[GridRow]
+from reptok.training.preview import Preview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +31,7 @@ class Task:
         data: The training split.
         validation: The validation split, if there is one.
         save: Writes the finished model into a folder; called with the objective with averaged weights.
-        show: Draws what such an objective makes of the validation split, at a step; None for no picture then.
+        preview: What is to be drawn of the validation split at a step, the same in every process.
         prepare: Makes of a batch what the objective is called with, on a device, while the step before it
             computes there; None calls it with the batch as it was read.
         columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
@@ -61,7 +43,7 @@ class Task:
     data: Readable[Any]
     save: Callable[[Any, Path], None]
     validation: Readable[Any] | None = None
-    show: Callable[[Any, int], Grid | None] = lambda objective, step: None
+    preview: Callable[[int], Preview | None] = lambda step: None
     prepare: Callable[[Any, torch.device], Any] | None = None
     columns: Callable[[int], frozenset[str]] | None = None
     notes: Sequence[str] = ()

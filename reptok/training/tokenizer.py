@@ -15,12 +15,13 @@ from reptok import flops
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
-from reptok.data.transforms import to_float, to_uint8
+from reptok.data.transforms import to_bytes, to_float
 from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.objectives import TokenizerObjective
+from reptok.training.preview import Preview
 from reptok.training.start import record, start_from, start_tokenizer
-from reptok.training.task import Grid, Task, Training
+from reptok.training.task import Task, Training
 
 GRID_IMAGES, GRID_STEPS = 8, 20
 
@@ -65,8 +66,8 @@ class TokenizerTraining(Training):
         whole = flops.tokenizer_training(self.tokenizer, draws=self.draws)
         decoder = self.draws * flops.decoder_training(self.tokenizer.decoder)
 
-        def show(trained: TokenizerObjective, step: int) -> Grid | None:
-            return None if validation is None else reconstructions(trained.tokenizer, validation)
+        def preview(step: int) -> Preview | None:
+            return None if validation is None else reconstructions(validation)
 
         def save(trained: TokenizerObjective, folder: Path) -> None:
             save_tokenizer(trained.tokenizer, folder)
@@ -78,27 +79,33 @@ class TokenizerTraining(Training):
             data=TokenizerData(*folders, "train", config.cache_images_bytes),
             validation=validation,
             save=save,
-            show=show,
+            preview=preview,
             columns=objective.columns,
             notes=[f"tokenizer from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: decoder if step <= self.decoder_first_steps else whole,
         )
 
 
-@torch.no_grad()
-def reconstructions(tokenizer: RepTok, data: TokenizerData) -> Grid:
+def reconstructions(data: TokenizerData) -> Preview:
     """Reconstruct images spread over a split: original, VAE and RepTok side by side."""
     total = sum(data.rows)
     samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
-    batch = data.read(samples, np.zeros(len(samples), bool))
-    assert batch.images is not None  # only the decoder's own phase leaves them out
-    images = to_float(batch.images.to(tokenizer.device))
-    moments = batch.moments.to(tokenizer.device).float()
-    latents = tokenizer.autoencoder.latents_from_moments(moments)
-    columns = [
-        images,
-        tokenizer.autoencoder.decode(latents),
-        tokenizer.reconstruct(images, num_steps=GRID_STEPS),
-    ]
-    rows = zip(*(to_uint8(column) for column in columns), strict=True)
-    return Grid("reconstructions", ["original", "VAE", "RepTok"], [("", list(row)) for row in rows])
+
+    def draw(objective: TokenizerObjective, lines: np.ndarray) -> torch.Tensor:
+        tokenizer = objective.tokenizer
+        batch = data.read(samples[lines], np.zeros(len(lines), bool))
+        assert batch.images is not None  # only the decoder's own phase leaves them out
+        images = to_float(batch.images.to(tokenizer.device))
+        moments = batch.moments.to(tokenizer.device).float()
+        latents = tokenizer.autoencoder.latents_from_moments(moments)
+        seeds = [int(line) for line in lines]
+        columns = [
+            images,
+            tokenizer.autoencoder.decode(latents),
+            tokenizer.reconstruct(images, num_steps=GRID_STEPS, seed=seeds),
+        ]
+        return torch.stack([to_bytes(column) for column in columns], 1)
+
+    return Preview(
+        name="reconstructions", columns=["original", "VAE", "RepTok"], labels=[""] * len(samples), draw=draw
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reptok.data.loader import Readable
+from reptok.data.stream import Readable
 from reptok.flow.time import segment_midpoints
 from reptok.training.config import Precision
 from reptok.training.ema import EMA

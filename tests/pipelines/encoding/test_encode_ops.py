@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
+from torch.overrides import TorchFunctionMode
 
 from pipelines.encoding.device import ComputeConfig
 from pipelines.encoding.latents import EncodeLatents
+from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
+from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateTokenizerConfig
+from reptok.attention import preferred
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.transforms import to_float
 
@@ -96,3 +101,45 @@ def test_absent_gpu_is_said():
         pytest.skip("this machine has a GPU")
     with pytest.raises(RuntimeError, match="sees no GPU"):
         ComputeConfig(device="cuda").prepare()
+
+
+class Kernels(TorchFunctionMode):
+    """Notes which kernel comes first whenever attention is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = []
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            self.first.append(torch._C._get_sdp_priority_order()[0])
+        return function(*arguments, **(keywords or {}))
+
+
+def test_attention_is_computed_by_the_kernel_that_the_device_prefers(op, images, monkeypatch):
+    """As on a Hopper GPU, though it computes on the CPU."""
+    usual = torch._C._get_sdp_priority_order()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (9, 0))
+    asked = []
+    monkeypatch.setattr(
+        "pipelines.encoding.latents.preferred", lambda device: asked.append(device) or preferred("cuda")
+    )
+    with Kernels() as kernels:
+        op({"image": images})
+    assert asked == ["cpu"]
+    assert kernels.first and set(kernels.first) == {int(SDPBackend.CUDNN_ATTENTION)} != {usual[0]}
+    assert torch._C._get_sdp_priority_order() == usual
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        EvaluateTokenizer(EvaluateTokenizerConfig(device="cuda")),
+        EvaluateGenerator(EvaluateGeneratorConfig(device="cuda")),
+    ],
+)
+def test_an_evaluation_does_so_throughout(stage, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (9, 0))
+    order = torch._C._get_sdp_priority_order
+    monkeypatch.setattr(stage, "_evaluate", lambda inputs, out: {"first": order()[0]})
+    assert stage.run({}, None) == {"first": int(SDPBackend.CUDNN_ATTENTION)} != {"first": order()[0]}

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from pipelines.configuration.compose import load_config
 from pipelines.configuration.schema import Config
 from reptok.configs import RepTokConfig
-from reptok.data.loader import Batches, GeneratorData, TokenizerData
+from reptok.data.loader import GeneratorData, TokenizerData
+from reptok.data.stream import Batches
 from reptok.generator.generator import TokenGenerator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok

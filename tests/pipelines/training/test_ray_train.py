@@ -19,7 +19,7 @@ from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.stage import Workspace
 from pipelines.training.ray_train import flight_recorder, ray_train
-from reptok.data.loader import Batches
+from reptok.data.stream import Batches
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.parallel import parallelize
 from reptok.training.run import RESULT, finished_folder
@@ -52,6 +52,9 @@ class NumbersData:
     def read(self, samples, flipped, columns=None):
         x = torch.from_numpy(np.stack([samples, samples**2], 1)).float() / 9
         return Numbers(torch.where(torch.from_numpy(flipped)[:, None], -x, x), samples)
+
+    def fetch(self, samples, flipped, columns=None):
+        """They are made when they are read."""
 
 
 class Regression(nn.Module):

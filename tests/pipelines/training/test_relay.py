@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from pipelines.training.relay import RelayLog, direct
-from reptok.training.task import Grid
+from reptok.training.preview import Grid
 
 SENT: list = []
 

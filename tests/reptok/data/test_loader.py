@@ -14,8 +14,9 @@ from reptok.autoencoder import LatentSpec
 from reptok.data.blocks import iterate_blocks
 from reptok.data.images import decode_image
 from reptok.data.index import QUARANTINE
-from reptok.data.loader import Batches, GeneratorData, TokenizerData, split_sizes
+from reptok.data.loader import GeneratorData, TokenizerData, split_sizes
 from reptok.data.shards import read_samples
+from reptok.data.stream import Batches
 
 SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
 
@@ -144,6 +145,40 @@ def test_many_readers_keep_the_order(folders):
         assert torch.equal(single.images, parallel.images)
 
 
+def test_the_system_is_told_a_window_in_advance_what_a_rank_will_read(folders):
+    """In the order in which one thread does it: all but the first batches were asked for before, nothing that
+    the rank does not read was, and whoever enters a window has asked for the one after it."""
+    done = []
+
+    class Told(GeneratorData):
+        def read(self, samples, flipped, columns=None):
+            done.append(("read", list(zip(samples.tolist(), flipped.tolist(), strict=True))))
+            return super().read(samples, flipped, columns)
+
+        def fetch(self, samples, flipped, columns=None):
+            done.append(("fetch", list(zip(samples.tolist(), flipped.tolist(), strict=True))))
+            super().fetch(samples, flipped, columns)
+
+    batches = Batches(Told(folders[0], folders[2]), 4, seed=3, rank=1, world_size=2, window=4)
+    windows = [batches.order.window_end(position) for position in range(11)]
+    assert len(set(windows)) == 2 and windows[-1] == 11, "an epoch has two windows"
+    list(islice(batches.stream(0), 22))
+    position, asked, read = 0, [], []
+    for what, pairs in done:
+        if what == "fetch":
+            asked += pairs
+            continue
+        assert position < 8 or all(read.count(pair) < asked.count(pair) for pair in pairs)
+        if position >= 8:
+            read += pairs
+            known = batches.order.window_end(batches.order.window_end(position))
+            assert len(asked) >= sum(place % 4 >= 2 for place in range(8, known))
+        position += 4
+    rest = Batches(GeneratorData(folders[0], folders[2]), 4, seed=3, rank=1, world_size=2, window=4)
+    rows = [row for at in range(8, 120, 4) for row in rest.read(at).samples.tolist()]
+    assert [sample for sample, _ in asked] == rows[: len(asked)]
+
+
 def test_readers_start_no_threads_of_their_own(tmp_path, small_dataset):
     """Eight readers on eight threads each were 64: a process has its own threads and one for each reader."""
     program = f"""
@@ -152,7 +187,8 @@ import torch
 sys.path.insert(0, {str(Path(small_dataset.__file__).parent)!r})
 from pathlib import Path
 import small_dataset
-from reptok.data.loader import Batches, TokenizerData
+from reptok.data.loader import TokenizerData
+from reptok.data.stream import Batches
 from reptok.autoencoder import LatentSpec
 folder = Path({str(tmp_path)!r})
 dataset = small_dataset.write_dataset(folder / "dataset")

@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reptok.metrics.features import EncoderFeatures, InceptionFeatures, load_foreign_weights
+from reptok.metrics.features import EncoderFeatures, load_foreign_weights
+from reptok.metrics.inception import InceptionFeatures
 from reptok.metrics.perceptual import Lpips
 
 

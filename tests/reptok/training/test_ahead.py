@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from reptok.data.loader import Batches
+from reptok.data.stream import Batches
 from reptok.training.ahead import one_ahead
 from reptok.training.step import StepRandom
 

@@ -11,6 +11,14 @@ def config(**values) -> TrainConfig:
     ("values", "message"),
     [
         ({"strategy": "fsdp", "workers": 1}, "fsdp shards the model among workers, and there is 1"),
+        ({"workers": 8, "shards": 4}, "shards 4 divides the model, and train.strategy ddp copies it"),
+        ({"strategy": "fsdp", "workers": 8, "shards": 3}, "shards 3 does not divide 8 workers"),
+        ({"strategy": "fsdp", "workers": 8, "shards": 1}, "shards 1 does not divide 8 workers"),
+        ({"strategy": "fsdp", "workers": 4, "shards": 8}, "shards 8 does not divide 4 workers"),
+        (
+            {"strategy": "fsdp", "workers": 4, "shards": 2, "min_workers": 2, "checkpoint_every_seconds": 9},
+            "shards 2 needs a fixed number of workers",
+        ),
         ({"workers": 0}, "train.workers must be at least 1, not 0"),
         ({"workers": 2, "gpus_per_worker": 0.5}, "one GPU of its own"),
         ({"workers": 2, "gpus_per_worker": 2}, "one GPU of its own"),
@@ -28,6 +36,8 @@ def test_what_makes_no_sense_is_refused_with_what_would(values, message):
 
 def test_what_makes_sense_is_taken():
     config(strategy="fsdp", workers=2, gpus_per_worker=1)
+    config(strategy="fsdp", workers=8, shards=4)
+    config(strategy="fsdp", workers=4, shards=4)
     config(workers=1, gpus_per_worker=0.5)
     config(workers=4, min_workers=2, checkpoint_every_seconds=300)
     config(workers=4, accumulate=2)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.launch import in_process, read_description, torchrun, write_description
 from reptok.training.log import FolderLog, Follower
+from reptok.training.preview import Grid
 from reptok.training.run import finished_folder
-from reptok.training.task import Grid
 from reptok.training.tokenizer import TokenizerTraining
 from tests.fixtures.trainings import tokenizer, write_data
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reptok.data.batch import TokenizerBatch
-from reptok.data.loader import Batches
+from reptok.data.stream import Batches
 from reptok.data.transforms import to_float
 from reptok.training.curves import means, straggler
 from reptok.training.objectives import TokenizerObjective

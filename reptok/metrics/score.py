@@ -1,0 +1,161 @@
+"""Score a set of images against a reference set: everything that one look of one network gives.
+
+On Inception: FID, sFID, Inception score, KID, precision and recall. On any other network the same without
+sFID and Inception score, its name in the metric's: `fd_vit`, `kd_vit`, `precision_vit`. N images, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from reptok.metrics.frechet import FeatureStatistics, Moments, frechet_distance
+from reptok.metrics.inception_score import inception_score
+from reptok.metrics.kernel_distance import SUBSET, kernel_distance
+from reptok.metrics.manifold import NEIGHBOURS, precision_recall
+from reptok.metrics.sample_files import ImageSet, holds_images, npz_statistics, open_images
+from reptok.metrics.uncertainty import Estimate, frechet_without_bias
+
+INCEPTION = "inception"
+
+
+class Network(Protocol):
+    """What looks at images.
+
+    Attributes:
+        name: part of the metrics' names; `inception` alone makes a distance a FID.
+    """
+
+    name: str
+
+    def look(self, pixels: Tensor) -> Mapping[str, Tensor]:
+        """Of uint8 (B, 3, H, W): `pooled` (B, D); `spatial` (B, E) and `logits` (B, K) where it has them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set of images as a network saw it.
+
+    Attributes:
+        pooled: features (N, D), float32.
+        spatial: statistics of the spatial features, where the network has them.
+        logits: (N, K), where the network has them.
+    """
+
+    pooled: Tensor
+    spatial: FeatureStatistics | None = None
+    logits: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are held against.
+
+    Attributes:
+        images: the real images, or those of them that the file brings; None where it brings moments only.
+        pooled: moments of the whole reference set.
+        spatial: of the spatial features, where there are some.
+    """
+
+    images: Seen | None
+    pooled: Moments
+    spatial: Moments | None
+
+
+def see(
+    images: ImageSet, network: Network, batch_size: int = 50, progress: Callable[[int], None] | None = None
+) -> Seen:
+    """Let a network look at every image; `progress` is told how many it has seen."""
+    pooled: list[Tensor] = []
+    logits: list[Tensor] = []
+    spatial: FeatureStatistics | None = None
+    for pixels in images.batches(batch_size):
+        found = {name: values.float().cpu() for name, values in network.look(pixels).items()}
+        pooled.append(found["pooled"])
+        if "logits" in found:
+            logits.append(found["logits"])
+        if "spatial" in found:
+            spatial = spatial or FeatureStatistics(found["spatial"].shape[1])
+            spatial.update(found["spatial"])
+        if progress is not None:
+            progress(sum(map(len, pooled)))
+    return Seen(torch.cat(pooled), spatial, torch.cat(logits) if logits else None)
+
+
+def reference_of(
+    path: str | Path, network: Network, look: Callable[[ImageSet], Seen], **how: Any
+) -> Reference:
+    """A reference of a file's own statistics where it brings some (Inception's), else of its images.
+
+    Args:
+        path: what `open_images` opens, or an `.npz` of statistics alone.
+        network: what looks at it.
+        look: lets the network see a set of images.
+        how: `crop` and `side`, for `open_images`.
+
+    Raises:
+        ValueError: neither images nor statistics that this network can be compared with.
+    """
+    pooled: Moments | None = None
+    spatial: Moments | None = None
+    path = Path(path)
+    if path.suffix == ".npz" and network.name == INCEPTION:
+        pooled, spatial = npz_statistics(path), npz_statistics(path, spatial=True)
+    if pooled is not None and not holds_images(path):
+        return Reference(None, pooled, spatial)
+    seen = look(open_images(path, **how))
+    return Reference(seen, pooled or FeatureStatistics.of(seen.pooled), spatial or seen.spatial)
+
+
+def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Iterator[tuple[str, Estimate]]:
+    """Yield every metric with its error, NaN where the literature's estimate has none.
+
+    The distance without bias stands beside the biased one (`fid_infinity`), and the distance of two halves of
+    the reference images (`fid_of_halves`): what a perfect generator would have at that number of images.
+
+    Args:
+        samples: what is scored.
+        reference: by the same network.
+        network: its name.
+    """
+    distance, suffix = ("fid", "") if network == INCEPTION else (f"fd_{network}", f"_{network}")
+    number = len(samples)
+    yield distance, _exact(frechet_distance(FeatureStatistics.of(samples.pooled), reference.pooled), number)
+    if number > samples.pooled.shape[1]:
+        yield f"{distance}_infinity", frechet_without_bias(samples.pooled, reference.pooled)
+    if samples.spatial is not None and reference.spatial is not None:
+        yield "sfid", _exact(frechet_distance(samples.spatial, reference.spatial), number)
+    if samples.logits is not None:
+        yield "inception_score", _exact(inception_score(samples.logits).value, number)
+    real = reference.images
+    if real is None:
+        return
+    smaller = min(number, len(real))
+    if smaller >= 2:
+        found = kernel_distance(samples.pooled, real.pooled, size=min(SUBSET, smaller))
+        yield ("kid" if network == INCEPTION else f"kd_{network}"), Estimate(found.value, found.error, number)
+    if smaller > NEIGHBOURS:
+        share = precision_recall(samples.pooled, real.pooled)
+        yield f"precision{suffix}", _share(share.precision, number)
+        yield f"recall{suffix}", _share(share.recall, len(real))
+    if len(real) >= 4:
+        halves = FeatureStatistics.of(real.pooled[::2]), FeatureStatistics.of(real.pooled[1::2])
+        yield f"{distance}_of_halves", _exact(frechet_distance(*halves), len(real) // 2)
+
+
+def _exact(value: float, images: int) -> Estimate:
+    return Estimate(value, float("nan"), images)
+
+
+def _share(share: float, images: int) -> Estimate:
+    """A share of independent images, with its binomial error."""
+    return Estimate(share, (share * (1 - share) / images) ** 0.5, images)

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+import torch
+
+from reptok.metrics.inception_score import inception_score
+
+
+def test_k_one_hots_score_k():
+    logits = 1000 * torch.eye(7).repeat(3, 1)
+    assert inception_score(logits).value == pytest.approx(7, rel=1e-12)
+
+
+def test_images_that_all_look_alike_score_one():
+    assert inception_score(torch.tensor([[0.3, -1.0, 2.0]]).repeat(11, 1)).value == pytest.approx(
+        1, rel=1e-12
+    )
+
+
+def test_two_unsure_images_by_hand():
+    """p = (3/4, 1/4) and (1/4, 3/4): the mean is even, and KL = ln 2 - H(1/4)."""
+    logits = torch.tensor([[3.0, 1.0], [1.0, 3.0]]).log()
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert inception_score(logits).value == pytest.approx(2 * math.exp(-entropy), rel=1e-6)
+
+
+def test_groups_are_scored_apart():
+    sure = 1000 * torch.eye(4)
+    logits = torch.cat([sure, sure[:1].repeat(4, 1)])
+    found = inception_score(logits, split=4)
+    assert found.value == pytest.approx((4 + 1) / 2)
+    assert found.spread == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="needs images"):
+        inception_score(torch.zeros(0, 4))
