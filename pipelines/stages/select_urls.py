@@ -211,8 +211,9 @@ def _checked(listing: UrlList, files: Sequence[Shard], judge: Judge) -> pa.Schem
     """The columns and types of the first file, after all files were found to have what the rules read."""
     with ThreadPoolExecutor(READERS) as readers:
         heads = list(readers.map(lambda file: listing.head(file.payload), files))
+    reads = judge.reads()
     for file, head in zip(files, heads, strict=True):
-        check_columns(judge.reads(), head.column_names, file.name)
+        check_columns(reads, head.column_names, file.name)
     return heads[0].schema
 
 

@@ -78,7 +78,8 @@ class Judge(ShardJob):
 
     def reads(self) -> list[tuple[str, Sequence[str]]]:
         """Name and columns of each rule, those about duplicates included."""
-        reads: list[tuple[str, Sequence[str]]] = [(rule.name, rule.columns) for rule in self.rules()]
+        rules = self._rules or self.rules()
+        reads: list[tuple[str, Sequence[str]]] = [(rule.name, rule.columns) for rule in rules]
         if self.dedup.url:
             reads.append(("duplicate_url", ("url",)))
         if self.dedup.image:
