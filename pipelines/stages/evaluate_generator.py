@@ -72,6 +72,7 @@ class EvaluateGenerator(Stage):
     name = "evaluate_generator"
     inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
+    scored = True
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_figures",

@@ -51,6 +51,7 @@ class EvaluateTokenizer(Stage):
     name = "evaluate_tokenizer"
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
+    scored = True
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_figures",
