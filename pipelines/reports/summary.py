@@ -53,7 +53,8 @@ def markdown(results: Sequence[StageResult]) -> str:
         lines += [f"### {evaluation.title}", "", "| measure | this run | beside it |", "|---|---|---|"]
         for score in evaluation.scores:
             beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
-            lines.append(f"| {score.name} | **{score.show()}** | {beside} |".replace("\n", " "))
+            value = f"**{score.show()}** {score.certainty}".strip()
+            lines.append(f"| {score.name} | {value} | {beside} |".replace("\n", " "))
         lines.append("")
     for result in results:
         if result.artifact is not None and result.artifact.kind == "model":
@@ -93,7 +94,10 @@ def _scores(evaluation: Evaluation) -> Table:
     table.add_column("beside it")
     for score in evaluation.scores:
         beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
-        table.add_row(escape(score.name), escape(score.show()), escape(beside))
+        value = (
+            f"{score.show()} [dim]{escape(score.certainty)}[/]" if score.certainty else escape(score.show())
+        )
+        table.add_row(escape(score.name), value, escape(beside))
     return table
 
 
