@@ -29,7 +29,9 @@ app.add_typer(commands.app, name="bench")
 
 Model = Annotated[str, typer.Argument(help="Model folder, or a hub id.")]
 Pictures = Annotated[list[Path], typer.Argument(help="Picture files.", exists=True, dir_okay=False)]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; created if needed.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for the results; created if needed.", file_okay=False)
+]
 Steps = Annotated[int, typer.Option(help="Steps of the decoder.", min=1)]
 Solver = Annotated[
     str,
@@ -107,7 +109,7 @@ def reconstruct(
 def tokenize(
     model: Model,
     pictures: Pictures,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .safetensors file.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .safetensors file.", dir_okay=False)] = Path(
         "tokens.safetensors"
     ),
     device: Device = "cpu",
@@ -131,9 +133,9 @@ def interpolate(
     model: Model,
     first: Annotated[Path, typer.Argument(help="Picture to start from.", exists=True, dir_okay=False)],
     second: Annotated[Path, typer.Argument(help="Picture to end at.", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="One picture, all frames in a row.")] = Path(
-        "interpolation.png"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="One picture, all frames in a row.", dir_okay=False)
+    ] = Path("interpolation.png"),
     frames: Annotated[int, typer.Option(help="Number of frames, both ends included.", min=2)] = 8,
     steps: Steps = 50,
     solver: Solver = "euler",

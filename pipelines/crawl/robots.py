@@ -13,6 +13,9 @@ MAX_STEPS = 200_000_000
 """Characters of all patterns times those of a path, of which a search may compare every pair (40 ms at most):
 what costs more is forbidden."""
 
+_VERSION = re.compile(r"[/\s].*", re.DOTALL)
+"""What follows a product token: its version, remarks."""
+
 _RULE_BYTES = 150  # of memory beside a rule's own characters
 
 
@@ -108,9 +111,10 @@ def parse_robots(text: str, agent: str) -> Robots:
         if field == "user-agent":
             if in_rules:
                 named, in_rules = set(), False
-            if value.lower() in (agent, "*"):
-                named.add(value.lower())
-                groups.setdefault(value.lower(), [])
+            name = _VERSION.sub("", value.lower())
+            if name in (agent, "*"):
+                named.add(name)
+                groups.setdefault(name, [])
         elif field in ("allow", "disallow"):
             in_rules = True
             if value:

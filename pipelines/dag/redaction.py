@@ -23,6 +23,11 @@ _USER_AFTER_ONE_SLASH = re.compile(
     r"\b([a-z][a-z0-9+.-]{1,30}:/)(?!/)[^/\s@:]{0,200}:[^\s@]{1,500}@", re.IGNORECASE
 )
 """What a path makes of a URL."""
+_USER_BARE = re.compile(
+    r"(?<![\w.+%/:@-])(?!(?:mailto|sips?|xmpp|acct):)[\w.+%-]{1,100}:[^\s@/:\"'?#]{1,500}@(?=[\w-]{1,63}\.[\w.-]{1,200})",
+    re.IGNORECASE,
+)
+"""`user:password@host.name`, as curl and proxies take it without a scheme."""
 _NAMES_ALONE = re.compile(r"(postgres|mysql|mariadb|mssql|oracle|abfs|wasb|adl|ssh|sftp|hdfs)", re.IGNORECASE)
 """Schemes whose `user@` or `container@` is a name; elsewhere a token may stand there."""
 
@@ -63,6 +68,7 @@ def _redacted(text: str, *, nested: bool) -> str:
     text = _USER.sub(_without_user, text)
     text = _USER_WITH_SLASH.sub(rf"\1{MASK}@", text)
     text = _USER_AFTER_ONE_SLASH.sub(rf"\1{MASK}@", text)
+    text = _USER_BARE.sub(f"{MASK}@", text)
     text = _PARAMETER.sub(partial(_without_secret, nested), text)
     for written in (_SETTING, _TOKEN, _ENTRY, _FIELD):
         text = written.sub(rf"\1{MASK}", text)

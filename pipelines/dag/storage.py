@@ -120,7 +120,8 @@ class LocalFolder(Folder):
 
     def size(self, name: str) -> int | None:
         path = self.path(name)
-        return path.stat().st_size if path.is_file() else None
+        with explained(str(path)):  # a root may be no path that can exist
+            return path.stat().st_size if path.is_file() else None
 
     def sizes(self) -> dict[str, int]:
         found = {}

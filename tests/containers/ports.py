@@ -34,6 +34,12 @@ ALLOWED: tuple[tuple[str, str, str, str], ...] = (
         r"\w+ /(version|graphql) wrong 500",
         "fails on a login that it cannot read, without an answer",
     ),
+    (
+        "s3",
+        "3900|3903",
+        r"(GET|POST|DELETE) /\S* \w+ 400",
+        "its word for a call that it does not know or a login that is none of S3's; calls it knows say 403",
+    ),
     ("alertmanager|prometheus|grafana|s3", r"\d+", r"GET /(api/)?health \w+ \d+", "health: one word"),
 )
 """Everything else has to refuse, or not to know, whoever has no token."""

@@ -24,7 +24,7 @@ PATHS = (
     "/api/local_raylet_healthz", "/nodes?view=summary", "/api/v0/logs", "/metrics", "/health", "/version",
     "/api/2.0/mlflow/experiments/search", "/graphql", "/-/healthy", "/api/v1/query?query=up",
     "/api/v1/alerts", "/api/v2/alerts", "/api/v2/silences", "/api/health", "/api/datasources",
-    "/v2/GetClusterStatus",
+    "/v2/GetClusterStatus", "/reptok?list-type=2",
 )  # fmt: skip
 TOKENS = {
     "none": {},

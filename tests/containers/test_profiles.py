@@ -81,4 +81,7 @@ def test_the_workflow_writes_to_the_s3_server(new_cluster: NewCluster):
     assert ": run (" not in succeeded(
         cluster.submit("experiment=smoke", "root=s3://reptok/runs", "until=shard")
     )
-    check(ask(cluster, None))
+    answers = ask(cluster, None)
+    check(answers)
+    for request in ("3900, 'GET /reptok?list-type=2 none'", "3903, 'GET /v2/GetClusterStatus wrong'"):
+        assert f"'s3', {request}, '403'" in str(answers), "a call that the server knows"

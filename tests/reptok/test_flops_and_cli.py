@@ -148,3 +148,15 @@ def test_a_mistake_is_one_line_and_exit_status_two(model, monkeypatch, capsys):
         cli.main()
     assert stop.value.code == 2
     assert "reptok: unknown class 'cow'; known classes: cat, dog" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [("reconstruct", "file"), ("generate", "file"), ("tokenize", ""), ("interpolate", "")],
+)
+def test_a_place_that_cannot_take_the_result_is_refused_before_the_work(command, place, pictures, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    inputs = [] if command == "generate" else pictures
+    said = CliRunner().invoke(cli.app, [command, "no-model", *inputs, "-o", str(tmp_path / place)])
+    assert said.exit_code == 2 and "--out" in said.output and "is a" in said.output
+    assert (tmp_path / "file").read_text() == "mine"

@@ -57,6 +57,14 @@ def test_without_a_group_of_our_own_the_one_for_everybody_counts() -> None:
     assert not parse_robots("\ufeffUser-agent: *\r\nDisallow: /", "RepTokBot").allows("/a")
 
 
+@pytest.mark.parametrize("named", ["RepTokBot/1.0", "reptokbot (pictures)", "REPTOKBOT\t2"])
+def test_a_group_is_ours_whatever_stands_after_the_name(named: str) -> None:
+    rules = f"User-agent: {named}\nDisallow: /a\nUser-agent: *\nDisallow: /b"
+    assert not parse_robots(rules, "RepTokBot").allows("/a")
+    assert parse_robots(rules, "RepTokBot").allows("/b")
+    assert parse_robots(rules, "RepTok").allows("/a"), "another robot, whose name begins alike"
+
+
 @pytest.mark.parametrize(
     ("rule", "path", "matches"),
     [

@@ -162,6 +162,12 @@ def test_verify_finds_a_changed_manifest(root, published):
     assert "not a readable manifest" in verify(root)[0]
 
 
+def test_a_root_that_cannot_exist_is_told_as_such(tmp_path):
+    folder = open_folder(str(tmp_path / ("a" * 300)))
+    with pytest.raises(StorageError, match=r"path is too long; choose a shorter one with root="):
+        folder.exists("manifest.json")
+
+
 def test_a_place_that_cannot_be_written_is_named():
     if os.access("/sys", os.W_OK) and not os.path.ismount("/sys"):
         pytest.skip("needs a read-only folder")

@@ -63,6 +63,8 @@ SECRETS = [
     f"https://edge.org/x?hdnts={URLSAFE}",
     f"https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3FX-Amz-Signature%3D{URLSAFE}",
     f"https://proxy.org/?url=https%253A%252F%252Fu%253A{URLSAFE}%2540b.org",
+    f"user:{URLSAFE}@proxy.example.org:3128",
+    f"http_proxy=me.too:{URLSAFE}@proxy.example.org",
     f"https://proxy.org/?u=https%3A%2F%2Fuser%3A{URLSAFE}%40example.org%2Fx&v=1",
 ]  # fmt: skip
 
@@ -77,7 +79,7 @@ PLAIN = [
     "http://127.0.0.1:5000", "ssh://git@host/x", "sqlite:////data/runs/mlflow.db", "basic idea",
     "https://proxy.org/?url=https%3A%2F%2Fb.org%2Fk%3Fpage%3D5", "s3:/bucket/a@b", "the password is not told",
     "{'token': 'cls'}", "cls_token=true", "a secret: none", "passed: 5 of 5", "C:/users/me@home",
-    "time 12:30@home",
+    "time 12:30@home", "user:name@host", "mailto:you@mail.example.org", "python:3.12@sha256:0a1b",
     "reptok//cls@token"[:11],
 ]  # fmt: skip
 
