@@ -43,7 +43,8 @@ class File:
             ValueError: It ends before.
         """
         data = os.pread(_open(self).number, size, offset)
-        self._check(len(data), size, offset)
+        if len(data) != size:
+            raise self._cut(size, offset)
         return data
 
     def read_rows(self, array: np.ndarray, places: np.ndarray, offsets: np.ndarray) -> None:
@@ -59,15 +60,16 @@ class File:
             ValueError: It ends before.
         """
         file, bytes_of = _open(self), array.reshape(len(array), -1).data.cast("B")
-        size = len(bytes_of) // len(array)
+        number, size = file.number, len(bytes_of) // len(array)
         for place, offset in zip((places * size).tolist(), offsets.tolist(), strict=True):
-            self._check(os.preadv(file.number, [bytes_of[place : place + size]], offset), size, offset)
+            if os.preadv(number, [bytes_of[place : place + size]], offset) != size:
+                raise self._cut(size, offset)
 
     def fetch(self, offsets: np.ndarray, sizes: np.ndarray) -> None:
         """Let the system read parts into its cache, while this process goes on; a hint and no more.
 
         Args:
-            offsets: Where each begins, int (k,); they do not overlap.
+            offsets: Where each begins, int (k,).
             sizes: Their bytes, int (k,).
 
         Raises:
@@ -83,12 +85,11 @@ class File:
             for piece in range(start, end, PIECE):
                 os.posix_fadvise(file.number, piece, min(PIECE, end - piece), os.POSIX_FADV_WILLNEED)
 
-    def _check(self, found: int, size: int, offset: int) -> None:
-        if found != size:
-            raise ValueError(
-                f"{self.path} ends within the {size} bytes at {offset}: it was cut since it was opened; "
-                "rerun the stage that made it"
-            )
+    def _cut(self, size: int, offset: int) -> ValueError:
+        return ValueError(
+            f"{self.path} ends within the {size} bytes at {offset}: it was cut since it was opened; "
+            "rerun the stage that made it"
+        )
 
 
 @lru_cache(OPEN_FILES)

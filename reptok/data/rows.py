@@ -54,8 +54,10 @@ class BlockRows:
         """
         self.file = File(path)
         entries = index_blocks(path)
-        self._ends = np.cumsum([entry.rows for entry in entries])
+        self._rows = np.array([entry.rows for entry in entries], np.int64)
+        self._ends = np.cumsum(self._rows)
         self._blocks = [self._arrays(entry) for entry in entries]
+        self._columns: dict[str, tuple[Stored, int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -76,28 +78,34 @@ class BlockRows:
             What one sample is, (...); where the bytes of each begin in the file, int64 (k,).
 
         Raises:
-            ValueError: The blocks hold no such array, or another number of variants.
+            ValueError: The blocks hold no such array, not all the same, or without such a variant.
         """
+        if name not in self._columns:
+            self._columns[name] = self._column(name)
+        one, stored, begins = self._columns[name]
+        if variants.max() >= stored:
+            raise ValueError(
+                f"{self.file.path} holds {stored} variants of {name!r}, and {variants.max() + 1} are asked "
+                "for; rerun the stage that made it with mirror images"
+            )
         blocks = np.searchsorted(self._ends, rows, side="right")
-        offsets = np.empty(len(rows), np.int64)
-        kinds = set()
-        for number in np.unique(blocks):
-            block, places = self._blocks[number], np.flatnonzero(blocks == number)
-            if name not in block:
-                raise ValueError(f"{self.file.path} holds no {name!r} (it has: {', '.join(block)})")
-            stored, chosen = block[name], variants[places]
-            if len(stored.shape) < 2 or chosen.max() >= stored.shape[1]:
-                raise ValueError(
-                    f"{self.file.path} holds {name!r} {stored.shape} without variant {chosen.max()} of each "
-                    "sample; rerun the stage that made it with mirror images"
-                )
-            one = Stored(0, stored.dtype, stored.shape[2:])
-            in_block = rows[places] - (self._ends[number] - stored.shape[0])
-            offsets[places] = stored.offset + (in_block * stored.shape[1] + chosen) * one.bytes
-            kinds.add(one)
-        if len(kinds) > 1:
-            raise ValueError(f"{self.file.path}: its blocks hold {name!r} as {sorted(map(str, kinds))}")
-        return kinds.pop(), offsets
+        in_block = rows - (self._ends[blocks] - self._rows[blocks])
+        return one, begins[blocks] + (in_block * stored + variants) * one.bytes
+
+    def _column(self, name: str) -> tuple[Stored, int, np.ndarray]:
+        """What a sample of an array is, how many variants it has, and where each block's part begins."""
+        missing = [block for block in self._blocks if name not in block]
+        if missing:
+            raise ValueError(f"{self.file.path} holds no {name!r} (it has: {', '.join(missing[0])})")
+        found = [block[name] for block in self._blocks]
+        kinds = {(stored.dtype, stored.shape[1:]) for stored in found}
+        if len(kinds) != 1 or len(found[0].shape) < 2:
+            raise ValueError(
+                f"{self.file.path}: {name!r} is {sorted(map(str, kinds))}, and one type and shape (variants, "
+                "...) is expected; rerun the stage that made it"
+            )
+        ((dtype, shape),) = kinds
+        return Stored(0, dtype, shape[1:]), shape[0], np.array([stored.offset for stored in found])
 
     def _whole(self, stored: Stored) -> np.ndarray:
         data = self.file.read(stored.offset, stored.bytes)

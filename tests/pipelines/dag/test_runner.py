@@ -231,3 +231,15 @@ def test_a_stage_may_raise_anything_and_the_run_ends_says_so_and_resumes(root, r
     assert run(failing, root) == {"a": "failed", "b": "blocked", "c": "run"}
     assert f"a failed: {type(raised).__name__}" in capsys.readouterr().err
     assert run([Toy("a"), *failing[1:]], root) == {"a": "resume", "b": "run", "c": "skip"}
+
+
+def test_a_figure_that_is_no_number_leaves_a_manifest_that_can_be_read(tmp_path, capsys):
+    class Odd(Toy):
+        def run(self, inputs, out):
+            return {**super().run(inputs, out), "psnr": float("inf"), "loss": float("nan"), "ssim": 0.5}
+
+    (first,) = runner.run([Odd("a")], root=str(tmp_path), tracking=toy_stages.NO_TRACKING)
+    assert "psnr inf, loss nan" in capsys.readouterr().out
+    (again,) = runner.run([Odd("a")], root=str(tmp_path), tracking=toy_stages.NO_TRACKING)
+    assert (first.action, again.action) == ("run", "skip")
+    assert first.stats == again.stats and first.stats["ssim"] == 0.5 and "psnr" not in first.stats

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from reptok.autoencoder import LatentSpec
-from reptok.data.blocks import iterate_blocks
+from reptok.data.blocks import BlockWriter, iterate_blocks
 from reptok.data.images import decode_image
 from reptok.data.index import QUARANTINE
-from reptok.data.loader import GeneratorData, TokenizerData, split_sizes
+from reptok.data.loader import GeneratorData, TokenizerData, gather, split_sizes
+from reptok.data.rows import BlockRows, Shards
 from reptok.data.shards import read_samples
 from reptok.data.stream import Batches
 
@@ -222,3 +223,17 @@ def test_splits(folders):
     assert split_sizes(folders[0]) == {"train": 11, "val": 3}
     with pytest.raises(ValueError, match="no 'test' samples"):
         GeneratorData(folders[0], folders[2], "test")
+
+
+def test_a_mirror_image_that_was_not_stored_is_an_error_and_no_other_sample(tmp_path):
+    path = tmp_path / "train-00000.tar"
+    with path.open("wb") as file:
+        blocks = BlockWriter(file, samples_per_block=2)
+        blocks.add(list("abc"), {"token": np.arange(6, dtype=np.float32).reshape(3, 1, 2)})
+        blocks.close()
+    shards, samples = Shards([path], [3], BlockRows), np.array([2, 0])
+    assert gather(shards, "token", samples, np.zeros(2, bool)).tolist() == [[4, 5], [0, 1]]
+    with pytest.raises(ValueError, match="holds 1 variants of 'token', and 2 are asked for"):
+        gather(shards, "token", samples, np.array([False, True]))
+    with pytest.raises(ValueError, match="holds no 'moments'"):
+        gather(shards, "moments", samples, np.zeros(2, bool))

@@ -97,7 +97,17 @@ FEW = [
 ]
 
 
-@pytest.mark.parametrize("ways", [FEW, pytest.param(WAYS, marks=pytest.mark.slow)], ids=["few", "all"])
+ALL = [
+    pytest.param(
+        [way for way in WAYS if way[0] == trainable],
+        id=f"all, trainable={trainable}",
+        marks=[pytest.mark.slow, pytest.mark.timeout(3100)],
+    )
+    for trainable in ("nothing", "cls", "everything")
+]
+
+
+@pytest.mark.parametrize("ways", [pytest.param(FEW, id="few"), *ALL])
 def test_every_way_to_train_is_the_plain_one(ways, trainings, tiny_models, small_dataset, tmp_path):
     """Trainable x strategy x compile x recompute x accumulate, in two processes, whose weights differ at
     first, and which validate after every step: all end like one process that does none of it, with the same
