@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from yarl import URL
 
 from pipelines.crawl import robots
 from pipelines.crawl.body import read_body
-from pipelines.crawl.budget import DAY, Budget
+from pipelines.crawl.budget import Budget
 from pipelines.crawl.explained import explained
 from pipelines.crawl.guard import AddressGuard, AddressRefused
 from pipelines.crawl.hosts import Circuit
@@ -282,24 +280,9 @@ class Fetcher:
 
     async def _told_to_wait(self, url: URL, status: int, after: str | None) -> bool:
         """Leave a host alone that asks for it; whether it said for how long."""
-        seconds = _retry_after(after) if status in (429, 503) else None
+        seconds = robots.retry_after(after) if status in (429, 503) else None
         if seconds is None and status != 429:
             return False
         pause = self._config.host_pause_seconds if seconds is None else seconds
         await self._turns.pause(canonical_host(url.raw_host or ""), pause)
         return seconds is not None
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After, which is a number or a date; None if it is neither. At most a day."""
-    if value is None:
-        return None
-    try:
-        seconds = (
-            float(value)
-            if value.strip().isdecimal()
-            else parsedate_to_datetime(value).timestamp() - time.time()
-        )
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, seconds), DAY)

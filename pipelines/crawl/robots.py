@@ -1,9 +1,11 @@
-"""What a site asks of robots: robots.txt (RFC 9309) and the X-Robots-Tag header."""
+"""What a site asks of robots: robots.txt (RFC 9309), and the headers X-Robots-Tag and Retry-After."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 
 REFUSING_TAGS = frozenset({"noai", "noimageai", "noindex", "none"})
 MAX_BYTES = 500 * 1024
@@ -156,3 +158,18 @@ def refused_by_tag(headers: Iterable[str], agent: str) -> bool:
             if name in ("", "*", agent.lower()) and part.strip() in REFUSING_TAGS:
                 return True
     return False
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After, which is a number or a date; None if it is neither. At most a day."""
+    if value is None:
+        return None
+    try:
+        seconds = (
+            float(value)
+            if value.strip().isdecimal()
+            else parsedate_to_datetime(value).timestamp() - time.time()
+        )
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), MAX_DELAY_SECONDS)

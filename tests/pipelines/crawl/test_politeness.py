@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from pipelines.crawl.budget import Budget
-from pipelines.crawl.fetch import Fetcher, _retry_after
+from pipelines.crawl.fetch import Fetcher
 from pipelines.crawl.guarded import GuardedDownload
 from pipelines.crawl.known import Memory
 from pipelines.crawl.manners import AGENT, FetchConfig
 from pipelines.crawl.names import Names, system_lookup
 from pipelines.crawl.resize import ResizeConfig
+from pipelines.crawl.robots import retry_after
 from pipelines.dag import cluster
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
@@ -136,10 +137,10 @@ def test_a_host_that_wants_to_be_left_alone_for_longer_than_a_url_waits_is_not_a
     [("120", 120), (" 7 ", 7), ("-1", None), ("soon", None), (None, None), ("9" * 30, 86_400)],
 )
 def test_a_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert _retry_after(value) == seconds
-    in_a_minute = _retry_after(formatdate(time.time() + 61, usegmt=True))
+    assert retry_after(value) == seconds
+    in_a_minute = retry_after(formatdate(time.time() + 61, usegmt=True))
     assert in_a_minute is not None and 0 < in_a_minute <= 61
-    assert _retry_after(formatdate(0, usegmt=True)) == 0
+    assert retry_after(formatdate(0, usegmt=True)) == 0
 
 
 def test_a_crawl_delay_is_kept_and_no_other_robots() -> None:
