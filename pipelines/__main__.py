@@ -4,6 +4,7 @@
     python -m pipelines plan [format=table|mermaid|json] [key=value ...]        say what would run, and why
     python -m pipelines dry-run [rows=N] [key=value ...]                        what would filters remove
     python -m pipelines verify [root=URL]                                       compare files with digests
+    python -m pipelines compare MODEL MODEL [out=FILE]                          put models side by side
     python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
 
 `run_all.py`, `plan.py`, `dry_run.py` and `purge.py` are doors to the same commands.
@@ -15,13 +16,14 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from pipelines import dry_run, plan, purge, run_all
+from pipelines import compare, dry_run, plan, purge, run_all
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run_all.main,
     "plan": plan.main,
     "dry-run": dry_run.main,
     "verify": lambda arguments: run_all.main([*arguments, "verify=true"]),
+    "compare": compare.main,
     "purge": purge.main,
 }
 

@@ -9,10 +9,11 @@ Exit status: 0 all published, 1 a stage failed (or `verify` found a fault), 2 wr
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,8 +29,17 @@ if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
 
 
-def run(config: Config) -> int:
-    """Run the workflow that `config` describes; 0 if everything is published, 1 if a stage failed."""
+OF_THE_INVOCATION = ("root", "until", "only", "force", "tracking", "cluster", "estimate")
+"""Keys that say how a workflow runs, and not what it makes."""
+
+
+def run(config: Config, overrides: Sequence[str] = ()) -> int:
+    """Run the workflow that `config` describes; 0 if everything is published, 1 if a stage failed.
+
+    Args:
+        config: the configuration.
+        overrides: what of it the command line set; in MLflow's table of runs, the columns that differ.
+    """
     from pipelines import workflows
     from pipelines.dag import runner
 
@@ -44,6 +54,8 @@ def run(config: Config) -> int:
         cluster=config.cluster,
         tracking=config.tracking,
         name=config.experiment,
+        params={"experiment": config.experiment, **chosen(overrides)},
+        note=workflows.note,
     )
     workflows.summarise(config, results)
     failed = [result.name for result in results if result.action == "failed"]
@@ -52,18 +64,27 @@ def run(config: Config) -> int:
     return 1 if failed else 0
 
 
+def chosen(overrides: Sequence[str]) -> dict[str, str]:
+    """The values that an invocation set itself, by key, without those that only say how it runs."""
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    return {
+        key: redacted(value) for key, _, value in pairs if re.split(r"[./@]", key)[0] not in OF_THE_INVOCATION
+    }
+
+
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     from pipelines.configuration.schema import Config
 
     verifying = "verify=true" in arguments
     try:
-        config = load_config(Config, [argument for argument in arguments if argument != "verify=true"])
+        overrides = [argument for argument in arguments if argument != "verify=true"]
+        config = load_config(Config, overrides)
         if verifying:
             from pipelines.dag import verify
 
             return verify.main([config.root])
-        return run(config)
+        return run(config, overrides)
     except (ValueError, OSError) as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2

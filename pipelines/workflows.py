@@ -154,3 +154,10 @@ def summarise(config: Config, results: Sequence[StageResult]) -> None:
     from pipelines.reports.summary import summarise as print_summary
 
     print_summary(results, curves=shown_at(config.tracking, config.root))
+
+
+def note(results: Sequence[StageResult]) -> str:
+    """What MLflow shows on a run's page (Markdown)."""
+    from pipelines.reports.summary import markdown
+
+    return markdown(results)

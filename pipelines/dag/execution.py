@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Mapping
@@ -42,9 +43,7 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             out.folder.remove_unfinished()
             out.folder.write_bytes(ORIGIN, canonical_json(_digests(planned)))
             log = out.log = _open_log(planned, out, tracker)
-            stats = {
-                key: float(value) for key, value in stage.run(stage.as_read(planned.inputs), out).items()
-            }
+            stats = _finite(stage.name, stage.run(stage.as_read(planned.inputs), out))
             out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
             seconds = time.monotonic() - begun
             log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
@@ -75,6 +74,14 @@ def skipped(planned: PlannedStage) -> StageResult:
         planned.artifact.folder.remove(SCRATCH)
     stats = planned.artifact.manifest["stats"]
     return StageResult(name=planned.stage.name, action="skip", stats=stats, artifact=planned.artifact)
+
+
+def _finite(stage: str, stats: Mapping[str, float]) -> dict[str, float]:
+    """The stats that are numbers, which is what a manifest can hold; the others are told."""
+    values = {key: float(value) for key, value in stats.items()}
+    if odd := [f"{key} {value}" for key, value in values.items() if not math.isfinite(value)]:
+        print(f"note: {stage}: no finite number, and left out of its figures: {', '.join(odd)}", flush=True)
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], seconds: float) -> Artifact:

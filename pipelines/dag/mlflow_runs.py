@@ -10,6 +10,8 @@ from pipelines.dag import embedded_tracking
 from pipelines.dag.storage import LocalFolder, open_folder
 
 PARAM_LIMIT, PARAMS_PER_CALL = 500, 100
+VIEW = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's page of an experiment opens with trainings and their curves, not with traces of agents."""
 
 
 def experiment(client: Any, name: str, root: str) -> str:
@@ -20,7 +22,7 @@ def experiment(client: Any, name: str, root: str) -> str:
     folder = open_folder(root)
     local = isinstance(folder, LocalFolder) and str(client.tracking_uri).startswith("sqlite")
     place = folder.url_of(embedded_tracking.FILES) if local else None
-    return str(client.create_experiment(name, artifact_location=place))
+    return str(client.create_experiment(name, artifact_location=place, tags=VIEW))
 
 
 def reopen(client: Any, run_id: str) -> bool:

@@ -6,9 +6,10 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from types import MappingProxyType
 
 import psutil
 
@@ -39,12 +40,14 @@ def run(
     cluster: ClusterConfig | None = None,
     tracking: TrackingConfig | None = None,
     name: str = "workflow",
+    params: Mapping[str, str] = MappingProxyType({}),
+    note: Callable[[Sequence[StageResult]], str] = lambda results: "",
 ) -> list[StageResult]:
     """Run the workflow and return what became of every stage, in order.
 
     A failing stage stops its descendants ("blocked"); the others finish. See `planner.plan` for `until`,
-    `only` and `force`; `name` is what MLflow calls the run. When nothing has to run, neither Ray nor MLflow
-    is even imported.
+    `only` and `force`. In MLflow the run has `name`, `params`, the scores of its stages and, on its page,
+    what `note` makes of the results. When nothing has to run, neither Ray nor MLflow is even imported.
 
     Raises:
         GraphError: the stages do not form a workflow; nothing was started.
@@ -64,6 +67,7 @@ def run(
         {"git_commit": git_commit()},
         configuration=workflow_digest(stages),
         name=name,
+        params=params,
     )
     others = set(processes.children())
     try:
@@ -71,6 +75,7 @@ def run(
     except KeyboardInterrupt:
         _stop(tracker, others)
         raise
+    tracker.note(note(results))
     tracker.close("FAILED" if any(result.error for result in results) else "FINISHED")
     ray_cluster.shutdown()
     return results
@@ -105,6 +110,7 @@ class _Schedule:
         self._root, self._tracker = root, tracker
         self._order = list(planned)
         self._waiting = {p.stage.name: p for p in planned}
+        self._scored = {p.stage.name: p.stage.scored for p in planned}
         self._outputs = {p.artifact.kind: p.stage.name for p in planned}
         self._capacity = self._free = cluster.capacity()
         self._occupied: dict[str, tuple[float, float]] = {}
@@ -171,7 +177,10 @@ class _Schedule:
             print(f"{result.name}: skip (published)", flush=True)
         else:
             print(f"{result.name}: done in {duration(result.seconds)}", flush=True)
-        self._tracker.link(result.name, result.action, result.artifact.fingerprint if result.artifact else "")
+        fingerprint = result.artifact.fingerprint if result.artifact else ""
+        scored = result.stats if self._scored[result.name] else {}
+        scores = {f"{result.name}/{metric}": value for metric, value in scored.items()}
+        self._tracker.link(result.name, result.action, fingerprint, scores)
 
     def _occupy(self, stage: Stage) -> bool:
         """Take the stage's resources if they are free; one that wants more than there is gets everything."""

@@ -33,6 +33,7 @@ class Stage(ABC):
         output: kind of the artifact it makes.
         version: raised when the meaning of the output changes.
         resources: what it occupies.
+        scored: whether its stats are scores, by which workflows are compared: their parent runs have them.
         modules: what `run` imports and planning does not. The runner loads it before any stage starts: some
             packages break when two threads are the first to import them.
         instead: kinds that take the place of its own ones, and these (see `reading`).
@@ -43,6 +44,7 @@ class Stage(ABC):
     output: str
     version: int = 1
     resources: Resources = Resources()
+    scored: ClassVar[bool] = False
     modules: ClassVar[tuple[str, ...]] = ()
     instead: Mapping[str, str] = MappingProxyType({})
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipelines.dag import embedded_tracking
@@ -166,6 +166,7 @@ class Tracker:
         *,
         configuration: str = "",
         name: str = "workflow",
+        params: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Prepare; nothing is asked or written before the first record.
 
@@ -176,6 +177,7 @@ class Tracker:
             configuration: digest of what the workflow does; the parent run of an earlier invocation with the
                 same digest and root goes on.
             name: of the parent run.
+            params: of the parent run, when it is made: what the invocation set itself.
         """
         self._config = config
         self._root = root
@@ -185,7 +187,7 @@ class Tracker:
         url = open_folder(root).url
         identity = hashlib.sha256(f"{url} {configuration}".encode()).hexdigest()[:16]
         tags = {**tags, "workflow": identity, "root": url, "configuration": configuration}
-        self._parent = Run(create=lambda client: self._find_parent(client, name, tags))
+        self._parent = Run(create=lambda client: self._find_parent(client, name, tags, params))
         self._log = StageLog("workflow", self._writer, self._parent)
 
     def stage(
@@ -229,7 +231,7 @@ class Tracker:
         """Record stats, manifest (its JSON) and where the artifact is, and end the stage's run."""
         if not log._counted:  # a stage without shards
             log.rows(stats)
-        log.metrics({key: value for key, value in stats.items() if math.isfinite(value)})
+        log.metrics(stats)
         if manifest:
             log.text("manifest.json", manifest)
             log.tags({"artifact.uri": url, "artifact.digest": json.loads(manifest)["digest"]})
@@ -238,8 +240,11 @@ class Tracker:
         if log in self._open:
             self._open.remove(log)
 
-    def link(self, stage: str, action: str, fingerprint: str) -> None:
-        """Tell in the parent run what became of a stage and which run made its artifact."""
+    def link(
+        self, stage: str, action: str, fingerprint: str, scores: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Tell in the parent run what became of a stage, which run made its artifact, and its scores."""
+        self._log.metrics(scores)
 
         def tag(client: Any, run: str) -> None:
             query = f"tags.fingerprint = '{fingerprint}'"
@@ -248,13 +253,18 @@ class Tracker:
 
         self._log._put(tag)
 
+    def note(self, text: str) -> None:
+        """Show a text (Markdown) on the parent run's page."""
+        if text:
+            self._log.tags({"mlflow.note.content": text})
+
     def close(self, status: str, seconds: float = 20.0) -> None:
         """End the parent run, and with the same status the runs of stages that are not finished."""
         for log in (*self._open, self._log):
             log._put(lambda client, run: client.set_terminated(run, status))
         self._log.flush(seconds)
 
-    def _find_parent(self, client: Any, name: str, tags: dict[str, str]) -> str:
+    def _find_parent(self, client: Any, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
         self._experiment = experiment(client, self._config.experiment, self._root)
         query = f"tags.workflow = '{tags['workflow']}'"
         found = client.search_runs([self._experiment], query, max_results=1, order_by=["start_time ASC"])
@@ -262,7 +272,9 @@ class Tracker:
             client.update_run(run.info.run_id, status="RUNNING")
             client.set_tag(run.info.run_id, "git_commit", tags.get("git_commit", ""))
             return str(run.info.run_id)
-        return self._create(client, name, tags)
+        made = self._create(client, name, tags)
+        log_params(client, made, params)
+        return made
 
     def _create(self, client: Any, name: str, tags: dict[str, str]) -> str:
         return str(client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)

@@ -13,6 +13,7 @@ from pipelines.evaluation.results import Score
 from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
 from reptok.metrics.own_picture import PERMUTED, own_picture
+from reptok.metrics.uncertainty import share
 from reptok.vocabulary import Words
 
 FEWEST_PICTURES = 3
@@ -82,9 +83,12 @@ def measure(
             metrics[f"eval/own_picture{suffix}"] = own.share
             metrics[f"eval/own_picture_error{suffix}"] = own.error
         if recognition is not None:
-            share = float(recognition.made[scale].double().mean())
-            metrics[f"eval/recognised{suffix}"] = share
-            metrics[f"eval/recognised_ratio{suffix}"] = share / max(metrics["eval/recognised_real"], 1e-9)
+            recognised = recognition.made[scale].double()
+            found_share = share(float(recognised.mean()), len(recognised))
+            metrics[f"eval/recognised{suffix}"] = found_share.value
+            metrics[f"eval/recognised_error{suffix}"] = found_share.error
+            real = max(metrics["eval/recognised_real"], 1e-9)
+            metrics[f"eval/recognised_ratio{suffix}"] = found_share.value / real
         if scale in clip_scores:
             metrics[f"eval/clip_score{suffix}"] = clip_scores[scale]
     losses = found.losses.tolist()
@@ -107,6 +111,7 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
         rest = [scale for scale in guidance if scale != lead]
         return {f"guidance {scale:g}": factor * metrics[f"eval/{name}_cfg_{scale:g}"] for scale in rest}
 
+    images = int(metrics["eval/samples"])
     result = []
     if "eval/recognised_real" in metrics:
         result.append(
@@ -121,6 +126,8 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                 },
                 note="vote of the nearest training images, frozen encoder's features",
                 headline=True,
+                images=images,
+                error=100 * metrics[f"eval/recognised_error_cfg_{lead:g}"],
             )
         )
     if f"eval/own_picture_cfg_{lead:g}" in metrics:
@@ -142,12 +149,18 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                     value=value,
                     baselines=baselines,
                     higher_is_better=False,
+                    images=images,
                 )
             )
     if f"eval/clip_score_cfg_{lead:g}" in metrics:
         value = metrics[f"eval/clip_score_cfg_{lead:g}"]
         result.append(
-            Score(name=f"CLIP score, guidance {lead:g}", value=value, baselines=others("clip_score"))
+            Score(
+                name=f"CLIP score, guidance {lead:g}",
+                value=value,
+                baselines=others("clip_score"),
+                images=images,
+            )
         )
     result.append(
         Score(
@@ -157,10 +170,11 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
             baselines={**others("close_to_training", 100), "real images": 100 * (1 - COPY_QUANTILE)},
             higher_is_better=False,
             note="closer than all but 1 % of the real validation images are",
+            images=images,
         )
     )
     result.append(Score(name="Validation loss", value=metrics["val/loss"], higher_is_better=False,
-                        note="mean over eight bins of flow time"))  # fmt: skip
+                        images=images, note="mean over eight bins of flow time"))  # fmt: skip
     return result
 
 
@@ -171,7 +185,8 @@ def _own_picture(metrics: Mapping[str, float], lead: float, others: dict[str, fl
         value=100 * metrics[f"eval/own_picture_cfg_{lead:g}"],
         unit="%",
         baselines={"captions permuted": 100 * PERMUTED, **others},
-        note=f"± {1.96 * error:.1f} points (95 %); every sample against each other validation picture, by "
-        "the frozen encoder's features",
+        note="every sample against each other validation picture, by the frozen encoder's features",
         headline=True,
+        images=int(metrics["eval/samples"]),
+        error=error,
     )

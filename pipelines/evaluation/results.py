@@ -33,6 +33,8 @@ class Score:
         higher_is_better: which direction is progress; None where neither is.
         note: one sentence on how it was measured.
         headline: whether it belongs on top of the report.
+        images: how many images it was measured on; 0 where it is no figure of images.
+        error: its standard error in the same unit; None where no formula gives one.
     """
 
     name: str
@@ -42,12 +44,22 @@ class Score:
     higher_is_better: bool | None = True
     note: str = ""
     headline: bool = False
+    images: int = 0
+    error: float | None = None
+
+    @property
+    def certainty(self) -> str:
+        """`± 0.3, N = 200`, as far as they are known."""
+        error = f"± {self._digits(self.error)}" if self.error is not None else ""
+        return ", ".join(filter(None, [error, f"N = {self.images:,}" if self.images else ""]))
 
     def show(self, value: float | None = None) -> str:
         """The value, or another one in the same unit, with sensible digits."""
-        number = self.value if value is None else value
+        return f"{self._digits(self.value if value is None else value)}{' ' if self.unit else ''}{self.unit}"
+
+    def _digits(self, number: float) -> str:
         digits = 3 if abs(number) < 1 and self.unit != "%" else (1 if self.unit in ("dB", "%") else 2)
-        return f"{number:.{digits}f}{' ' if self.unit else ''}{self.unit}"
+        return f"{number:.{digits}f}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def subject_picture(view: DatasetView, bank: FeatureBank, found: Reconstructions
     present = [number for number in range(len(bank.subjects)) if (labels == number).any()]
     order = [MEAN, VAE, REFERENCE, REPTOK]
     series = {
-        name: [_mean_of(found.methods[name].psnr, labels == number) for number in present]
+        name: [_mean_of(found.methods[name].values("psnr"), labels == number) for number in present]
         for name in order
         if name in found.methods
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from pipelines.evaluation.interpolations import Interpolations
 from pipelines.evaluation.reconstructions import MEAN, REFERENCE, REPTOK, VAE, WRONG, Reconstructions
 from pipelines.evaluation.results import Score
 from reptok.metrics.evaluator import frechet_of
+from reptok.metrics.uncertainty import mean, paired_difference, share
 
 SUFFIXES = {REPTOK: "", VAE: "_vae", REFERENCE: "_reference", MEAN: "_subject_mean", WRONG: "_wrong_token"}
 FLOOR = {"subject mean": "_subject_mean", "wrong token": "_wrong_token"}
@@ -27,10 +29,14 @@ def measure(
         if method in found.methods:
             values = found.methods[method].run(found.originals)
             metrics |= {f"eval/{name}{suffix}": value for name, value in values}
+    own = found.methods[REPTOK]
+    metrics |= {f"eval/{name}_error": mean(own.values(name)).error for name in own.per_image}
     real = frechet_of(bank.sample(len(view)), found.originals["vit"])
     metrics["eval/fd_vit_training_images"] = real
-    metrics["eval/psnr_above_subject_mean"] = metrics["eval/psnr"] - metrics["eval/psnr_subject_mean"]
-    metrics["eval/psnr_above_wrong_token"] = metrics["eval/psnr"] - metrics["eval/psnr_wrong_token"]
+    for method in (MEAN, WRONG):
+        above = paired_difference(own.values("psnr"), found.methods[method].values("psnr"))
+        metrics[f"eval/psnr_above{SUFFIXES[method]}"] = above.value
+        metrics[f"eval/psnr_above{SUFFIXES[method]}_error"] = above.error
     if bank.subjects:
         labels = bank.labels_of(view)
         known = labels >= 0
@@ -44,14 +50,17 @@ def measure(
             if method in found.methods:
                 recognised = accuracy(found.methods[method].features("vit"))
                 metrics[f"eval/recognised{SUFFIXES[method]}"] = recognised
+        metrics["eval/recognised_error"] = share(metrics["eval/recognised"], int(known.sum())).error
         metrics["eval/recognised_ratio"] = metrics["eval/recognised"] / max(originals, 1e-9)
     for kind, gradual in (("pixels", walk.pixels), ("features", walk.features)):
-        metrics[f"eval/interpolation_largest_step_{kind}"] = float(gradual.largest_step.mean())
+        longest = mean(gradual.largest_step)
+        metrics[f"eval/interpolation_largest_step_{kind}"] = longest.value
+        metrics[f"eval/interpolation_largest_step_{kind}_error"] = longest.error
         metrics[f"eval/interpolation_monotone_{kind}"] = float(gradual.monotone.mean())
     losses = found.losses.tolist()
     metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
     metrics["val/loss"] = sum(losses) / len(losses)
-    return metrics
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}  # one image has no error
 
 
 def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: int) -> list[Score]:
@@ -61,6 +70,11 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
         found = {title: f"eval/{name}{suffix}" for title, suffix in methods.items()}
         return {title: factor * metrics[key] for title, key in found.items() if key in metrics}
 
+    def error(name: str, factor: float = 1.0) -> float | None:
+        """The error where it was measured: one image has none."""
+        return factor * metrics[f"eval/{name}_error"] if f"eval/{name}_error" in metrics else None
+
+    images = int(metrics["eval/images"])
     result = [
         Score(
             name="PSNR",
@@ -68,14 +82,18 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
             unit="dB",
             baselines=beside("psnr", FLOOR | CEILING),
             headline=True,
+            images=images,
+            error=error("psnr"),
         ),
-        Score(name="SSIM", value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING)),
-    ]
+        Score(name="SSIM", value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING),
+              images=images, error=error("ssim")),
+    ]  # fmt: skip
     if "eval/lpips" in metrics:
         others = beside("lpips", CEILING)
         result.append(
-            Score(name="LPIPS", value=metrics["eval/lpips"], baselines=others, higher_is_better=False)
-        )
+            Score(name="LPIPS", value=metrics["eval/lpips"], baselines=others, higher_is_better=False,
+                  images=images, error=error("lpips"))
+        )  # fmt: skip
     if "eval/fid" in metrics:
         result.append(
             Score(
@@ -83,6 +101,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
                 value=metrics["eval/fid"],
                 baselines=beside("fid", CEILING),
                 higher_is_better=False,
+                images=images,
             )
         )
     result.append(
@@ -91,6 +110,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
             value=metrics["eval/fd_vit"],
             baselines=beside("fd_vit", {"training images": "_training_images"} | CEILING),
             higher_is_better=False,
+            images=images,
         )
     )
     if "eval/recognised" in metrics:
@@ -102,6 +122,8 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
                 baselines=beside("recognised", {"originals": "_originals"} | CEILING, 100),
                 note=f"vote of the {neighbours} nearest training images, frozen encoder's features",
                 headline=True,
+                images=images,
+                error=error("recognised", 100),
             )
         )
     even = 1 / (interpolation_frames - 1)
@@ -112,6 +134,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
             baselines={"perfectly even": even, "a jump": 1.0},
             higher_is_better=False,
             note="share of the whole way in pixels, mean over all pairs",
+            error=error("interpolation_largest_step_pixels"),
         )
     )
     return result

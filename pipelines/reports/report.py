@@ -52,7 +52,7 @@ def render_report(
     title: str, chapters: Sequence[Chapter], trainings: Sequence[Picture], steps: Sequence[Step]
 ) -> str:
     """Render the whole report as HTML."""
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         title=title,
         chapters=chapters,
@@ -78,7 +78,7 @@ def render_card(
         pictures: titles with file names inside the model folder.
         facts: Markdown that says what the folder holds.
     """
-    template = _environment().get_template("model_card.md.j2")
+    template = environment().get_template("model_card.md.j2")
     return template.render(title=title, evaluations=evaluations, pictures=pictures, facts=facts)
 
 
@@ -88,7 +88,7 @@ def chapter_of(artifact: Artifact) -> Chapter:
     pictures = []
     for figure in evaluation.figures:
         data = artifact.read_bytes(figure.file)
-        pictures.append(_picture(figure.title, figure.caption, data))
+        pictures.append(picture(figure.title, figure.caption, data))
     return Chapter(evaluation=evaluation, pictures=pictures)
 
 
@@ -101,7 +101,7 @@ def training_pictures(artifacts: Mapping[str, Artifact]) -> list[Picture]:
             if drawn is not None:
                 buffer = io.BytesIO()
                 drawn.save(buffer, "WEBP", lossless=True)
-                pictures.append(_picture(title, "Losses over the training's steps.", buffer.getvalue()))
+                pictures.append(picture(title, "Losses over the training's steps.", buffer.getvalue()))
     return pictures
 
 
@@ -124,14 +124,16 @@ def marks(score: Score) -> list[tuple[float, str]]:
     return [(100 * (value - low) / span, f"{name}: {score.show(value)}") for name, value in values.items()]
 
 
-def _picture(title: str, caption: str, data: bytes) -> Picture:
+def picture(title: str, caption: str, data: bytes) -> Picture:
+    """A picture file as a part of a page."""
     with Image.open(io.BytesIO(data)) as image:
         kind, width = str(image.format).lower(), image.width
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return Picture(title=title, caption=caption, source=source, width=width)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, which escape every text."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

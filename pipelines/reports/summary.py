@@ -46,6 +46,26 @@ def summarise(results: Sequence[StageResult], console: Console | None = None, cu
             console.print(f"Curves:   [bold]{escape(curves)}[/]", soft_wrap=True)
 
 
+def markdown(results: Sequence[StageResult]) -> str:
+    """The scores of a run, its report and its model, as a page shows them; "" without any of them."""
+    lines = []
+    for evaluation in _evaluations(results):
+        lines += [f"### {evaluation.title}", "", "| measure | this run | beside it |", "|---|---|---|"]
+        for score in evaluation.scores:
+            beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
+            value = f"**{score.show()}** {score.certainty}".strip()
+            lines.append(f"| {score.name} | {value} | {beside} |".replace("\n", " "))
+        lines.append("")
+    for result in results:
+        if result.artifact is not None and result.artifact.kind == "model":
+            lines += [
+                f"Report: `{result.artifact.url_of('report.html')}`",
+                "",
+                f"Model: `{result.artifact.url}`",
+            ]
+    return redacted("\n".join(lines))
+
+
 def _stages(results: Sequence[StageResult]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, justify in (("stage", "left"), ("", "left"), ("time", "right"), ("result", "left")):
@@ -74,7 +94,10 @@ def _scores(evaluation: Evaluation) -> Table:
     table.add_column("beside it")
     for score in evaluation.scores:
         beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
-        table.add_row(escape(score.name), escape(score.show()), escape(beside))
+        value = (
+            f"{score.show()} [dim]{escape(score.certainty)}[/]" if score.certainty else escape(score.show())
+        )
+        table.add_row(escape(score.name), value, escape(beside))
     return table
 
 

@@ -72,6 +72,8 @@ class EvaluateGenerator(Stage):
     name = "evaluate_generator"
     inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
+    scored = True
+    version = 2
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_figures",

@@ -51,6 +51,8 @@ class EvaluateTokenizer(Stage):
     name = "evaluate_tokenizer"
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
+    scored = True
+    version = 2
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_figures",

@@ -19,7 +19,7 @@ class ReconstructionEvaluator:
     """PSNR, SSIM and, where given, LPIPS and Frechet distances against the originals.
 
     Feed it batch by batch with `add`; the means weigh every image equally, whatever the batch size. Per-image
-    values and features stay at hand (`psnr`, `features`): a few floats per image, never the images.
+    values and features stay at hand (`values`, `features`): a few floats per image, never the images.
     """
 
     def __init__(
@@ -43,9 +43,13 @@ class ReconstructionEvaluator:
             self._features[extractor.name].append(extractor(images).cpu())
 
     @property
-    def psnr(self) -> Tensor:
-        """PSNR of every image so far, (N,) decibels."""
-        return torch.cat(self._values["psnr"])
+    def per_image(self) -> tuple[str, ...]:
+        """Names of the metrics that have a value of each image."""
+        return tuple(self._values)
+
+    def values(self, metric: str) -> Tensor:
+        """A metric's value of every image so far, (N,); `psnr` in decibels."""
+        return torch.cat(self._values[metric])
 
     def features(self, extractor: str) -> Tensor:
         """Features of every image so far by the extractor of this name, (N, D)."""

@@ -19,7 +19,7 @@ from reptok.metrics.inception_score import inception_score
 from reptok.metrics.kernel_distance import SUBSET, kernel_distance
 from reptok.metrics.manifold import NEIGHBOURS, precision_recall
 from reptok.metrics.sample_files import ImageSet, holds_images, npz_statistics, open_images
-from reptok.metrics.uncertainty import Estimate, frechet_without_bias
+from reptok.metrics.uncertainty import Estimate, frechet_without_bias, share
 
 INCEPTION = "inception"
 
@@ -144,9 +144,9 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
         found = kernel_distance(samples.pooled, real.pooled, size=min(SUBSET, smaller))
         yield ("kid" if network == INCEPTION else f"kd_{network}"), Estimate(found.value, found.error, number)
     if smaller > NEIGHBOURS:
-        share = precision_recall(samples.pooled, real.pooled)
-        yield f"precision{suffix}", _share(share.precision, number)
-        yield f"recall{suffix}", _share(share.recall, len(real))
+        found_shares = precision_recall(samples.pooled, real.pooled)
+        yield f"precision{suffix}", share(found_shares.precision, number)
+        yield f"recall{suffix}", share(found_shares.recall, len(real))
     if len(real) >= 4:
         halves = FeatureStatistics.of(real.pooled[::2]), FeatureStatistics.of(real.pooled[1::2])
         yield f"{distance}_of_halves", _exact(frechet_distance(*halves), len(real) // 2)
@@ -154,8 +154,3 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
 
 def _exact(value: float, images: int) -> Estimate:
     return Estimate(value, float("nan"), images)
-
-
-def _share(share: float, images: int) -> Estimate:
-    """A share of independent images, with its binomial error."""
-    return Estimate(share, (share * (1 - share) / images) ** 0.5, images)

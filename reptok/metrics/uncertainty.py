@@ -46,6 +46,11 @@ def mean(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), error, len(values))
 
 
+def share(value: float, images: int) -> Estimate:
+    """A share of independent images, in [0, 1], with its binomial error."""
+    return Estimate(value, math.sqrt(value * (1 - value) / images) if images else math.nan, images)
+
+
 def paired_difference(ours: Tensor, theirs: Tensor) -> Estimate:
     """Mean of `ours - theirs` over the same images (N,) in the same order.
 

@@ -57,6 +57,11 @@ class Page:
         self.problems, self.hosts = [], set()
         self._call("Page.navigate", url=url)
 
+    def resize(self, width: int, height: int = 900) -> None:
+        """Give the page a window of other pixels, a phone's among them."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def text(self) -> str:
         """What a person reads on the page."""
         return str(self.evaluate("document.body ? document.body.innerText : ''"))

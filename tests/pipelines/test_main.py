@@ -7,6 +7,7 @@ from pipelines import plan
 from pipelines.__main__ import COMMANDS, main
 from pipelines.dag.reference import HOME
 from pipelines.dag.workspace import Workspace
+from pipelines.run_all import chosen
 
 
 def test_a_plan_is_the_same_through_either_door(tmp_path, capsys):
@@ -40,3 +41,14 @@ def test_a_wrong_command_names_the_nearest(capsys):
     assert "did you mean plan?" in capsys.readouterr().err
     assert main([]) == 2 and main(["--help"]) == 0
     assert "python -m pipelines verify" in capsys.readouterr().out
+
+
+def test_mlflow_is_told_what_an_invocation_set_itself_and_not_how_it_runs():
+    given = [
+        "experiment=demo_classes", "train.tokenizer.steps=20", "+data.x=a=b", "root=s3://b/x", "until=shard",
+        "tracking.experiment=e", "cluster.num_cpus=2", "data=folder", "data.folder=https://u:p@h/x",
+    ]  # fmt: skip
+    assert chosen(given) == {
+        "experiment": "demo_classes", "train.tokenizer.steps": "20", "data.x": "a=b", "data": "folder",
+        "data.folder": "https://***@h/x",
+    }  # fmt: skip

@@ -220,3 +220,15 @@ def test_what_a_killed_worker_left_beside_its_file_is_not_published(root):
 
     run([Toy("a", action=leave)], root)
     assert not list(Path(root).rglob("*.part"))
+
+
+def test_a_figure_that_is_no_number_leaves_a_manifest_that_can_be_read(tmp_path, capsys):
+    class Odd(Toy):
+        def run(self, inputs, out):
+            return {**super().run(inputs, out), "psnr": float("inf"), "loss": float("nan"), "ssim": 0.5}
+
+    (first,) = runner.run([Odd("a")], root=str(tmp_path), tracking=toy_stages.NO_TRACKING)
+    assert "psnr inf, loss nan" in capsys.readouterr().out
+    (again,) = runner.run([Odd("a")], root=str(tmp_path), tracking=toy_stages.NO_TRACKING)
+    assert (first.action, again.action) == ("run", "skip")
+    assert first.stats == again.stats and first.stats["ssim"] == 0.5 and "psnr" not in first.stats

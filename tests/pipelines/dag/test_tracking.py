@@ -217,3 +217,46 @@ def test_without_a_run_every_call_does_nothing(capsys):
     assert log.handle() is None and StageLog.attach(None).handle() is None
     log.progress(10, 10)
     assert "quiet: 10 of 10 rows (100 %)" in capsys.readouterr().out
+
+
+def test_two_runs_compare_by_what_they_set_and_what_they_scored(database, tmp_path):
+    tracking = TrackingConfig(uri=database, experiment="compared")
+
+    class Scored(Toy):
+        scored = True
+
+        def run(self, inputs, out):
+            return {
+                **super().run(inputs, out),
+                "eval/psnr": float(self.config.text),
+                "eval/odd": float("nan"),
+            }
+
+    for text in ("18.5", "19.5"):
+        results = runner.run(
+            [Toy("a"), Scored("judge", ("a_out",), config=ToyConfig(text=text))],
+            root=str(tmp_path), tracking=tracking, name="demo", params={"experiment": "demo", "text": text},
+            note=lambda results: f"# {len(results)} stages",
+        )  # fmt: skip
+    again = runner.run(
+        [Toy("a"), Scored("judge", ("a_out",), config=ToyConfig(text="19.5")), Toy("c", ("judge_out",))],
+        root=str(tmp_path), tracking=tracking, name="demo", params={"text": "other"},
+    )  # fmt: skip
+    assert [r.action for r in results] == ["skip", "run"] and [r.action for r in again] == [
+        "skip",
+        "skip",
+        "run",
+    ]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database)
+    parents = runs(client, "compared", mlflow__runName="demo")
+    found = {run.data.params["text"]: run.data.metrics for run in parents}
+    assert {text: metrics["judge/eval/psnr"] for text, metrics in found.items()} == {
+        "18.5": 18.5, "19.5": 19.5, "other": 19.5
+    }, "a stage that another run made counts, too"  # fmt: skip
+    assert "judge/eval/odd" not in found["18.5"] and not any(key.startswith("a/") for key in found["18.5"])
+    notes = {run.data.params["text"]: run.data.tags.get("mlflow.note.content") for run in parents}
+    assert notes == {"18.5": "# 2 stages", "19.5": "# 2 stages", "other": None}
+    kind = client.get_experiment_by_name("compared").tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"

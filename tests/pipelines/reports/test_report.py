@@ -16,6 +16,7 @@ from pipelines.reports.report import (
     render_report,
     training_pictures,
 )
+from tests.containers import browser
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -132,3 +133,22 @@ def test_scores_show_sensible_digits():
 def test_pictures_survive_the_round_trip(report_artifact):
     with Image.open(io.BytesIO(report_artifact.read_bytes("grid.webp"))) as image:
         assert image.size == (40, 30)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_whole_in_a_real_browser(width, report_artifact, tmp_path):
+    if browser.program() is None:
+        pytest.skip("no browser is here")
+    steps = lineage([report_artifact])
+    trainings = training_pictures({"T": steps[1].artifact})
+    page = tmp_path / "report.html"
+    page.write_text(render_report("Model", [chapter_of(report_artifact)], trainings, steps))
+    with browser.page(tmp_path / "profile") as tab:
+        tab.resize(width)
+        tab.open(page.as_uri())
+        tab.wait_for("Model", "17.5 dB", "z floor", "exact duplicate", "1 min 1 s")
+        assert tab.problems == []
+        assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+        assert tab.evaluate(cut) == 0, "a table is cut off"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width

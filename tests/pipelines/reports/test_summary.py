@@ -11,7 +11,7 @@ from pipelines.dag.stage import StageResult
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Score
-from pipelines.reports.summary import describe, shown_at, summarise
+from pipelines.reports.summary import describe, markdown, shown_at, summarise
 
 
 def printed(results):
@@ -38,6 +38,9 @@ def test_the_summary_shows_stages_scores_and_where_to_look(tmp_path):
     assert "2,100 rows in, 2,000 out, 100 dropped: 100 opt out" in text
     assert "1 min 15 s" in text and "17.5 dB" in text and "subject mean 14.1 dB, VAE alone 28.0 dB" in text
     assert model.url_of("report.html") in text and "make ui" in text
+    page = markdown(results)
+    assert "| PSNR | **17.5 dB** | subject mean 14.1 dB, VAE alone 28.0 dB |" in page
+    assert model.url_of("report.html") in page and markdown(results[:1]) == ""
 
 
 def test_a_failure_is_named_and_markup_in_it_stays_text():

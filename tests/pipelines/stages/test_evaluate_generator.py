@@ -42,8 +42,8 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
     assert evaluation.figures[0].file == "samples.webp"
     own = evaluation.scores[1]
     assert own.value == pytest.approx(100 * stats["eval/own_picture_cfg_1.5"])
-    assert own.baselines["captions permuted"] == 50 and own.note.startswith("± ")
-    assert stats["eval/own_picture_error_cfg_1.5"] > 0
+    assert own.baselines["captions permuted"] == 50 and own.certainty.startswith("± ")
+    assert own.error == 100 * stats["eval/own_picture_error_cfg_1.5"] > 0
     assert 0 <= stats["eval/unknown_words"] <= 1
     assert any(score.name.startswith("Words of the captions") for score in evaluation.scores)
 
