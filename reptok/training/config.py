@@ -232,6 +232,16 @@ class TrainConfig:
                 f"train.cuda_graphs records the step of one process, and train.workers is {self.workers}; "
                 "set it to false, or workers to 1"
             )
+        if self.cuda_graphs and not self.gpus_per_worker:
+            raise ValueError(
+                "train.cuda_graphs records the step of a GPU, and train.gpus_per_worker is 0; set "
+                "cuda_graphs to false, or device to cuda"
+            )
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError(
+                f"train.compile_mode {self.compile_mode} says how to compile, and train.compile is false; "
+                "set it to true, or compile_mode to default"
+            )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(
                 f"train.strategy fsdp shards the model among workers, and there is {self.workers}; "
