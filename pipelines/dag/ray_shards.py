@@ -14,7 +14,7 @@ import os
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -94,7 +94,8 @@ class Worker:
         """See `ShardActor`; "handed_back" says that the shard was not begun."""
         if self._unready:
             index = json.loads(row["shard"])["index"]
-            return {"index": index, "record": "{}", "failure": "", "final": False, "handed_back": True}
+            nothing = {"record": "{}", "failure": "", "final": False, "node": self._node}
+            return {"index": index, **nothing, "handed_back": True}
         if self._streak >= STREAK:
             self._falls.add(self._node, "streak", "")
             os._exit(1)  # Ray starts it again, and what waits for it goes there
@@ -104,7 +105,7 @@ class Worker:
         if self._again and not failed:
             self._falls.clear(self._node)
             self._again = False
-        return {**outcome, "handed_back": False}
+        return {**outcome, "node": self._node, "handed_back": False}
 
     def _avoided(self, need: WorkerResources) -> bool:
         """Whether this machine is one to avoid; never are all of them."""
@@ -121,15 +122,17 @@ def in_ray(
     falls = Falls(out.folder.url_of(f"{SCRATCH}/shards/falls/{invocation}"))
     left = {shard.index: shard for shard in shards}
     causes: dict[int, str] = {}
+    failed_on: set[str] = set()
     with job.together() as shared:
         for _ in range(ROUNDS):
             try:
-                for row in _round(list(left.values()), shared, out, invocation, falls, resources):
+                for row in _round(list(left.values()), shared, out, invocation, falls, failed_on, resources):
                     index, failure = row["index"], row["failure"]
                     if row["handed_back"]:
                         continue
                     if failure and index not in causes and not row["final"]:
-                        causes[index] = failure  # another process may do it
+                        causes[index] = failure  # another process, elsewhere, may do it
+                        failed_on.add(row["node"])
                         continue
                     del left[index]
                     yield index, json.loads(row["record"]), failure
@@ -150,9 +153,10 @@ def _round(
     out: Workspace,
     invocation: str,
     falls: Falls,
+    failed_on: Set[str],
     resources: WorkerResources,
 ) -> Iterator[Mapping[str, Any]]:
-    """Give each shard to a worker once."""
+    """Give each shard to a worker once, and where others are not on a machine on which some failed before."""
     import ray.data
 
     workers = min(resources.workers, len(shards))
@@ -170,20 +174,21 @@ def _round(
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
     )
-    with _avoiding(results.context.execution_options, falls, resources):
+    with _avoiding(results.context.execution_options, falls, frozenset(failed_on), resources):
         yield from results.iter_rows()
 
 
 @contextmanager
-def _avoiding(options: Any, falls: Falls, need: WorkerResources) -> Iterator[None]:
+def _avoiding(options: Any, falls: Falls, failed_on: Set[str], need: WorkerResources) -> Iterator[None]:
     """Keep new actors off the machines on which too many fell; Ray Data reads the options as each starts."""
     ended = threading.Event()
 
     def avoid() -> None:
-        fallen = _fallen(falls)
+        bad, able = _fallen(falls) | failed_on, _alive(need)
+        avoided = bad if able - bad else _fallen(falls)
         options.label_selector = None
-        if fallen and _alive(need) - fallen:
-            options.label_selector = {"ray.io/node-id": f"!in({','.join(sorted(fallen))})"}
+        if avoided and able - avoided:
+            options.label_selector = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
 
     def watch() -> None:
         while not ended.wait(POLL_SECONDS):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines.dag import shards as shards_module
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.failures import described
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -24,7 +25,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `map_shards` run its actor here, the last shard first: the order must not matter."""
 
     def stream(missing, job, out, resources):
-        actor = ShardActor(job, out)
+        try:
+            actor = ShardActor(job, out)
+        except Exception as error:
+            yield from ((shard.index, {}, described(error)) for shard in missing)
+            return
         for shard in reversed(missing):
             row = actor({"shard": json.dumps(asdict(shard))})
             yield row["index"], json.loads(row["record"] or "{}"), row["failure"]
