@@ -27,6 +27,7 @@ BENCHES = (
     "stage_start",
     "rerun",
     "scale",
+    "selection",
     "ray_train",
     "checkpoint",
 )

@@ -53,7 +53,7 @@ def _sides(folder: Path, place: str) -> Mapping[str, Callable[[], object]]:
         rows = {"key": [f"{number:012d}" for number in range(IMAGES)], "url": urls}
         columns.write_table(file, rows, columns.URLS)  # type: ignore[arg-type]
     listed.publish({})
-    polite = FetchConfig(allow_hosts=(place.split(":")[0],), host_rate=0, per_host=64)
+    polite = FetchConfig(allow_hosts=(place.split(":")[0],), host_rate=0, second_pass_seconds=0, per_host=64)
     job = GuardedDownload(urls=Artifact("urls", "", listed.url), resize=ResizeConfig(), fetch=polite)
     out = Workspace(str(folder / "images"))
 

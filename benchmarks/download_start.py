@@ -31,7 +31,9 @@ from pipelines.crawl.manners import FetchConfig
 from pipelines.stages.download import Download, DownloadConfig
 urls, out, host = sys.argv[1:]
 cluster.configure(ClusterConfig(num_cpus=2))
-fetch = FetchConfig(allow_hosts=(host,), host_rate=0, per_host=64, contact="a benchmark")
+fetch = FetchConfig(
+    allow_hosts=(host,), host_rate=0, second_pass_seconds=0, per_host=64, contact="a benchmark"
+)
 stage = Download(DownloadConfig(fetch=fetch, workers=WorkerResources(workers=1)))
 stats = stage.run({"urls": Artifact("urls", "0", urls)}, Workspace(out, "0"))
 cluster.shutdown()

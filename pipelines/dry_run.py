@@ -28,19 +28,21 @@ if TYPE_CHECKING:
 def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
     """The drop report of `data.select_urls` over its sources, those of installed plug-ins included."""
     from pipelines import registry
-    from pipelines.stages.select_urls import Tables, made, surveyed
+    from pipelines.stages.select_urls import made, streamed, surveyed
     from pipelines.urls.drop_report import as_json
 
     select = config.data.select_urls
     source = registry.chosen(config.extras)
     with tempfile.TemporaryDirectory(prefix="reptok-") as folder:
-        tables: Any = Tables(select)
+        tables: Any = None
         if made(select):  # by a stage that may not have run: judged as it would be
             if source is None:
                 raise ValueError(f"data.select_urls.sources={list(select.sources)}: a stage makes that list")
             tables = lambda only: source.tables(config.extras[source.key])  # noqa: E731
         elif not select.sources:
             raise ValueError("there is no list: data.select_urls.sources names no file")
+        else:
+            tables = streamed(select)
         return as_json(surveyed(select, tables, Path(folder, "hashes"), most_rows))
 
 

@@ -59,11 +59,11 @@ class Pictures(Stage):
 
 def test_a_filter_after_the_download_takes_its_pictures_out_of_the_dataset(tmp_path, monkeypatch):
     def in_this_process(shards, job, out, resources):
-        actor = shards_module.ShardActor(job, out)
         for shard in shards:
-            yield shards_module._outcome(actor({"shard": shards_module.json.dumps(shard.__dict__)}))
+            yield shard.index, do_shard(shard, job, out), ""
 
     from pipelines.dag import shards as shards_module
+    from pipelines.dag.shard_actor import do_shard
 
     monkeypatch.setattr(shards_module, "_stream", in_this_process)  # workers cannot import a page
     added = code_of("A filter after the download")

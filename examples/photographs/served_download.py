@@ -33,6 +33,10 @@ class ServedDownload(ShardJob):
         object.__setattr__(self, "download", replace(self.download, overrides=server.overrides))
         self.download.setup()
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """See the download."""
+        self.download.absent(shard, out)
+
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Download the shard; an attempt that failed before leaves no trace in the count."""
         server: FaultServer = self._server  # type: ignore[attr-defined]

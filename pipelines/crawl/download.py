@@ -93,6 +93,11 @@ class DownloadJob(ShardJob):
             **stats,
         }
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Write a table without rows."""
+        with out.create(f"images-{shard.index:05d}.parquet") as target:
+            columns.write_table(target, [], columns.IMAGES)  # type: ignore[arg-type]
+
 
 def times_file(index: int) -> str:
     """Name of the unpublished table of a shard's network seconds by key."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator, Container, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -12,19 +13,20 @@ from yarl import URL
 
 from pipelines.crawl import robots
 from pipelines.crawl.body import read_body
-from pipelines.crawl.expiring import Expiring
+from pipelines.crawl.budget import Budget
 from pipelines.crawl.explained import explained
-from pipelines.crawl.guard import AddressGuard, Lookup
-from pipelines.crawl.hosts import Host, Turns
+from pipelines.crawl.guard import AddressGuard, AddressRefused
+from pipelines.crawl.hosts import Circuit
+from pipelines.crawl.known import Memory
 from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.permission import Permission
 from pipelines.crawl.reasons import Failure
+from pipelines.crawl.turns import Source, Turns
+from pipelines.crawl.way import Way
+from pipelines.dag.rows import is_ours
 from pipelines.urls.canonical import canonical_host
 
 REDIRECTS = (301, 302, 303, 307, 308)
-ROBOTS_SECONDS, ADDRESS_SECONDS = 24 * 3600.0, 300.0
-"""How long a robots.txt (at most a day, says RFC 9309) and the addresses of a name are believed."""
-ROBOTS_ROOM, ADDRESS_ROOM = 64 << 20, 100_000
-"""How much of both a worker keeps: bytes of rules, and addresses."""
 HEAD_BYTES = 1 << 20
 """What an answer may have on the wire beside its body: headers, and the lengths of chunks."""
 
@@ -46,22 +48,6 @@ class FetchResult:
     seconds: float = field(default=0.0, compare=False)
 
 
-@dataclass
-class Memory:
-    """What outlives a fetcher: robots.txt by origin and, by name, the addresses that a resolver gave."""
-
-    robots: Expiring[robots.Robots] = field(default_factory=lambda: Expiring(ROBOTS_SECONDS, ROBOTS_ROOM))
-    addresses: Expiring[list[str]] = field(default_factory=lambda: Expiring(ADDRESS_SECONDS, ADDRESS_ROOM))
-
-
-@dataclass
-class _Try:
-    """The state of one URL's way: seconds left to spend on the network, and how far it came."""
-
-    seconds: float
-    url: str = ""
-
-
 @dataclass(frozen=True)
 class _Answer:
     status: int
@@ -75,34 +61,36 @@ class Fetcher:
     Args:
         config: limits and manners.
         overrides: host to "address:port" that serves it (see `AddressGuard`).
-        lookup: how names are resolved; the system's resolver by default.
         memory: what an earlier fetcher learned about hosts.
+        budget: gives out turns; one of its own by default.
         opted_out: URLs that are not asked for, be it that a redirect leads to them.
+
+    Attributes:
+        spared: URLs that were not asked for because their host is down.
     """
 
     def __init__(
         self,
         config: FetchConfig,
         overrides: Mapping[str, str] | None = None,
-        lookup: Lookup | None = None,
         memory: Memory | None = None,
+        budget: Source | None = None,
         opted_out: Container[str] = (),
     ) -> None:
         self._config = config
         self._memory = memory or Memory()
         self._opted_out = opted_out
+        most_bytes = max(config.max_bytes, robots.MAX_BYTES) + HEAD_BYTES
         self._guard = AddressGuard(
-            overrides,
-            config.allow_hosts,
-            config.allow_ports,
-            max(config.max_bytes, robots.MAX_BYTES) + HEAD_BYTES,
-            lookup,
-            self._memory.addresses,
+            overrides, config.allow_hosts, config.allow_ports, most_bytes, self._memory.names
         )
+        served = (*(overrides or ()), *config.allow_hosts)
+        self._served = frozenset(map(canonical_host, served))
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._hosts: dict[str, Host] = {}
-        self._turns: dict[str, Turns] = {}
-        self._asking: dict[URL, asyncio.Task[robots.Robots]] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._turns = Turns(budget or Budget(config))
+        self._permission = Permission(self._memory.robots, self._fetch_robots, self._slow)
+        self.spared = 0
 
     async def __aenter__(self) -> Fetcher:
         self._session = aiohttp.ClientSession(
@@ -122,89 +110,106 @@ class Fetcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._asking.values():
-            task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await self._permission.close()
+        await self._turns.close()
         await self._session.close()
 
-    @property
-    def spared(self) -> int:
-        """URLs that were not asked for because their host is down."""
-        return sum(host.spared for host in self._hosts.values())
-
     @asynccontextmanager
-    async def fetched(self, url: str) -> AsyncIterator[FetchResult]:
-        """Fetch one URL, with retries; whatever goes wrong becomes a reason, not an exception.
+    async def fetched(self, url: str, retries: int | None = None) -> AsyncIterator[FetchResult]:
+        """Fetch one URL; whatever goes wrong becomes a reason, not an exception.
 
         One of `concurrency` places is held while the caller works on the result, so that no more bodies are
-        in memory than there are places; it is not held while the URL waits for its host's turn or for the
-        next try.
+        in memory than there are places; it is not held while the URL waits for its host's turn, its
+        robots.txt or the next try.
+
+        Args:
+            url: what to fetch.
+            retries: further tries; those of the configuration by default.
         """
-        way = _Try(self._config.total_seconds)
-        for attempt in range(self._config.retries + 1):
+        way, left = Way(self._config.total_seconds), self._config.retries if retries is None else retries
+        pause, reason = self._config.backoff_seconds, ""
+        while True:
             try:
                 first = self._guard.parse(url)
+                way.url = str(first)
+                passed = self._check(first)
             except Failure as failure:
-                yield FetchResult(reason=failure.reason)
+                yield self._result(way, failure.reason)
                 return
-            host = self._host(first)
-            await asyncio.sleep(self._next_turn(first))
-            async with self._slots:
-                reason, body, again = await self._attempt(host, first, way)
-                if not again or attempt == self._config.retries:
-                    yield FetchResult(
-                        reason=reason,
-                        body=body,
-                        final_url=way.url,
-                        seconds=self._config.total_seconds - way.seconds,
-                    )
+            try:
+                await self._admit(first)
+            except Failure as failure:
+                if failure.reason != "host_busy":
+                    reason = failure.reason
+                    self._circuit(first).note(reason)
+                if not (failure.transient and left):
+                    reason = reason or failure.reason
+                    yield self._result(way, reason)
                     return
-            await asyncio.sleep(self._config.backoff_seconds * 2**attempt)
+            else:
+                async with self._slots:
+                    reason, body, again = await self._attempt(first, way, passed)
+                    if not again or not left:
+                        yield self._result(way, reason, body)
+                        return
+            left -= 1
+            await asyncio.sleep(pause)
+            pause *= 2
 
     async def fetch(self, url: str) -> FetchResult:
         """Fetch one URL and keep its body."""
         async with self.fetched(url) as result:
             return result
 
-    async def _attempt(self, host: Host, url: URL, way: _Try) -> tuple[str, bytes, bool]:
+    def _result(self, way: Way, reason: str, body: bytes = b"") -> FetchResult:
+        seconds = self._config.total_seconds - way.seconds
+        return FetchResult(reason=reason, body=body, final_url=way.url, seconds=seconds)
+
+    async def _attempt(self, url: URL, way: Way, passed: float) -> tuple[str, bytes, bool]:
         """Try once: the reason, the body, and whether another try may succeed."""
         try:
-            host.check()
+            self._check(url, passed)
         except Failure as failure:
-            way.url = str(url)
             return failure.reason, b"", False
+        circuit = self._circuit(url)
         try:
             answer = await self._follow(url, way, self._config.max_bytes, polite=True)
         except Failure as failure:
             again = failure.transient and way.seconds > 0
             if way.url == str(url):  # not of a host that a redirect led to
-                host.note(failure.reason)
+                circuit.note(failure.reason)
             return failure.reason, b"", again
-        host.note("")
+        circuit.note("")
         return "", answer.body, False
 
-    def _host(self, url: URL) -> Host:
-        name = str(url.origin())
-        if name not in self._hosts:
-            self._hosts[name] = Host(self._config)
-        return self._hosts[name]
+    def _check(self, url: URL, passed: float | None = None) -> float:
+        try:
+            return self._circuit(url).check(passed)
+        except Failure:
+            self.spared += 1
+            raise
 
-    def _next_turn(self, url: URL) -> float:
-        name = canonical_host(url.raw_host or "")
-        if name not in self._turns:
-            self._turns[name] = Turns(self._config, name)
-        return self._turns[name].next()
+    def _circuit(self, url: URL) -> Circuit:
+        origin = str(url.origin())
+        circuit = self._memory.circuits.get(origin)
+        if circuit is None:
+            circuit = Circuit(self._config)
+            self._memory.circuits.put(origin, circuit)
+        return circuit
 
-    async def _follow(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
-        """Ask for a URL and where it redirects to, judging every hop anew and in its host's turn."""
+    async def _follow(self, url: URL, way: Way, max_bytes: int, *, polite: bool) -> _Answer:
+        """Ask for an admitted URL and for where it redirects to, admitting every hop anew.
+
+        A place is held; another URL may have it while a hop waits.
+        """
         for hop in range(self._config.max_redirects + 1):
             way.url = str(url)
-            if way.url in self._opted_out:
-                raise Failure("opted_out")
             if hop:
-                await self._turn_elsewhere(url, holds_place=polite)
-            if polite and self._config.respect_robots:
-                await self._ask_robots(url)
+                self._slots.release()
+                try:
+                    await self._admit(url, polite=polite)
+                finally:
+                    await self._slots.acquire()
             answer = await self._request(url, way, max_bytes, polite=polite)
             if answer.status not in REDIRECTS:
                 return answer
@@ -215,85 +220,69 @@ class Fetcher:
             url = self._guard.parse(target)
         raise Failure("too_many_redirects")
 
-    async def _turn_elsewhere(self, url: URL, *, holds_place: bool) -> None:
-        """Wait for the turn of a redirect's target; another URL may have this one's place meanwhile."""
-        seconds = self._next_turn(url)
-        if not seconds:
-            return
-        if holds_place:
-            self._slots.release()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            if holds_place:
-                await self._slots.acquire()
+    async def _admit(self, url: URL, *, polite: bool = True) -> None:
+        """Wait until a URL may be asked for: not opted out, allowed by robots.txt, in its host's turn."""
+        if str(url) in self._opted_out:
+            raise Failure("opted_out")
+        address = await self._address(url)
+        if polite and self._config.respect_robots:
+            await self._permission.check(url)
+        host = canonical_host(url.raw_host or "")
+        if not await self._turns.wait(host, address, self._config.turn_seconds):
+            raise Failure("host_busy")
 
-    async def _request(self, url: URL, way: _Try, max_bytes: int, *, polite: bool) -> _Answer:
+    async def _address(self, url: URL) -> str:
+        """The address whose budget counts, "" where none does."""
+        host = url.raw_host or ""
+        if canonical_host(host) in self._served:
+            return ""
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(host))
+        try:
+            return str((await self._guard.resolve(host, url.port or 0))[0]["host"])
+        except AddressRefused as error:
+            raise Failure("address_refused", str(error)) from error
+        except OSError as error:
+            if is_ours(error):
+                raise
+            raise Failure("dns_failed", str(error)) from error
+
+    async def _slow(self, origin: URL, seconds: float) -> None:
+        await self._turns.slow(canonical_host(origin.raw_host or ""), seconds)
+
+    async def _fetch_robots(self, url: URL) -> bytes:
+        await self._admit(url, polite=False)
+        async with self._slots:
+            way = Way(self._config.attempt_seconds)
+            return (await self._follow(url, way, robots.MAX_BYTES, polite=False)).body
+
+    async def _request(self, url: URL, way: Way, max_bytes: int, *, polite: bool) -> _Answer:
         """Make one request, within the time that is left; the body of a redirect is not read."""
         get = self._session.get
-        slots = self._host(url).slots
-        async with slots, self._timed(way) as body, explained(), get(url, allow_redirects=False) as response:
+        places = self._places.setdefault(str(url.origin()), asyncio.Semaphore(self._config.per_host))
+        async with (
+            places,
+            way.timed(self._config.attempt_seconds) as body,
+            explained(),
+            get(url, allow_redirects=False) as response,
+        ):
             tags = response.headers.getall("X-Robots-Tag", [])
             if polite and self._config.respect_tags and robots.refused_by_tag(tags, AGENT):
                 raise Failure("robots_tag")
             if response.status in REDIRECTS:
                 return _Answer(response.status, response.headers, b"")
             if response.status != 200:
-                raise Failure(f"http_{response.status}", transient=response.status >= 500)
+                told = await self._told_to_wait(url, response.status, response.headers.get("Retry-After"))
+                raise Failure(f"http_{response.status}", transient=told or response.status >= 500)
             body.begun = True
             body_bytes = await read_body(response, max_bytes, cut=not polite)
             return _Answer(200, response.headers, body_bytes)
 
-    async def _ask_robots(self, url: URL) -> None:
-        origin = url.origin()
-        rules = self._memory.robots.get(str(origin))
-        if rules is None:
-            if origin not in self._asking:
-                self._asking[origin] = asyncio.create_task(self._fetch_robots(origin))
-            task = self._asking[origin]
-            try:
-                rules = await asyncio.shield(task)
-            except Failure as failure:
-                if failure.transient and self._asking.get(origin) is task:
-                    del self._asking[origin]
-                raise
-            if self._asking.get(origin) is task:
-                del self._asking[origin]
-        if not rules.allows(url.raw_path_qs):
-            raise Failure("robots_disallowed")
-
-    async def _fetch_robots(self, origin: URL) -> robots.Robots:
-        """Fetch and keep a host's rules: no file allows all, a server error forbids all (RFC 9309)."""
-        way = _Try(self._config.attempt_seconds)
-        try:
-            answer = await self._follow(origin / "robots.txt", way, robots.MAX_BYTES, polite=False)
-            rules = robots.parse_robots(robots.text_of(answer.body), AGENT)
-        except Failure as failure:
-            if failure.reason.startswith("http_5"):
-                raise Failure("robots_unreachable", transient=True) from failure
-            if not (failure.reason.startswith("http_") or failure.reason == "too_many_redirects"):
-                raise
-            rules = robots.Robots()
-        self._memory.robots.put(str(origin), rules, rules.size)
-        return rules
-
-    @asynccontextmanager
-    async def _timed(self, way: _Try) -> AsyncIterator[_Progress]:
-        """Bound the time of a request; one that ends within the body is not worth another try."""
-        clock = asyncio.get_running_loop().time
-        begin = clock()
-        progress = _Progress()
-        try:
-            async with asyncio.timeout(max(0.0, min(self._config.attempt_seconds, way.seconds))):
-                yield progress
-        except TimeoutError:
-            raise Failure("timeout", transient=not progress.begun) from None
-        finally:
-            way.seconds -= clock() - begin
-
-
-@dataclass
-class _Progress:
-    """Whether a request came as far as its body."""
-
-    begun: bool = False
+    async def _told_to_wait(self, url: URL, status: int, after: str | None) -> bool:
+        """Leave a host alone that asks for it; whether it said for how long."""
+        seconds = robots.retry_after(after) if status in (429, 503) else None
+        if seconds is None and status != 429:
+            return False
+        pause = self._config.host_pause_seconds if seconds is None else seconds
+        await self._turns.pause(canonical_host(url.raw_host or ""), pause)
+        return seconds is not None

@@ -7,30 +7,23 @@ whose address changes between check and use gains nothing.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipelines.crawl.expiring import Expiring
 from pipelines.crawl.manners import WEB_PORTS
+from pipelines.crawl.names import Names
 from pipelines.crawl.reasons import Failure
 from pipelines.urls.canonical import canonical_host
 
-RESOLVER_THREADS = 32
 MAX_URL = 8190
 """Characters; servers refuse longer ones."""
-
-Lookup = Callable[[str, int], Awaitable[list[str]]]
-"""Host and port to numeric addresses; raises OSError if there are none."""
 
 _GLOBAL_UNICAST_V6 = ipaddress.ip_network("2000::/3")
 _NOT_OURS = tuple(
@@ -108,8 +101,7 @@ class AddressGuard(AbstractResolver):
         allow_hosts: hosts whose addresses may be private and whose ports may be any.
         allow_ports: those that other hosts may be asked at: mail servers and databases listen elsewhere.
         max_bytes: most bytes on the wire of one answer, headers included.
-        lookup: how names are resolved; the system's resolver by default.
-        known: addresses that names had a moment ago; they are judged again like new ones.
+        names: how names are resolved, and what is remembered of that; it is judged again like something new.
     """
 
     def __init__(
@@ -118,16 +110,14 @@ class AddressGuard(AbstractResolver):
         allow_hosts: Collection[str] = (),
         allow_ports: Collection[int] = WEB_PORTS,
         max_bytes: int = 1 << 30,
-        lookup: Lookup | None = None,
-        known: Expiring[list[str]] | None = None,
+        names: Names | None = None,
     ) -> None:
         self._overrides = {
             canonical_host(host): _endpoint(place) for host, place in (overrides or {}).items()
         }
         self._allow_hosts = {canonical_host(host) for host in allow_hosts}
         self._allow_ports, self._max_bytes = frozenset(allow_ports), max_bytes
-        self._lookup = lookup or _system_lookup
-        self._known: Expiring[list[str]] = Expiring(0.0) if known is None else known
+        self._names = names or Names()
         self._opened: set[tuple[str, int]] = set(self._overrides.values())
 
     def parse(self, url: str) -> URL:
@@ -171,12 +161,7 @@ class AddressGuard(AbstractResolver):
             return [_result(host, *self._overrides[name])]
         if name.endswith(_UNRESOLVABLE):  # reserved names that never exist (RFC 6761): no need to ask
             raise OSError(f"{host} is a reserved name")
-        addresses = self._known.get(name)
-        if addresses is None:
-            addresses = await self._lookup(name, port)
-            if not addresses:
-                raise OSError(f"{host} has no address")
-            self._known.put(name, addresses, len(addresses))
+        addresses = await self._names.resolve(name, port)
         if name in self._allow_hosts:
             self._opened.update((address, port) for address in addresses)
         elif not all(is_public(address) for address in addresses):
@@ -221,20 +206,6 @@ class AddressGuard(AbstractResolver):
         elif not is_public(address):
             raise Failure("address_refused", f"{host} is not public")
         return True
-
-
-async def _system_lookup(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(
-        _resolvers(), lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-@lru_cache(maxsize=1)
-def _resolvers() -> ThreadPoolExecutor:
-    """Threads of their own: asyncio's few would let slow name servers hold up every other name."""
-    return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="dns")
 
 
 def _endpoint(place: str) -> tuple[str, int]:

@@ -41,8 +41,13 @@ class FetchConfig:
         allow_ports: those at which all other hosts may be asked.
         concurrency: URLs under way at a time, per worker.
         per_host: connections to one host at a time, per worker.
-        host_rate: requests per second to one host, per worker; 0 is no limit.
+        host_rate: requests per second to one host, of all workers together; 0 is no limit.
         host_rates: the same for hosts by name, such as one that invites bulk downloads.
+        address_rate: requests per second to one address, whatever hosts it serves, of all workers together;
+            hosts of `host_rates`, and those that are served here, have none.
+        turn_seconds: longest time that a URL waits for its host's turn.
+        second_pass_seconds: when a URL whose failure may heal is asked for once more, within the same shard;
+            0 for never.
         host_failures: URLs in a row that find a host unreachable before it is left alone.
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
@@ -63,6 +68,9 @@ class FetchConfig:
     per_host: Many = insignificant(8)
     host_rate: Number = insignificant(10.0)
     host_rates: dict[str, Number] = insignificant(factory=dict)
+    address_rate: Number = insignificant(20.0)
+    turn_seconds: Limit = insignificant(1800.0)
+    second_pass_seconds: Seconds = insignificant(60.0)
     host_failures: Count = 10
     host_pause_seconds: Seconds = 60.0
 

@@ -18,6 +18,7 @@ REASONS: dict[str, str] = {
     "tls_failed": "no valid certificate",
     "protocol_error": "the answer is not HTTP",
     "headers_too_large": "the answer's headers exceed the limit",
+    "host_busy": "the host's turn did not come within the time that a URL waits",
     "timeout": "not complete within the time limit",
     "too_large": "more bytes than the limit",
     "too_many_redirects": "more redirects than the limit",
@@ -48,6 +49,7 @@ CLASSES = frozenset(REASONS) | {f"http_{digit}xx" for digit in range(1, 6)}
 HEALING = frozenset(
     {
         "dns_failed", "connect_failed", "connection_reset", "tls_failed", "protocol_error", "timeout",
+        "host_busy",
         "robots_unreachable", "truncated", "engine_failed",
         "http_408", "http_425", "http_429",
     }

@@ -1,9 +1,11 @@
-"""What a site asks of robots: robots.txt (RFC 9309) and the X-Robots-Tag header."""
+"""What a site asks of robots: robots.txt (RFC 9309), and the headers X-Robots-Tag and Retry-After."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 
 REFUSING_TAGS = frozenset({"noai", "noimageai", "noindex", "none"})
 MAX_BYTES = 500 * 1024
@@ -13,6 +15,7 @@ MAX_STEPS = 200_000_000
 """Characters of all patterns times those of a path, of which a search may compare every pair (40 ms at most):
 what costs more is forbidden."""
 
+MAX_DELAY_SECONDS = 24 * 3600.0
 _VERSION = re.compile(r"[/\s].*", re.DOTALL)
 """What follows a product token: its version, remarks."""
 
@@ -24,12 +27,15 @@ class Robots:
 
     Args:
         rules: (allowed, path pattern); "*" stands for anything, "$" at the end for the path's end.
+        crawl_delay: seconds between two requests that the file asks for; 0 for none.
 
     Attributes:
+        crawl_delay: likewise.
         size: bytes of memory that the rules take.
     """
 
-    def __init__(self, rules: Iterable[tuple[bool, str]] = ()) -> None:
+    def __init__(self, rules: Iterable[tuple[bool, str]] = (), crawl_delay: float = 0.0) -> None:
+        self.crawl_delay = crawl_delay
         self._prefixes: dict[str, bool] = {}
         patterns: dict[str, bool] = {}
         for allowed, rule in rules:
@@ -101,6 +107,7 @@ def parse_robots(text: str, agent: str) -> Robots:
     """
     agent = agent.lower()
     groups: dict[str, list[tuple[bool, str]]] = {}
+    delays: dict[str, float] = {}
     named: set[str] = set()  # which of the two the rules to come are for
     in_rules = False
     for line in text.lstrip("\ufeff").splitlines():
@@ -120,7 +127,21 @@ def parse_robots(text: str, agent: str) -> Robots:
             if value:
                 for name in named:
                     groups[name].append((field == "allow", value))
-    return Robots(groups.get(agent, groups.get("*", [])))
+        elif field == "crawl-delay":
+            in_rules = True
+            for name in named:
+                delays[name] = max(_seconds(value), delays.get(name, 0.0))
+    group = agent if agent in groups else "*"
+    return Robots(groups.get(group, []), delays.get(group, 0.0))
+
+
+def _seconds(value: str) -> float:
+    """A Crawl-delay, 0 if it makes no sense; of more than a day a day."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return 0.0
+    return min(seconds, MAX_DELAY_SECONDS) if seconds > 0 else 0.0
 
 
 def refused_by_tag(headers: Iterable[str], agent: str) -> bool:
@@ -137,3 +158,18 @@ def refused_by_tag(headers: Iterable[str], agent: str) -> bool:
             if name in ("", "*", agent.lower()) and part.strip() in REFUSING_TAGS:
                 return True
     return False
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After, which is a number or a date; None if it is neither. At most a day."""
+    if value is None:
+        return None
+    try:
+        seconds = (
+            float(value)
+            if value.strip().isdecimal()
+            else parsedate_to_datetime(value).timestamp() - time.time()
+        )
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), MAX_DELAY_SECONDS)

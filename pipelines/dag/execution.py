@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from pipelines.dag import interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.lock import locked
@@ -53,7 +54,9 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
             out.remove_scratch()
         action = "resume" if planned.action == "resume" else "run"
         return StageResult(name=stage.name, action=action, seconds=seconds, stats=stats, artifact=published)
-    except Exception as error:
+    except BaseException as error:  # a stage may raise anything: the runner waits for its result
+        if interruption.interrupted() and not isinstance(error, Exception):
+            raise  # the program ends; what the stage saved is resumed
         message = (
             f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
         )

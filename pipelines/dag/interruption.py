@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 _lock = threading.Lock()
 _running: dict[threading.Event, Callable[[], None]] = {}
+_interrupted = threading.Event()
 
 
 @contextmanager
@@ -28,8 +29,19 @@ def saving_when_asked(ask: Callable[[], None]) -> Iterator[None]:
         ended.set()
 
 
+def reset() -> None:
+    """Begin: nothing has been interrupted yet."""
+    _interrupted.clear()
+
+
+def interrupted() -> bool:
+    """Whether the program is about to end because it was told to."""
+    return _interrupted.is_set()
+
+
 def interrupt(seconds: float) -> bool:
     """Ask all such work to save itself, and wait at most so long; whether it has ended in time."""
+    _interrupted.set()
     with _lock:
         running = dict(_running)
     for ask in running.values():

@@ -69,6 +69,7 @@ def run(
         name=name,
         params=params,
     )
+    interruption.reset()
     others = set(processes.children())
     try:
         results = _Schedule(planned, root, cluster, tracker).run()
@@ -155,11 +156,16 @@ class _Schedule:
         del self._waiting[planned.stage.name]
         print(f"{planned.stage.name}: {planned.action} ({planned.reason})", flush=True)
         board.state(planned.stage.name, "running")
-        threading.Thread(
-            target=lambda: self._finished.put(execute(planned, self._root, self._tracker)),
-            name=planned.stage.name,
-            daemon=True,
-        ).start()
+        threading.Thread(target=self._execute, args=(planned,), name=planned.stage.name, daemon=True).start()
+
+    def _execute(self, planned: PlannedStage) -> None:
+        """Run a stage in a thread of its own; there is a result whatever happens."""
+        name = planned.stage.name
+        result = StageResult(name=name, action="failed", stats={}, error="its thread ended without a result")
+        try:
+            result = execute(planned, self._root, self._tracker)
+        finally:
+            self._finished.put(result)
 
     def _take_result(self) -> None:
         result = self._finished.get()

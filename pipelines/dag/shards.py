@@ -1,6 +1,7 @@
-"""The one adapter that knows Ray Data: a job over shards, in which the row is the shard's description.
+"""A job over shards: its plan, its done records, and what becomes of shards that fail.
 
-A single shard that is left to do gains nothing from a Ray that must be started first; it gets a process.
+The work is done by actors of Ray Data (`ray_shards`), to which the row is the shard's description. A single
+shard that is left to do gains nothing from a Ray that must be started first; it gets a process.
 
 Pixels never travel between tasks; an actor gets a description, reads its input and writes its output itself.
 The plan is written before the first shard and a done record after each one, so that a killed job goes on
@@ -10,25 +11,28 @@ where it was.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Self
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from pipelines.dag import cluster, own_process
 from pipelines.dag.failures import LOST, described, report
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.own_process import ProcessDied
+from pipelines.dag.redaction import redacted
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 PLAN = f"{SCRATCH}/shards/plan.json"
 DONE = f"{SCRATCH}/shards/done"
-BEGUN = f"{SCRATCH}/shards/begun"
+QUARANTINE = "quarantined.json"
+"""Names the shards that an artifact lacks, with their rows and why; absent if it lacks none."""
+
 READERS = 16
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
@@ -41,7 +45,7 @@ class Shard:
     Attributes:
         index: position, unique within the job.
         name: what a message calls it ("urls-00003").
-        rows: rows that it reads.
+        rows: rows that it reads, or what else its job counts.
         payload: what the job needs to find its input; JSON values, and nothing that may differ between two
             runs of the same artifact (ports, worker counts): the plan of a resumed job must be the plan it
             began with.
@@ -55,11 +59,20 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerResources:
-    """How many actors work on the shards, and what each occupies."""
+    """Who works on the shards.
+
+    Attributes:
+        workers: how many actors.
+        cpus: what each occupies.
+        gpus: likewise.
+        max_failed: share of the shards that may fail without the stage: the artifact is published without
+            them, and names them (see `QUARANTINE`).
+    """
 
     workers: Annotated[int, Ge(1)] = 2
     cpus: Annotated[float, Ge(0)] = 1.0
     gpus: Annotated[float, Ge(0)] = 0.0
+    max_failed: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
 class ShardJob(ABC):
@@ -75,6 +88,16 @@ class ShardJob(ABC):
 
     def setup(self) -> None:  # noqa: B027 (most jobs need none)
         """Load weights, open clients: once per actor."""
+
+    def together(self) -> AbstractContextManager[Self]:
+        """Surround the work of several workers on Ray; gives the job that they get.
+
+        The place for what they share.
+        """
+        return nullcontext(self)
+
+    def absent(self, shard: Shard, out: Workspace) -> None:  # noqa: B027 (readers may know by QUARANTINE)
+        """Write what stands for a shard that is given up, for readers who expect a file for each."""
 
     @abstractmethod
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
@@ -95,6 +118,8 @@ def map_shards(
     out: Workspace,
     resources: WorkerResources | None = None,
     watch: Callable[[Mapping[str, float]], None] | None = None,
+    *,
+    here: bool = False,
 ) -> dict[str, float]:
     """Run a job over all shards that are not done yet and return the summed stats of all of them.
 
@@ -107,10 +132,11 @@ def map_shards(
         out: the stage's workspace.
         resources: actors and what each occupies; 2 actors with one CPU each by default.
         watch: is told the stats of each shard as it is done.
+        here: work in this process, once, and raise what the job raises: for what takes a moment.
 
     Raises:
         ValueError: the plan differs from the one this workspace was begun with.
-        ShardError: shards failed three times; names each with its cause.
+        ShardError: more shards failed than may; names each with its cause.
     """
     resources = resources or WorkerResources()
     write_plan(shards, out)
@@ -125,7 +151,8 @@ def map_shards(
     failures: dict[int, str] = {}
     if missing:
         out.log.progress(rows, total)
-        for index, record, failure in _stream(missing, job, out, resources):
+        outcomes = _here(missing, job, out) if here else _stream(missing, job, out, resources)
+        for index, record, failure in outcomes:
             if failure:
                 failures[index] = failure
             else:
@@ -135,15 +162,36 @@ def map_shards(
                 if watch:
                     watch(record["stats"])
                 out.log.progress(rows, total)
-    lost = [shard for shard in shards if shard.index not in done]
-    if lost:
-        raise ShardError(report([(s.name, failures.get(s.index, LOST)) for s in lost], len(shards)))
+    lost = [(shard, failures.get(shard.index, LOST)) for shard in shards if shard.index not in done]
+    if len(lost) > resources.max_failed * len(shards):
+        raise ShardError(report([(shard.name, cause) for shard, cause in lost], len(shards)))
     stats: dict[str, float] = {}
     for index in sorted(done):
         out.digests.update(done[index]["files"])
         for key, value in done[index]["stats"].items():
             stats[key] = stats.get(key, 0.0) + value
-    return stats
+    return _quarantined(lost, stats, job, out)
+
+
+def _quarantined(
+    lost: Sequence[tuple[Shard, str]], stats: dict[str, float], job: ShardJob, out: Workspace
+) -> dict[str, float]:
+    """Name the shards that are given up, and count their rows as dropped."""
+    if not lost:
+        out.folder.remove(QUARANTINE)  # of an attempt before
+        return stats
+    print(f"  given up: {report([(s.name, cause) for s, cause in lost], len(lost))}", flush=True)
+    for shard, _ in lost:
+        job.absent(shard, out)
+    named = [{"shard": s.name, "rows": s.rows, "cause": redacted(cause)} for s, cause in lost]
+    out.write_json(QUARANTINE, named)
+    rows = float(sum(shard.rows for shard, _ in lost))
+    return {
+        **stats,
+        "rows_in": stats.get("rows_in", 0.0) + rows,
+        "dropped_quarantined": rows,
+        "shards_quarantined": float(len(lost)),
+    }
 
 
 def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
@@ -163,10 +211,10 @@ def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, dict[str, Any]]:
     """Done records by shard index; those whose files are not all there at their size do not count."""
     sizes = out.folder.sizes()
-    recorded = [shard.index for shard in shards if _record_name(shard.index) in sizes]
+    recorded = [shard.index for shard in shards if record_name(shard.index) in sizes]
     done = {}
     with ThreadPoolExecutor(READERS) as readers:  # on an object store each record is a round trip
-        contents = readers.map(lambda index: out.folder.read_bytes(_record_name(index)), recorded)
+        contents = readers.map(lambda index: out.folder.read_bytes(record_name(index)), recorded)
         for index, content in zip(recorded, contents, strict=True):
             record = json.loads(content)
             if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
@@ -195,51 +243,6 @@ def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
     return counted
 
 
-class ShardActor:
-    """Lives in a Ray actor and does one shard after another."""
-
-    def __init__(self, job: ShardJob, out: Workspace, invocation: str = "alone") -> None:
-        self._job, self._out, self._invocation = job, out, invocation
-        self._failure = ""
-        try:
-            job.setup()
-        except Exception as error:
-            self._failure = described(error)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = Shard(**json.loads(row["shard"]))
-        record, failure = {}, self._failure or self._count_deaths(shard)
-        for attempt in range(1, ATTEMPTS + 1):
-            if failure:
-                break
-            try:
-                record = self._do(shard)
-                break
-            except Exception as error:
-                if attempt == ATTEMPTS:
-                    failure = described(error)
-                else:
-                    time.sleep(RETRY_SECONDS * attempt)
-        return {"index": shard.index, "record": json.dumps(record), "failure": failure}
-
-    def _count_deaths(self, shard: Shard) -> str:
-        """Remember that this shard begins; says so if its worker died each time that it did.
-
-        Ray begins a lost shard again, without end and in another process: only the storage knows.
-        """
-        name = f"{BEGUN}/{self._invocation}/{shard.index:06d}"
-        begun = int(self._out.folder.read_bytes(name)) if self._out.folder.exists(name) else 0
-        self._out.folder.write_bytes(name, str(begun + 1).encode())
-        return f"its worker process died {begun} times (out of memory?)" if begun >= ATTEMPTS else ""
-
-    def _do(self, shard: Shard) -> dict[str, Any]:
-        out = Workspace(self._out.url, self._out.fingerprint)
-        stats = checked_stats(shard, self._job(shard, out))
-        record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
-        out.folder.write_bytes(_record_name(shard.index), canonical_json(record))
-        return record
-
-
 Outcome = tuple[int, dict[str, Any], str]
 """Index, done record, failure."""
 
@@ -251,7 +254,18 @@ def _stream(
     if len(shards) == 1 and not cluster.at_hand():
         yield _alone(shards[0], job, out, resources)
     else:
-        yield from _in_ray(shards, job, out, resources)
+        from pipelines.dag.ray_shards import in_ray
+
+        yield from in_ray(shards, job, out, resources)
+
+
+def _here(shards: Sequence[Shard], job: ShardJob, out: Workspace) -> Iterator[Outcome]:
+    """Run the shards in this process."""
+    from pipelines.dag.shard_actor import do_shard
+
+    job.setup()
+    for shard in shards:
+        yield shard.index, do_shard(shard, job, out), ""
 
 
 def _alone(shard: Shard, job: ShardJob, out: Workspace, resources: WorkerResources) -> Outcome:
@@ -267,34 +281,16 @@ def _alone(shard: Shard, job: ShardJob, out: Workspace, resources: WorkerResourc
 
 
 def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
-    return _outcome(ShardActor(job, out, uuid.uuid4().hex[:8])({"shard": json.dumps(asdict(shard))}))
+    from pipelines.dag.shard_actor import ShardActor
 
-
-def _outcome(row: Mapping[str, Any]) -> Outcome:
+    try:
+        actor = ShardActor(job, out, uuid.uuid4().hex[:8])
+    except Exception as error:
+        return shard.index, {}, described(error)
+    row = actor({"shard": json.dumps(asdict(shard))})
     return row["index"], json.loads(row["record"]), row["failure"]
 
 
-def _in_ray(
-    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
-) -> Iterator[Outcome]:
-    """Run the shards in Ray Data actors."""
-    cluster.ensure()
-    import ray.data
-
-    rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
-    workers = min(resources.workers, len(shards))
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        cast(Any, ShardActor),
-        fn_constructor_args=(job, out, uuid.uuid4().hex[:8]),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
-    )
-    for row in results.iter_rows():
-        yield _outcome(row)
-
-
-def _record_name(index: int) -> str:
+def record_name(index: int) -> str:
+    """Name of a shard's done record."""
     return f"{DONE}/{index:06d}.json"

@@ -89,6 +89,12 @@ class CaptionJob(ShardJob):
             write_table(target, {name: [row.get(name) for row in rows] for name in CAPTIONS.names}, CAPTIONS)
         return dict(stats)
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Write a table without rows: those images have no caption."""
+        with out.create(beside(shard, "captions")) as table:
+            target: Any = table
+            write_table(target, [], CAPTIONS)
+
     def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
         """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
         name, limit = shard.payload["file"], shard.payload.get("limit")

@@ -81,6 +81,19 @@ class LatentsJob(ShardJob):
             out.write_json(LATENT_SPEC, asdict(spec))
         return {"rows_in": shard.rows, "rows_out": blocks.rows}
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Nothing: a training passes over the samples of `quarantined.json`."""
+        refuse_to_lack_the_first(shard)
+
+
+def refuse_to_lack_the_first(shard: Shard) -> None:
+    """Raise ValueError for shard number 0, which also writes what the arrays mean."""
+    if shard.index == 0:
+        raise ValueError(
+            f"{shard.name} cannot be given up, whatever workers.max_failed says: {LATENT_SPEC} comes with "
+            "it; mend its cause, and the same command goes on"
+        )
+
 
 class EncodeLatents(Stage):
     """Cache what tokenizer training would otherwise compute again in every epoch."""

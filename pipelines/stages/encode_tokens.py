@@ -16,7 +16,7 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import SCRATCH, Workspace
 from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.dataset import dataset_shards, image_batches, read_index
-from pipelines.stages.encode_latents import LATENT_SPEC
+from pipelines.stages.encode_latents import LATENT_SPEC, refuse_to_lack_the_first
 from pipelines.stages.tables import occupied
 from reptok.data.blocks import BlockWriter
 from reptok.data.statistics import RunningMoments
@@ -82,6 +82,10 @@ class TokensJob(ShardJob):
             out.write_json(LATENT_SPEC, asdict(replace(spec, image_size=self.image_size)))
         return {"rows_in": shard.rows, "rows_out": blocks.rows}
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Nothing: a training passes over the samples of `quarantined.json`."""
+        refuse_to_lack_the_first(shard)
+
 
 class EncodeTokens(Stage):
     """Run the trained tokenizer over every image; mean and std of the tokens over the train split."""
@@ -111,7 +115,7 @@ def merged_moments(shards: Sequence[Shard], out: Workspace) -> RunningMoments:
     """
     moments: RunningMoments | None = None
     for shard in shards:
-        if shard.payload["split"] == "train":
+        if shard.payload["split"] == "train" and out.exists(_sums_file(shard.payload["shard"])):
             sums = load(out.read_bytes(_sums_file(shard.payload["shard"])))
             part = RunningMoments(int(sums["count"]), sums["total"], sums["squares"])
             if moments is None:

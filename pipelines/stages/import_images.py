@@ -115,17 +115,22 @@ class ImportJob(ShardJob):
         What cannot be read is counted, by reason.
         """
         stats = {"rows_in": float(shard.rows), "rows_out": 0.0, "dropped_unreadable": 0.0}
-        writer: DatasetShardWriter | ImageTableWriter
-        writer = (
-            ImageTableWriter(out, shard.index) if self.to_images else DatasetShardWriter(out, shard.index)
-        )
-        with writer:
+        with self._writer(shard, out) as writer:
             for sample, split in self._samples(shard, stats):
                 writer.add(sample, split)
                 stats["rows_out"] += 1
                 if not sample.caption:
                     stats["without_caption"] = stats.get("without_caption", 0.0) + 1
         return stats
+
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Write shards, or a table, without samples."""
+        with self._writer(shard, out):
+            pass
+
+    def _writer(self, shard: Shard, out: Workspace) -> DatasetShardWriter | ImageTableWriter:
+        kind = ImageTableWriter if self.to_images else DatasetShardWriter
+        return kind(out, shard.index)
 
     def _samples(self, shard: Shard, stats: dict[str, float]) -> Iterator[tuple[Sample, str]]:
         """The samples with their splits; what is dropped is counted."""

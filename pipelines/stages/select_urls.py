@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,23 @@ import pyarrow as pa
 
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import ARTIFACT
+from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
+from pipelines.stages.tables import occupied
 from pipelines.urls.drop_report import as_html, as_json
-from pipelines.urls.duplicates import MAX_DISTANCE, Neighbours
+from pipelines.urls.duplicates import MAX_DISTANCE
+from pipelines.urls.judge import Dedup, Judge
+from pipelines.urls.listing import Listing, UrlList
 from pipelines.urls.opt_out import OPT_OUT
-from pipelines.urls.rules import Filters, image_hashes, make_rules
-from pipelines.urls.source import find_sources, read_source
-from pipelines.urls.survey import Dedup, Survey
+from pipelines.urls.rules import Filters, check_columns, image_hashes
+from pipelines.urls.scan import Scan, Uncounted, scan
+from pipelines.urls.write import WriteUrls, write_shards
 from reptok.bounds import Count, Whole
-from reptok.data import columns
 
-KEY_DIGITS = 12
+HERE_BYTES = 64 << 20
+"""A list of no more bytes is selected in the program's own process: workers cost more than they save."""
+READERS = 16
+SCAN = "scan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,7 @@ class SelectUrlsConfig:
         dedup_image: keep one row per `image_phash`.
         dedup_distance: also keep one row of images whose hashes differ in at most so many bits (0 for none).
         rows_per_shard: rows of one output file, which is what one download job works on.
+        workers: processes that share a large list, and what each occupies.
         lists_digest: of the contents of both files; the stage fills it in.
     """
 
@@ -58,11 +67,16 @@ class SelectUrlsConfig:
     dedup_image: bool = True
     dedup_distance: Whole = 0
     rows_per_shard: Count = 10_000
+    workers: WorkerResources = insignificant(factory=WorkerResources)
     lists_digest: str = ""
 
     def __post_init__(self) -> None:
         if self.rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {self.rows_per_shard}")
+        if self.workers.max_failed:
+            raise ValueError(
+                "select_urls.workers.max_failed must be 0: a row may be in any two files, so all are read"
+            )
         for name in ("held_out_distance", "dedup_distance"):
             if not 0 <= getattr(self, name) <= MAX_DISTANCE:
                 raise ValueError(
@@ -86,38 +100,43 @@ class SelectUrls(Stage):
     def __init__(self, config: SelectUrlsConfig) -> None:
         super().__init__(replace(config, lists_digest=_lists_digest(config)))
         self.inputs = tuple(dict.fromkeys(kind for kind, _ in made(config)))
+        self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        shutil.rmtree(out.scratch / "hashes", ignore_errors=True)  # of a run that was killed
-        survey = surveyed(self.config, self._tables(inputs), out.scratch / "hashes")
-        report = as_json(survey)
+        config = self.config
+        listing = UrlList(config.columns, inputs)
+        files = listing.files(config.sources)
+        judge = judging(config, listing)
+        schema = _checked(listing, files, judge)
+        here = _total_bytes(listing, files) <= HERE_BYTES
+        each = partial(map_shards, resources=config.workers, here=here)
+        place = Workspace(f"{out.scratch_url}/{SCAN}", out.fingerprint, out.log)
+        found = scan(files, judge, place, each)
+        report = as_json(found)
         if not report["rows_out"]:
-            raise ValueError(f"no URL is left of {survey.rows} rows; dropped: {report['rules']}")
-        shards = _ShardWriter(out, self.config.rows_per_shard)
-        read = 0
-        for name, table in self._tables(inputs)(None):
-            if read + table.num_rows <= survey.rows:
-                shards.add(table.filter(survey.alive.slice(read, read + table.num_rows)), name)
-            read += table.num_rows
-        shards.close()
-        if read != survey.rows:
-            raise ValueError(
-                f"the list had {survey.rows} rows when it was judged and {read} a moment later; run again "
-                "when nobody writes to it"
-            )
+            raise ValueError(f"no URL is left of {found.rows} rows; dropped: {report['rules']}")
+        place.folder.write_bytes("alive", found.alive.packed())
+        job = WriteUrls(
+            listing=listing,
+            files=files,
+            rows=[rows for _, rows in found.files],
+            alive=(place.url, "alive"),
+            schema=schema,
+            rows_per_shard=config.rows_per_shard,
+        )
+        target = Workspace(out.url, out.fingerprint, Uncounted(out.log, "rows"))
+        written = each(write_shards(found, config.rows_per_shard), job, target)
+        out.digests.update(target.digests)
         out.write_json("drops.json", report)
         out.write_bytes("drops.html", as_html(report).encode())
-        if opted_out := read_lines(self.config.opt_out):
+        if opted_out := read_lines(config.opt_out):
             out.write_bytes(OPT_OUT, "\n".join(sorted(set(opted_out))).encode())
         return {
-            "rows_in": survey.rows,
-            "rows_out": shards.rows,
-            "shards": shards.count,
-            **{f"dropped_{drops.rule}": drops.dropped for drops in survey.drops},
+            "rows_in": found.rows,
+            "rows_out": written["rows_out"],
+            "shards": -(-report["rows_out"] // config.rows_per_shard),
+            **{f"dropped_{drops.rule}": drops.dropped for drops in found.drops},
         }
-
-    def _tables(self, inputs: Mapping[str, Artifact]) -> Tables:
-        return Tables(self.config, inputs)
 
 
 def made(config: SelectUrlsConfig) -> list[tuple[str, str]]:
@@ -126,33 +145,53 @@ def made(config: SelectUrlsConfig) -> list[tuple[str, str]]:
     return [(kind, file) for kind, _, file in (name.partition("/") for name in names)]
 
 
-class Tables:
-    """The list as a stream of (file, table), as often as it is called.
-
-    Args:
-        config: names the files.
-        inputs: artifacts that hold lists, by kind.
-    """
-
-    def __init__(self, config: SelectUrlsConfig, inputs: Mapping[str, Artifact] | None = None) -> None:
-        self._config, self._inputs = config, inputs or {}
-        self._columns = {"url": "url", "text": "text", **config.columns}
-
-    def __call__(self, only: Iterable[str] | None) -> Iterator[tuple[str, pa.Table]]:
-        """Read the columns named `only`, or all."""
-        for kind, name in made(self._config):
-            with self._inputs[kind].open(name) as file:
-                for table in read_source(file, name, self._columns, only):
-                    yield name, table
-        others = [source for source in self._config.sources if not source.startswith(ARTIFACT)]
-        for system, path in find_sources(others) if others else ():
-            with system.open(path, "rb") as file:
-                for table in read_source(file, path, self._columns, only):
-                    yield path, table
+def judging(config: SelectUrlsConfig, listing: Listing) -> Judge:
+    """The rules of a configuration, over a list."""
+    held_out = image_hashes(read_lines(config.held_out))[0] if config.held_out else None
+    dedup = Dedup(url=config.dedup_url, image=config.dedup_image, image_distance=config.dedup_distance)
+    return Judge(
+        listing=listing,
+        filters=config.filters,
+        dedup=dedup,
+        opted_out=read_lines(config.opt_out),
+        held_out=held_out,
+        held_out_distance=config.held_out_distance,
+    )
 
 
-def surveyed(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int | None = None) -> Survey:
-    """Judge every row of a list, or its first ones.
+@dataclass(frozen=True)
+class _Stream:
+    """A list that comes as one stream, or its first rows."""
+
+    stream: Callable[[Collection[str] | None], Iterable[tuple[str, pa.Table]]]
+    most_rows: int | None = None
+
+    def tables(self, file: Mapping[str, str], only: Collection[str] | None) -> Iterator[pa.Table]:
+        read = 0
+        for _, table in self.stream(only):
+            yield table
+            read += table.num_rows
+            if self.most_rows is not None and read >= self.most_rows:
+                return
+
+
+def streamed(
+    config: SelectUrlsConfig,
+) -> Callable[[Collection[str] | None], Iterator[tuple[str, pa.Table]]]:
+    """The files of a configuration as one stream of (file, table), for the columns that are asked for."""
+    listing = UrlList(config.columns)
+    files = listing.files(config.sources)
+
+    def tables(only: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        for file in files:
+            for table in listing.tables(file.payload, only):
+                yield file.name, table
+
+    return tables
+
+
+def surveyed(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int | None = None) -> Scan:
+    """Judge every row of a list, or its first ones, in this process.
 
     Args:
         config: the rules.
@@ -160,54 +199,28 @@ def surveyed(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int
         folder: for temporary files.
         most_rows: judge no more rows than about this.
     """
-    held_out = None
-    if config.held_out:
-        held_out = Neighbours(image_hashes(read_lines(config.held_out))[0], config.held_out_distance)
-    rules = make_rules(config.filters, opted_out=read_lines(config.opt_out), held_out=held_out)
-    dedup = Dedup(url=config.dedup_url, image=config.dedup_image, image_distance=config.dedup_distance)
-    survey = Survey(rules, dedup, folder)
-    for name, table in tables(survey.columns):
-        survey.add(name, table)
-        if most_rows is not None and survey.rows >= most_rows:
-            break
-    survey.finish()
-    shutil.rmtree(folder, ignore_errors=True)
-    return survey
+    file = Shard(0, "the list", 1, {})
+    judge = judging(config, _Stream(tables, most_rows))
+    try:
+        return scan([file], judge, Workspace(str(folder)), partial(map_shards, here=True))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-class _ShardWriter:
-    """Numbers the rows and writes a file whenever enough of them are there."""
+def _checked(listing: UrlList, files: Sequence[Shard], judge: Judge) -> pa.Schema:
+    """The columns and types of the first file, after all files were found to have what the rules read."""
+    with ThreadPoolExecutor(READERS) as readers:
+        heads = list(readers.map(lambda file: listing.head(file.payload), files))
+    reads = judge.reads()
+    for file, head in zip(files, heads, strict=True):
+        check_columns(reads, head.column_names, file.name)
+    return heads[0].schema
 
-    def __init__(self, out: Workspace, rows_per_shard: int) -> None:
-        self._out, self._size = out, rows_per_shard
-        self._waiting: pa.Table | None = None
-        self.rows = self.count = 0
 
-    def add(self, table: pa.Table, source: str) -> None:
-        if self._waiting is None:
-            self._waiting = table
-        else:
-            try:
-                table = table.select(self._waiting.column_names).cast(self._waiting.schema)
-            except (KeyError, ValueError, pa.ArrowException) as error:
-                raise ValueError(f"{source} has other columns than the files before it: {error}") from error
-            self._waiting = pa.concat_tables([self._waiting, table])
-        while self._waiting.num_rows >= self._size:
-            self._write(self._waiting.slice(0, self._size))
-            self._waiting = self._waiting.slice(self._size)
-
-    def close(self) -> None:
-        if self._waiting is not None and self._waiting.num_rows:
-            self._write(self._waiting)
-        self._waiting = None
-
-    def _write(self, table: pa.Table) -> None:
-        keys = [f"{row:0{KEY_DIGITS}d}" for row in range(self.rows, self.rows + table.num_rows)]
-        values: dict[str, Any] = {name: table.column(name) for name in table.column_names}
-        with self._out.create(f"urls-{self.count:05d}.parquet") as file:
-            columns.write_table(file, {**values, "key": keys}, columns.URLS)  # type: ignore[arg-type]
-        self.rows += table.num_rows
-        self.count += 1
+def _total_bytes(listing: UrlList, files: Sequence[Shard]) -> float:
+    with ThreadPoolExecutor(READERS) as readers:
+        sizes = list(readers.map(lambda file: listing.size(file.payload), files))
+    return float("inf") if None in sizes else float(sum(size or 0 for size in sizes))
 
 
 def read_lines(place: str) -> list[str]:

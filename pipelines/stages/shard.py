@@ -95,6 +95,11 @@ class ShardTables(ShardJob):
                     stats[f"rows_{split}"] = stats.get(f"rows_{split}", 0.0) + 1
         return stats
 
+    def absent(self, shard: Shard, out: Workspace) -> None:
+        """Write shards without samples."""
+        with DatasetShardWriter(out, shard.index):
+            pass
+
     def _captions(self, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """By key the caption, and what a sample's JSON says about its origin."""
         with self.captions.open(name) as file:

@@ -8,6 +8,7 @@ from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
 from pipelines.training.ray_train import ray_train
 from pipelines.training.relay import direct
+from reptok.training.failure import check_failure, forget_failure
 from reptok.training.launch import in_process, torchrun
 from reptok.training.run import RESULT, finished_folder, stop_file
 from reptok.training.task import Training
@@ -28,6 +29,8 @@ def launch(training: Training, out: Workspace) -> None:
 
     Raises:
         Stopped: The program is being interrupted.
+        RepeatedFailure: It failed in a way that would come again.
+        OSError: There is no result where it should be.
     """
     launchers: Mapping[str, Callable[[], object]] = {
         "process": lambda: in_process(training, out.scratch, direct(out.log)),
@@ -36,7 +39,15 @@ def launch(training: Training, out: Workspace) -> None:
     }
     stop = stop_file(out.scratch)
     stop.unlink(missing_ok=True)
+    forget_failure(out.scratch)
     with saving_when_asked(stop.touch):
         launchers[training.train.launcher]()
+    check_failure(out.scratch)
     if not (finished_folder(out.scratch) / RESULT).exists():
-        raise Stopped("the training has saved itself; the same command goes on")
+        if stop.exists():
+            raise Stopped("the training has saved itself; the same command goes on")
+        raise OSError(
+            f"the training ended, and {out.scratch} holds neither its result nor a request to stop: its "
+            "first process wrote to a folder that this machine does not see. root= must be a folder that all "
+            "machines share; the same command then goes on"
+        )

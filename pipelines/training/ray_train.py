@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.dag import cluster
 from pipelines.dag.stage import Workspace
 from pipelines.training.relay import relay
+from reptok.training.checkpoint import checkpoints
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
+from reptok.training.failure import failure_file, written_down
 from reptok.training.place import Place
 from reptok.training.run import run
 from reptok.training.task import Training
 
-MAX_FAILURES = 3
+HOUR = 3600.0
 
 ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -39,15 +42,16 @@ def flight_recorder(out: Workspace) -> dict[str, str]:
 def ray_train(training: Training, out: Workspace) -> None:
     """Train in `training.train.workers` processes of a cluster, and wait for them.
 
-    When one dies, all begin again at the newest checkpoint: those that die cost one of `MAX_FAILURES`
-    restarts, those whose machine was taken away with a warning cost none.
+    When one dies, all begin again at the newest checkpoint. Machines may be taken away with a warning any
+    number of times; other deaths may come `training.train.max_failures_per_hour` times an hour, for as long
+    as the training gets further. What would come again ends it at once (see `reptok.training.failure`).
 
     Args:
         training: What to train.
         out: The stage's workspace; checkpoints and the result go to its scratch.
 
     Raises:
-        ray.train.TrainingFailedError: The training failed again after `MAX_FAILURES` restarts.
+        ray.train.TrainingFailedError: The training failed too often.
     """
     start(_worker, {"training": training, "folder": out.scratch}, training.train, out)
 
@@ -67,7 +71,7 @@ def start(
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
     with relay(out.log) as log:
-        TorchTrainer(
+        trainer = TorchTrainer(
             worker,
             train_loop_config={**given, "log": log},
             torch_config=PrivateTorchConfig(timeout_s=int(PATIENT_SECONDS)),
@@ -79,11 +83,40 @@ def start(
             run_config=RunConfig(
                 name=out.fingerprint,
                 storage_path=str(out.scratch / "ray_train"),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=FailureConfig(
+                    max_failures=config.max_failures_per_hour, max_preemption_failures=-1
+                ),
                 logging_config=LoggingConfig(log_level="WARNING"),
                 worker_runtime_env={"env_vars": flight_recorder(out)} if config.gpus_per_worker else None,
             ),
-        ).fit()
+        )
+        _fit(trainer.fit, out)
+
+
+def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] = time.monotonic) -> None:
+    """Fit, and again after an hour's failures if they took more than an hour and the training got further."""
+    from ray.train import TrainingFailedError
+
+    while True:
+        begun, before = clock(), _newest_step(out)
+        try:
+            fit()
+            return
+        except TrainingFailedError:
+            if failure_file(out.scratch).exists():
+                return  # whoever launched it says what it was
+            if clock() - begun < HOUR or _newest_step(out) <= before:
+                raise
+            print(
+                f"  workers died again and again, but it got to step {_newest_step(out)}: it goes on",
+                flush=True,
+            )
+
+
+def _newest_step(out: Workspace) -> int:
+    """Step of the newest checkpoint, -1 without one."""
+    names = [place.name for place in checkpoints(out.scratch / "checkpoints")]
+    return int(names[0].rpartition("-")[2]) if names else -1
 
 
 def _worker(given: dict[str, Any]) -> None:
@@ -102,7 +135,8 @@ def _worker(given: dict[str, Any]) -> None:
         ray.train.torch.get_device(),
         _preempted if len(ray.nodes()) > 1 else lambda: False,
     )
-    run(given["training"], place, given["folder"], given["log"])
+    with written_down(given["folder"]):
+        run(given["training"], place, given["folder"], given["log"])
 
 
 def _preempted() -> bool:

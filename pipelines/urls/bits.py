@@ -6,24 +6,41 @@ import numpy as np
 
 
 class Bits:
-    """Bits by position."""
+    """Bits by position.
 
-    def __init__(self) -> None:
-        self._bytes = np.zeros(0, np.uint8)
-        self._count = 0
+    Args:
+        packed: what `packed` gave, to go on with.
+        count: how many bits it holds.
+    """
+
+    def __init__(self, packed: bytes = b"", count: int = 0) -> None:
+        self._bytes = np.frombuffer(packed, np.uint8).copy()
+        self._count = count
+
+    @staticmethod
+    def zeros(count: int) -> Bits:
+        """So many, all of them false."""
+        return Bits(bytes((count + 7) // 8), count)
 
     def __len__(self) -> int:
         return self._count
 
+    def packed(self) -> bytes:
+        """Eight to a byte, the first one lowest."""
+        return self._bytes[: (self._count + 7) // 8].tobytes()
+
     def extend(self, values: np.ndarray) -> None:
         """Append bool (N,)."""
-        end = self._count + len(values)
+        start, end = self._count, self._count + len(values)
         needed = (end + 7) // 8
         if needed > len(self._bytes):
             room = max(needed, 2 * len(self._bytes)) - len(self._bytes)
             self._bytes = np.concatenate([self._bytes, np.zeros(room, np.uint8)])
         self._count = end
-        self.set(np.flatnonzero(values) + end - len(values))
+        head = min(-start % 8, len(values))  # up to the next whole byte
+        self.set(np.flatnonzero(values[:head]) + start)
+        if head < len(values):
+            self._bytes[(start + head) // 8 : needed] |= np.packbits(values[head:], bitorder="little")
 
     def set(self, positions: np.ndarray) -> None:
         """Make them true."""
@@ -40,7 +57,8 @@ class Bits:
 
     def slice(self, start: int, stop: int) -> np.ndarray:
         """Bool (stop - start,)."""
-        return self.at(np.arange(start, stop))
+        whole = np.unpackbits(self._bytes[start >> 3 : (stop + 7) >> 3], bitorder="little")
+        return whole[start & 7 :][: stop - start].astype(bool)
 
     def total(self) -> int:
         """How many are true."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.urls.survey import Survey
+from pipelines.urls.scan import Scan
 
 _PAGE = """<!doctype html>
 <meta charset="utf-8"><title>Dropped URLs</title>
@@ -37,15 +37,13 @@ _LINE = (
 )
 
 
-def as_json(survey: Survey) -> dict[str, Any]:
+def as_json(scan: Scan) -> dict[str, Any]:
     """`{"rows_in", "rows_out", "rules": [{"rule", "threshold", "alone", "dropped"}], "sources": [...]}`."""
     return {
-        "rows_in": survey.rows,
-        "rows_out": survey.alive.total(),
-        "rules": [asdict(drops) for drops in survey.drops],
-        "sources": [
-            {"file": posixpath.basename(name), "rows": rows} for name, rows in survey.sources.items()
-        ],
+        "rows_in": scan.rows,
+        "rows_out": scan.alive.total(),
+        "rules": [asdict(drops) for drops in scan.drops],
+        "sources": [{"file": posixpath.basename(name), "rows": rows} for name, rows in scan.files],
     }
 
 

@@ -1,148 +1,85 @@
-"""Equal and nearly equal 64-bit hashes among more rows than memory holds.
+"""Equal and nearly equal 64-bit hashes.
 
-The hashes lie on disk, parted so that those which may be alike share a part: memory holds one part at a time,
-the disk 16 bytes per row. "Nearly equal" means a small Hamming distance. Two hashes that differ in at most d
-bits agree in at least k of d + k blocks of bits (Manku et al., "Detecting near-duplicates for web crawling",
-2007): for every choice of k blocks the rows are sorted by these, and neighbours are compared.
+"Nearly equal" means a small Hamming distance. Two hashes that differ in at most d bits agree in at least k of
+d + k blocks of bits (Manku et al., "Detecting near-duplicates for web crawling", 2007): for every choice of k
+blocks the hashes are sorted by these, and neighbours are compared. Only different hashes are: a hash that a
+million rows have is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import numpy as np
 
-from pipelines.urls.bits import Bits
+from pipelines.urls.hashes import EVERY_BIT, FIRSTS
 
-BYTES_PER_ROW = 16
-PART_BITS = 8
-PARTS = 1 << PART_BITS
 AGREEING_BLOCKS = 3
 MAX_DISTANCE = 6
-WAITING_ROWS = 1 << 18
-EVERY_BIT = np.uint64(2**64 - 1)
-
-_ENTRY = np.dtype([("hash", "<u8"), ("row", "<i8")])
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-class HashesOnDisk:
-    """Hashes with their row numbers, in parts.
+def repeated(hashes: np.ndarray, rows: np.ndarray, living: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are left although an earlier row that is left has their hash; linear but for one sort.
 
     Args:
-        folder: an empty folder of its own, or one that does not exist.
-        mask: hashes that agree in these bits share a part.
+        hashes: uint64 (N,).
+        rows: int64 (N,), those that have them, ascending.
+        living: bool (N,), which of them are left.
+
+    Returns:
+        Rows int64 (M,), and the different hashes as `FIRSTS` (K,), ascending.
     """
-
-    def __init__(self, folder: Path, mask: np.uint64 = EVERY_BIT) -> None:
-        self._folder, self._mask = folder, mask
-        self._waiting: list[np.ndarray] = []
-        self._count = 0
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, hashes: np.ndarray, rows: np.ndarray) -> None:
-        """Append uint64 (N,) with their int64 (N,) rows, which ascend from call to call."""
-        entries = np.empty(len(hashes), _ENTRY)
-        entries["hash"], entries["row"] = hashes, rows
-        self._waiting.append(entries)
-        self._count += len(entries)
-        if self._count >= WAITING_ROWS:
-            self._flush()
-
-    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Hashes and rows of one part after another, rows ascending in each."""
-        self._flush()
-        for number in range(PARTS):
-            path = self._path(number)
-            if path.exists():
-                entries = np.fromfile(path, _ENTRY)
-                yield entries["hash"], entries["row"]
-
-    def remove(self) -> None:
-        """Give the disk back."""
-        for number in range(PARTS):
-            self._path(number).unlink(missing_ok=True)
-        self._folder.rmdir()
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:03d}"
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        entries = np.concatenate(self._waiting)
-        self._waiting, self._count = [], 0
-        parts = ((entries["hash"] & self._mask) * _MIX) >> np.uint64(64 - PART_BITS)
-        order = np.argsort(parts, kind="stable")
-        bounds = np.searchsorted(parts[order], np.arange(PARTS + 1))
-        for number in range(PARTS):
-            part = entries[order[bounds[number] : bounds[number + 1]]]
-            if len(part):
-                with self._path(number).open("ab") as file:
-                    part.tofile(file)
+    order = np.argsort(hashes, kind="stable")  # rows ascend, so the first of equals stays in front
+    hashes, rows, living = hashes[order], rows[order], living[order]
+    first = _first(hashes)
+    firsts = np.empty(int(first.sum()), FIRSTS)
+    firsts["hash"], firsts["row"], firsts["living"] = hashes[first], rows[first], -1
+    hashes, rows = hashes[living], rows[living]
+    first = _first(hashes)
+    firsts["living"][np.searchsorted(firsts["hash"], hashes[first])] = rows[first]
+    return rows[~first], firsts
 
 
-def repeated(hashes: HashesOnDisk, alive: Bits | None = None) -> Iterator[np.ndarray]:
-    """Rows whose hash an earlier row has; with `alive`, among the rows whose bit is true."""
-    for values, rows in hashes.parts():
-        values, rows = _living(values, rows, alive)
-        order = np.argsort(values, kind="stable")  # rows ascend, so the first of equals stays in front
-        ordered = values[order]
-        yield rows[order][1:][ordered[1:] == ordered[:-1]]
+def near(firsts: np.ndarray, mask: np.uint64, distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """First rows within a Hamming distance of an earlier one, among hashes that agree in a mask's bits.
 
-
-def near(
-    hashes: HashesOnDisk, distance: int, folder: Path, alive: Bits | None = None
-) -> Iterator[np.ndarray]:
-    """Rows within a Hamming distance of an earlier row, which may itself be such a row; some come repeatedly.
+    The earlier row may itself be such a row.
 
     Args:
-        hashes: of all rows.
-        distance: at most `MAX_DISTANCE`.
-        folder: where the hashes are sorted in other ways meanwhile.
-        alive: rows that count; all by default.
+        firsts: different hashes, `FIRSTS` (N,).
+        mask: hashes are compared if they agree in these bits.
+        distance: in bits.
+
+    Returns:
+        Rows int64 (M,), all rows counting, and rows int64 (K,), those that are left counting.
     """
-    for mask in masks(distance):
-        keyed = HashesOnDisk(folder, mask)
-        for values, rows in hashes.parts():
-            keyed.add(*_living(values, rows, alive))
-        for values, rows in keyed.parts():
-            yield _near_in_part(values, rows, mask, distance)
-        keyed.remove()
+    keys = firsts["hash"] & mask
+    order = np.lexsort((firsts["row"], keys))
+    keys, values = keys[order], firsts["hash"][order]
+    rows, living = firsts["row"][order], firsts["living"][order]
+    found, lost = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    first, step = np.arange(len(rows)), 1
+    while len(first):
+        first = first[first + step < len(rows)]
+        first = first[keys[first] == keys[first + step]]
+        a = first[np.bitwise_count(values[first] ^ values[first + step]) <= distance]
+        b = a + step
+        found[b] = True
+        later = np.where(living[a] > living[b], a, b)
+        lost[later[(living[a] >= 0) & (living[b] >= 0)]] = True
+        step += 1
+    return rows[found], living[lost]
 
 
 def masks(distance: int) -> list[np.uint64]:
     """One mask of bits for every choice of blocks that may be the agreeing ones."""
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"a Hamming distance must be between 0 and {MAX_DISTANCE}, not {distance}")
+    if not distance:
+        return [EVERY_BIT]
     bounds = np.linspace(0, 64, distance + AGREEING_BLOCKS + 1).round().astype(int)
     blocks = [((1 << int(b)) - 1) ^ ((1 << int(a)) - 1) for a, b in pairwise(bounds)]
-    chosen = [sum(choice) for choice in combinations(blocks, AGREEING_BLOCKS)] if distance else [2**64 - 1]
-    return [np.uint64(mask) for mask in chosen]
-
-
-def _near_in_part(values: np.ndarray, rows: np.ndarray, mask: np.uint64, distance: int) -> np.ndarray:
-    keys = values & mask
-    order = np.lexsort((rows, keys))
-    keys, values, rows = keys[order], values[order], rows[order]
-    found = np.zeros(len(rows), bool)
-    first, step = np.arange(len(rows)), 1
-    while len(first):
-        first = first[first + step < len(rows)]
-        first = first[keys[first] == keys[first + step]]
-        close = np.bitwise_count(values[first] ^ values[first + step]) <= distance
-        found[first[close] + step] = True
-        step += 1
-    return rows[found]
-
-
-def _living(values: np.ndarray, rows: np.ndarray, alive: Bits | None) -> tuple[np.ndarray, np.ndarray]:
-    if alive is None:
-        return values, rows
-    living = alive.at(rows)
-    return values[living], rows[living]
+    return [np.uint64(sum(choice)) for choice in combinations(blocks, AGREEING_BLOCKS)]
 
 
 class Neighbours:
@@ -178,3 +115,10 @@ class Neighbours:
                 more = place < right[asking]
                 asking, place = asking[more], place[more]
         return found
+
+
+def _first(ordered: np.ndarray) -> np.ndarray:
+    """Bool (N,): where another value begins in ordered values (N,)."""
+    begins = np.ones(len(ordered), bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    return begins

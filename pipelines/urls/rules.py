@@ -1,4 +1,4 @@
-"""Which rows of a URL list are wanted, judged row by row; duplicates need all rows: `survey`."""
+"""Which rows of a URL list are wanted, judged row by row; duplicates need all rows: `dedup`."""
 
 from __future__ import annotations
 
@@ -137,14 +137,28 @@ def check_columns(rules: Sequence[tuple[str, Sequence[str]]], columns: Sequence[
 def image_hashes(values: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     """Hexadecimal hashes as uint64 (M,), and the positions (M,) of those that are not null."""
     present = [position for position, value in enumerate(values) if value]
-    try:
-        hashes = np.array([int(str(values[position]), 16) for position in present], np.uint64)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"image_phash must hold hashes of up to 16 hexadecimal digits ({error}); map the right column "
-            "with columns.image_phash=..., or switch off what reads it"
-        ) from error
+    texts = [values[position] for position in present]
+    hashes = _of_sixteen_digits(texts)
+    if hashes is None:
+        try:
+            hashes = np.array([int(str(text), 16) for text in texts], np.uint64)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(
+                f"image_phash must hold hashes of up to 16 hexadecimal digits ({error}); map the right "
+                "column with columns.image_phash=..., or switch off what reads it"
+            ) from error
     return hashes, np.array(present, np.int64)
+
+
+def _of_sixteen_digits(texts: Sequence[Any]) -> np.ndarray | None:
+    """The usual case, in one go; None where a text is anything else."""
+    try:
+        packed = bytes.fromhex("".join(texts))
+    except (ValueError, TypeError):
+        return None
+    if len(packed) != 8 * len(texts) or any(len(text) != 16 for text in texts):  # spaces do not count
+        return None
+    return np.frombuffer(packed, ">u8").astype(np.uint64)
 
 
 def _bound_rule(name: str, bound: float) -> Rule:

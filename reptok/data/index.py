@@ -18,6 +18,8 @@ from reptok.data.shards import Sample, parse_object
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val")
 INDEX = "index.json"
+QUARANTINE = "quarantined.json"
+"""In latents or tokens: the shards of the dataset that they lack, [{shard, rows, cause}]."""
 _SHARD = re.compile(r"(train|val)-\d{5,}")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.data.images import centre_crop, decode_image
+from reptok.data.index import QUARANTINE
 from reptok.data.order import WINDOW
 from reptok.data.rows import BlockRows, ImageRows, Shards
 from reptok.data.stream import Columns
@@ -38,7 +39,7 @@ class TokenizerData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        names, self.rows = _split(dataset, split)
+        names, self.rows = _split(dataset, split, latents)
         self.image_size = int(_index(dataset)["image_size"])
         self._images = Shards([dataset / f"{name}.tar" for name in names], self.rows, ImageRows)
         self._latents = Shards([latents / f"{name}.tar" for name in names], self.rows, BlockRows)
@@ -100,7 +101,7 @@ class GeneratorData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        names, self.rows = _split(dataset, split)
+        names, self.rows = _split(dataset, split, tokens)
         self._tables = Shards([dataset / f"{name}.parquet" for name in names], self.rows, _TableRows)
         self._tokens = Shards([tokens / f"{name}.tar" for name in names], self.rows, BlockRows)
         _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
@@ -150,12 +151,15 @@ def _index(dataset: Path) -> dict[str, Any]:
     return json.loads((dataset / "index.json").read_text())
 
 
-def _split(dataset: Path, split: str) -> tuple[list[str], list[int]]:
-    """Return names and rows of the shards of a split."""
+def _split(dataset: Path, split: str, derived: Path) -> tuple[list[str], list[int]]:
+    """Return names and rows of the shards of a split, but for those that `derived` was published without."""
     splits = _index(dataset)["splits"]
     if split not in splits:
         raise ValueError(f"the dataset has no {split!r} samples (it has: {', '.join(splits)})")
-    return [shard["shard"] for shard in splits[split]], [int(shard["rows"]) for shard in splits[split]]
+    lacking = derived / QUARANTINE
+    absent = {entry["shard"] for entry in json.loads(lacking.read_text())} if lacking.exists() else set()
+    shards = [shard for shard in splits[split] if shard["shard"] not in absent]
+    return [shard["shard"] for shard in shards], [int(shard["rows"]) for shard in shards]
 
 
 def _check_keys(samples: Shards, derived: Shards, numbers: range | list[int]) -> None:

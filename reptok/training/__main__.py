@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from reptok.training.failure import failure_file, forget_failure
 from reptok.training.launch import join, read_description, stopped, torchrun_command, torchrun_environment
 from reptok.training.log import FolderLog
 from reptok.training.run import finished_folder, stop_file
@@ -31,18 +32,21 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if given.processes > 1:
-        return subprocess.call(torchrun_command(folder, given.processes), env=torchrun_environment())
+        status = subprocess.call(torchrun_command(folder, given.processes), env=torchrun_environment())
+        return 1 if failure_file(folder).exists() else status
     if given.attached:
         threading.Thread(target=_end_with_input, daemon=True).start()
     elif rank == 0 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         stop_file(folder).unlink(missing_ok=True)
+        forget_failure(folder)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_file(folder).touch())
     finished = join(training, folder, FolderLog(folder, echo=rank == 0 and not given.attached))
     if rank == 0 and not given.attached:
         model = finished_folder(folder) / "model"
-        print(f"the model: {model}" if finished else "saved; the same command goes on", flush=True)
-    return 0 if finished or stopped(folder) else 1
+        ended = "saved" if stopped(folder) else "failed, see above"
+        print(f"the model: {model}" if finished else f"{ended}; the same command goes on", flush=True)
+    return 0 if finished or stopped(folder) or failure_file(folder).exists() else 1
 
 
 def _end_with_input() -> None:

@@ -147,6 +147,8 @@ class TrainConfig:
         min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
             `workers`; 0 waits for all of them. A change of their number begins at the newest checkpoint, so
             one is asked for every five minutes at least.
+        max_failures_per_hour: How many deaths of its processes a training on a cluster survives in an hour,
+            where those of machines that are taken away with a warning do not count.
         threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
@@ -182,6 +184,7 @@ class TrainConfig:
     launcher: Launcher = field(default="ray", metadata=_FREE)
     workers: Count = field(default=1, metadata=_FREE)
     min_workers: Whole = field(default=0, metadata=_FREE)
+    max_failures_per_hour: Whole = field(default=3, metadata=_FREE)
     threads: Count = field(default=1, metadata=_FREE)
     gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
     cache_images_bytes: Whole = field(default=1 << 30, metadata=_FREE)
@@ -228,6 +231,16 @@ class TrainConfig:
             raise ValueError(
                 f"train.cuda_graphs records the step of one process, and train.workers is {self.workers}; "
                 "set it to false, or workers to 1"
+            )
+        if self.cuda_graphs and not self.gpus_per_worker:
+            raise ValueError(
+                "train.cuda_graphs records the step of a GPU, and train.gpus_per_worker is 0; set "
+                "cuda_graphs to false, or device to cuda"
+            )
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError(
+                f"train.compile_mode {self.compile_mode} says how to compile, and train.compile is false; "
+                "set it to true, or compile_mode to default"
             )
         if self.strategy == "fsdp" and self.workers < 2:
             raise ValueError(

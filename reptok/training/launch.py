@@ -21,6 +21,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from reptok.training.failure import check_failure, forget_failure, written_down
 from reptok.training.generator import GeneratorTraining
 from reptok.training.log import Follower, TrainLog
 from reptok.training.place import Place, device_of, under_torchrun
@@ -65,9 +66,11 @@ def torchrun(training: Training, folder: Path, log: TrainLog) -> None:
 
     Raises:
         LaunchError: It failed more often; what the processes wrote is above.
+        RepeatedFailure: It failed in a way that would come again.
     """
     write_description(training, folder)
     stop_file(folder).unlink(missing_ok=True)
+    forget_failure(folder)
     follower = Follower(folder, log)
     with subprocess.Popen(
         [*torchrun_command(folder, training.train.workers), "--attached"],
@@ -83,6 +86,7 @@ def torchrun(training: Training, folder: Path, log: TrainLog) -> None:
             except subprocess.TimeoutExpired:
                 pass
     follower.read()
+    check_failure(folder)
     if status:
         raise LaunchError(f"the training ended with status {status}; its own words stand above")
 
@@ -121,7 +125,7 @@ def join(training: Training, folder: Path, log: TrainLog) -> bool:
         if started
         else nullcontext(Place(device=device_of(training.train)))
     )
-    with placed as place:
+    with placed as place, written_down(folder):
         return run(training, place, folder, log)
 
 

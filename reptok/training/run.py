@@ -4,6 +4,7 @@
 {folder}/checkpoints/      see `checkpoint`
 {folder}/profile/          see `profiling`
 {folder}/stop              while it exists, the training saves itself and leaves
+{folder}/failure.json      see `failure`
 {folder}/finished/         model/; curves.json, the end of the curves; last result.json, the last metrics
 """
 
@@ -25,6 +26,7 @@ from reptok.training.capture import CapturedStep
 from reptok.training.checkpoint import Checkpointer
 from reptok.training.config import ProfileConfig, TrainConfig
 from reptok.training.curves import WORK
+from reptok.training.failure import failure_file
 from reptok.training.log import TrainLog
 from reptok.training.loop import train
 from reptok.training.norms import LayerNorms
@@ -52,7 +54,8 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         log: Takes curves, pictures and progress, from rank 0.
 
     Returns:
-        Whether the training is finished; False after a stop.
+        Whether the training is finished; False after a stop, or where an attempt before this one failed in a
+        way that would come again.
     """
     config, first = training.train, place.rank == 0
 
@@ -69,6 +72,9 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         device=place.device, compile=config.compile, compile_mode=config.compile_mode,
         recompute=config.recompute, precision=config.precision,
     )  # fmt: skip
+
+    if parallel.agreed(int(failure_file(folder).exists())):
+        return False
 
     # How far it is: at its beginning, or at the newest checkpoint.
     state = TrainState(task.objective, config.optim, config.ema_decay)

@@ -12,11 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from yarl import URL
 
-from pipelines.crawl.fetch import Fetcher, FetchResult, Memory
+from pipelines.crawl.budget import Budget
+from pipelines.crawl.fetch import Fetcher, FetchResult
 from pipelines.crawl.guard import AddressGuard, BoundedSocket, _result
+from pipelines.crawl.known import Memory
 from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.names import Names
 from pipelines.crawl.reasons import is_reason
 from pipelines.crawl.robots import MAX_BYTES as MAX_ROBOTS
 from pipelines.urls.opt_out import OptOut
@@ -183,7 +185,7 @@ def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
         async def lookup(host: str, port: int) -> list[str]:
             return addresses
 
-        async with Site({}) as trap, Fetcher(ANY_PORT, lookup=lookup) as fetcher:
+        async with Site({}) as trap, Fetcher(ANY_PORT, memory=Memory(names=Names(lookup))) as fetcher:
             result = await fetcher.fetch(f"http://innocent.example:{trap.port}/a.jpg")
             return result.reason, trap.connections
 
@@ -370,7 +372,7 @@ def test_a_host_that_no_resolver_can_be_asked_for_is_a_bad_url_also_by_redirect(
         }
         async with (
             Site(pages) as site,
-            Fetcher(FAST, {SITE: f"127.0.0.1:{site.port}"}, lookup=lookup) as fetcher,
+            Fetcher(FAST, {SITE: f"127.0.0.1:{site.port}"}, memory=Memory(names=Names(lookup))) as fetcher,
         ):
             return [
                 ((await fetcher.fetch(url)).reason, (await fetcher.fetch(f"http://{SITE}/{number}")).reason)
@@ -392,7 +394,7 @@ def test_a_host_whose_ascii_decodes_to_no_name_is_asked_for_as_it_stands(label: 
         return ["10.0.0.1"]
 
     async def run() -> str:
-        async with Fetcher(FAST, lookup=lookup) as fetcher:
+        async with Fetcher(FAST, memory=Memory(names=Names(lookup))) as fetcher:
             return (await fetcher.fetch(f"http://{label}.example/a.jpg")).reason
 
     assert asyncio.run(run()) == "address_refused"
@@ -407,7 +409,7 @@ def test_a_port_where_no_web_server_is_expected_is_refused_unless_it_is_configur
     async def reasons(config: FetchConfig) -> list[str]:
         async with (
             Site({"/a.jpg": answer(302, b"", f"Location: http://other.example:{port}/")}) as site,
-            Fetcher(config, {SITE: f"127.0.0.1:{site.port}"}, lookup=lookup) as fetcher,
+            Fetcher(config, {SITE: f"127.0.0.1:{site.port}"}, memory=Memory(names=Names(lookup))) as fetcher,
         ):
             urls = (f"https://other.example:{port}/", f"http://{SITE}/a.jpg", f"http://8.8.8.8:{port}/")
             return [(await fetcher.fetch(url)).reason for url in urls[: 3 if config is FAST else 2]]
@@ -453,7 +455,7 @@ def test_a_redirects_target_is_asked_in_its_hosts_turn_and_holds_no_place_while_
 
     for number in range(4):
         target[f"/{number}"] = timed
-    config = replace(FAST, concurrency=1, host_rate=5)
+    config = replace(FAST, concurrency=1, host_rate=5, respect_robots=False)  # its request has a turn, too
 
     async def run() -> float:
         async with Site(pages) as site, Site(target) as other, Site({"/x": answer(200, b"image")}) as third:
@@ -462,8 +464,9 @@ def test_a_redirects_target_is_asked_in_its_hosts_turn_and_holds_no_place_while_
                 SITE_BY_NAME: f"127.0.0.1:{other.port}",
                 "third.test": f"127.0.0.1:{third.port}",
             }
-            async with Fetcher(config, places) as fetcher:
-                fetcher._next_turn(URL(f"http://{SITE_BY_NAME}/"))  # others are there before us
+            budget = Budget(config)
+            budget.take([(SITE_BY_NAME, "", 1)])  # others are there before us
+            async with Fetcher(config, places, budget=budget) as fetcher:
                 redirected = [asyncio.create_task(fetcher.fetch(f"http://{SITE}/{n}")) for n in range(4)]
                 await asyncio.sleep(0.1)  # the first waits for its second host
                 begin = asyncio.get_running_loop().time()
@@ -484,12 +487,21 @@ def test_a_host_has_one_turn_by_whatever_scheme_port_and_spelling_it_is_asked() 
         "http://BÜCHER.example:443/", "https://bücher.example:80/", "http://bücher。example/",
     ]  # fmt: skip
 
-    async def turns() -> list[float]:
-        fetcher = Fetcher(replace(FAST, host_rates={"xn--bcher-kva.example": 0.5}))
-        found = [round(fetcher._next_turn(fetcher._guard.parse(url))) for url in urls]
-        return [*found, fetcher._next_turn(URL("http://other.example/"))]
+    class Listening(Budget):
+        def take(self, asked: Any) -> Any:
+            hosts.extend(host for host, _, _ in asked)
+            return super().take(asked)
 
-    assert asyncio.run(turns()) == [0, 2, 4, 6, 8, 10, 0]
+    hosts: list[str] = []
+
+    async def ask() -> None:
+        places = {"bücher.example": "127.0.0.1:9"}
+        async with Fetcher(FAST, places, budget=Listening(FAST)) as fetcher:
+            for url in urls:
+                await fetcher._admit(fetcher._guard.parse(url), polite=False)
+
+    asyncio.run(ask())
+    assert hosts == ["xn--bcher-kva.example"] * len(urls)
 
 
 def test_want_of_files_is_ours_and_no_urls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -613,11 +625,11 @@ def test_what_was_learned_about_hosts_outlives_a_fetcher() -> None:
         return ["127.0.0.1"]
 
     async def run() -> Site:
-        memory = Memory()
+        memory = Memory(names=Names(lookup))
         async with Site({"/a.jpg": answer(200, b"image")}) as site:
             for _ in range(3):
                 config = replace(FAST, allow_hosts=(SITE_BY_NAME,))
-                async with Fetcher(config, lookup=lookup, memory=memory) as fetcher:
+                async with Fetcher(config, memory=memory) as fetcher:
                     assert (await fetcher.fetch(f"http://{SITE_BY_NAME}:{site.port}/a.jpg")).body == b"image"
             return site
 
@@ -629,7 +641,7 @@ def test_what_was_learned_about_hosts_outlives_a_fetcher() -> None:
 def test_remembered_addresses_are_judged_again() -> None:
     async def run() -> tuple[str, int]:
         memory = Memory()
-        memory.addresses.put("innocent.example", ["127.0.0.1"])
+        memory.names.known.put("innocent.example", ["127.0.0.1"])
         async with Site({}) as trap, Fetcher(ANY_PORT, memory=memory) as fetcher:
             result = await fetcher.fetch(f"http://innocent.example:{trap.port}/a.jpg")
             return result.reason, trap.connections

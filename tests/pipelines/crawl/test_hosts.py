@@ -1,11 +1,14 @@
-"""A host's turns, and the circuit that opens when it is down."""
+"""Turns of hosts and addresses, and the circuit that opens when a host is down."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
+from pipelines.crawl.budget import HORIZON_SECONDS, Budget
 from pipelines.crawl.expiring import Expiring
-from pipelines.crawl.hosts import Host, Turns
+from pipelines.crawl.hosts import Circuit
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import Failure
 
@@ -18,7 +21,7 @@ class Clock:
         return self.now
 
 
-def verdict(host: Host) -> str:
+def verdict(host: Circuit) -> str:
     try:
         host.check()
     except Failure as failure:
@@ -28,12 +31,11 @@ def verdict(host: Host) -> str:
 
 def test_a_host_that_fails_in_a_row_is_left_alone_and_tried_again_later() -> None:
     clock = Clock()
-    host = Host(FetchConfig(host_failures=3, host_pause_seconds=60), clock=clock)
+    host = Circuit(FetchConfig(host_failures=3, host_pause_seconds=60), clock=clock)
     for reason in ("timeout", "dns_failed", "connect_failed"):
         assert verdict(host) == ""
         host.note(reason)
     assert [verdict(host), verdict(host)] == ["connect_failed", "connect_failed"]
-    assert host.spared == 2
     clock.now += 61
     assert [verdict(host), verdict(host)] == ["", "connect_failed"]  # one may try
     host.note("timeout")
@@ -46,28 +48,64 @@ def test_a_host_that_fails_in_a_row_is_left_alone_and_tried_again_later() -> Non
 
 
 def test_an_answer_of_any_kind_shows_that_the_host_lives() -> None:
-    host = Host(FetchConfig(host_failures=2), clock=Clock())
+    host = Circuit(FetchConfig(host_failures=2), clock=Clock())
     for reason in ("timeout", "http_404", "timeout", "http_503", "timeout", "truncated", "timeout"):
         host.note(reason)
         assert verdict(host) == ""
 
 
-@pytest.mark.parametrize(("rate", "waits"), [(4, [0, 0.25, 0.5, 0]), (0, [0, 0, 0, 0])])
-def test_requests_to_a_host_keep_their_distance(rate: float, waits: list[float]) -> None:
+def test_who_was_let_pass_is_stopped_only_by_a_circuit_that_opened_since() -> None:
     clock = Clock()
-    turns = Turns(FetchConfig(host_rate=rate), clock=clock)
-    found = [turns.next() for _ in range(3)]
-    clock.now += 10
-    assert [*found, turns.next()] == waits
+    host = Circuit(FetchConfig(host_failures=1, host_pause_seconds=60), clock=clock)
+    passed = host.check()
+    clock.now += 1
+    host.note("timeout")
+    with pytest.raises(Failure):
+        host.check(passed)
+    clock.now += 61
+    trial = host.check()  # the one that may try
+    assert host.check(trial) == clock.now
+
+
+@pytest.mark.parametrize(("rate", "waits"), [(4, [0, 0.25, 0.5, 0.75, 1.0]), (0, [0] * 9)])
+def test_turns_of_a_host_keep_their_distance_and_lie_no_further_ahead_than_the_horizon(
+    rate: float, waits: list[float]
+) -> None:
+    clock = Clock()
+    budget = Budget(FetchConfig(host_rate=rate), clock)
+    ((turns, again),) = budget.take([("a", "", 9)])
+    assert turns == waits
+    assert (again > 0) == (len(turns) < 9)
+    clock.now += again
+    ((later, _),) = budget.take([("a", "", 9)])
+    taken = turns + [again + turn for turn in later]
+    assert not rate or all(b - a >= 1 / rate - 1e-9 for a, b in pairwise(taken))
 
 
 def test_a_host_that_invites_bulk_has_its_own_rate() -> None:
-    config = FetchConfig(host_rate=2, host_rates={"Bucket.Example.": 100})
-    waits = {}
-    for name in ("bucket.example", "other.example"):
-        turns = Turns(config, name, Clock())
-        waits[name] = [turns.next() for _ in range(3)]
-    assert waits == {"bucket.example": pytest.approx([0, 0.01, 0.02]), "other.example": [0, 0.5, 1.0]}
+    config = FetchConfig(host_rate=2, host_rates={"Bucket.Example.": 100}, address_rate=1)
+    budget = Budget(config, Clock())
+    first, other = budget.take([("bucket.example", "1.1.1.1", 3), ("other.example", "", 3)])
+    assert first[0] == pytest.approx([0, 0.01, 0.02]) and other[0] == [0, 0.5, 1.0]
+
+
+def test_hosts_at_one_address_share_its_budget() -> None:
+    budget = Budget(FetchConfig(host_rate=10, address_rate=4), Clock())
+    given = budget.take([("a", "1.1.1.1", 1), ("b", "1.1.1.1", 1), ("c", "2.2.2.2", 1), ("a", "1.1.1.1", 1)])
+    assert [turns for turns, _ in given] == [[0], [0.25], [0], [0.5]]
+
+
+def test_a_crawl_delay_slows_a_host_and_a_pause_stops_it() -> None:
+    clock = Clock()
+    budget = Budget(FetchConfig(host_rate=10), clock)
+    budget.slow("a", 0.75)
+    slowed, other = budget.take([("a", "", 3), ("b", "", 3)])
+    assert slowed[0] == [0, 0.75] and other[0] == pytest.approx([0, 0.1, 0.2])
+    budget.pause("b", 30)
+    ((turns, again),) = budget.take([("b", "", 1)])
+    assert turns == [] and again >= 30 - HORIZON_SECONDS
+    clock.now += 30
+    assert budget.take([("b", "", 1)])[0][0] == [0]
 
 
 def test_what_is_remembered_grows_old_and_makes_room() -> None:

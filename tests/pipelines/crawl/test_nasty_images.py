@@ -37,7 +37,9 @@ def test_every_nasty_image_has_its_fate_through_the_whole_job(
             addresses = [web.url(f"/{number}") for number in range(len(names))]
             columns.write_table(file, {"key": names, "url": addresses}, columns.URLS)
         urls.publish({})
-        fetch = FetchConfig(allow_hosts=(hostile_web.ADDRESS,), host_rate=0, max_bytes=200_000_000)
+        fetch = FetchConfig(
+            allow_hosts=(hostile_web.ADDRESS,), host_rate=0, second_pass_seconds=0, max_bytes=200_000_000
+        )
         job = GuardedDownload(urls=Artifact("urls", "", urls.url), fetch=fetch, resize=CONFIG)
         out = Workspace(str(tmp_path / "images"))
         stats = job(Shard(0, "0", len(names), {"file": "urls-00000.parquet"}), out)

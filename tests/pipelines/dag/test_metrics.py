@@ -12,7 +12,7 @@ import pytest
 from pipelines.crawl.reasons import CLASSES, REASONS
 from pipelines.dag import metrics, runner
 from pipelines.dag.metrics import OTHER, STATES, TABLE, Board
-from pipelines.dag.shards import ShardActor
+from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.tracking import StageLog, TrackingConfig
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.dag import shards
 from pipelines.dag.rows import RowErrors, RowsFailed, is_internal
+from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import Workspace
 
@@ -88,7 +89,7 @@ class Careless(ShardJob):
 
 def test_the_message_of_a_failed_shard_names_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "RETRY_SECONDS", 0.0)
-    actor = shards.ShardActor(Careless(), Workspace(str(tmp_path / "images" / "0")))
+    actor = ShardActor(Careless(), Workspace(str(tmp_path / "images" / "0")))
     failure = actor({"shard": json.dumps(asdict(Shard(3, "urls-00003", 5, {})))})["failure"]
     assert failure.startswith("MemoryError: no room (test_rows.py:")
     assert failure.endswith("at row 'http://a/b.jpg' of urls-00003")

@@ -222,6 +222,17 @@ def test_what_a_killed_worker_left_beside_its_file_is_not_published(root):
     assert not list(Path(root).rglob("*.part"))
 
 
+@pytest.mark.parametrize("raised", [SystemExit("saved"), GeneratorExit(), KeyboardInterrupt()])
+def test_a_stage_may_raise_anything_and_the_run_ends_says_so_and_resumes(root, raised, capsys):
+    def leave():
+        raise raised
+
+    failing = [Toy("a", action=leave), Toy("b", ("a_out",)), Toy("c")]
+    assert run(failing, root) == {"a": "failed", "b": "blocked", "c": "run"}
+    assert f"a failed: {type(raised).__name__}" in capsys.readouterr().err
+    assert run([Toy("a"), *failing[1:]], root) == {"a": "resume", "b": "run", "c": "skip"}
+
+
 def test_a_figure_that_is_no_number_leaves_a_manifest_that_can_be_read(tmp_path, capsys):
     class Odd(Toy):
         def run(self, inputs, out):

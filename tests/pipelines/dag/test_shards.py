@@ -3,25 +3,29 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from toy_shards import Shout, map_words, shards
 
 from pipelines.dag import cluster
+from pipelines.dag import shards as shards_module
 from pipelines.dag.cluster import ClusterConfig
-from pipelines.dag.failures import report
+from pipelines.dag.shard_actor import ShardActor, do_shard
 from pipelines.dag.shards import (
+    QUARANTINE,
     Shard,
-    ShardActor,
     ShardError,
+    WorkerResources,
     checked_stats,
     map_shards,
     read_done,
     write_plan,
 )
+from pipelines.dag.storage import LocalFolder
 from pipelines.dag.workspace import Workspace
+from reptok.data import index
 
 EXPECTED = {"rows_in": 60.0, "rows_out": 48.0, "dropped_empty": 12.0}
 
@@ -131,9 +135,8 @@ def test_the_last_shard_may_fail_or_die_without_ray(five_done, fault, cause):
 
 def test_a_done_record_without_its_file_does_not_count(tmp_path):
     out = Workspace(str(tmp_path / "out"))
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
     for shard in shards(2):
-        actor._do(shard)
+        do_shard(shard, Shout(str(tmp_path / "journal")), out)
     (tmp_path / "out" / "text-00001.txt").write_text("cut off")
     assert set(read_done(shards(2), out)) == {0}
 
@@ -181,16 +184,90 @@ def test_failing_shards_are_named_and_the_others_kept(local_ray, tmp_path):
     assert map_words(url, journal) == EXPECTED
 
 
-def test_a_broken_setup_is_one_cause_for_all_shards(tmp_path):
-    @dataclass(frozen=True)
-    class Broken(Shout):
-        def setup(self):
-            raise OSError("no model at 'nowhere'")
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_broken_setup_is_one_cause_for_all_shards(count, local_ray, tmp_path, monkeypatch):
+    if count == 1:  # in a process of its own
+        monkeypatch.setattr(cluster, "at_hand", lambda: False)
+    job = Shout(str(tmp_path / "journal"), setup_fault="no model at 'nowhere'")
+    with pytest.raises(ShardError) as caught:
+        map_shards(shards(count), job, Workspace(str(tmp_path / "out")), WorkerResources(workers=2))
+    message = str(caught.value)
+    assert message.count("OSError: no model at 'nowhere'") == 1 and f"{count} of {count} shards" in message
+    assert not (tmp_path / "journal").exists()
 
-    actor = ShardActor(Broken("unused"), Workspace(str(tmp_path)), "test")
-    failures = [(s.name, actor({"shard": json.dumps(asdict(s))})["failure"]) for s in shards()]
-    message = report(failures, 6)
-    assert message.count("OSError: no model at 'nowhere'") == 1 and "text-00000, text-00001" in message
+
+def test_a_shard_that_one_process_cannot_do_is_done_by_another(local_ray, tmp_path):
+    """It fails three times in the first process that meets it, which is all that this one tries."""
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    assert map_words(url, journal, faults='{"text-00003": "first process"}') == EXPECTED
+    assert sorted(journal.read_text().split()) == [s.name for s in shards()]
+    assert len(Path(f"{journal}.text-00003.tries").read_text().split()) == 4
+
+
+def test_a_process_in_which_everything_fails_costs_three_shards(local_ray, tmp_path):
+    """The process that touches the first shard fails from then on; the others go to the next one."""
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    many = shards(30)
+    job = Shout(str(journal), sick="text-00000")
+    stats = map_shards(many, job, Workspace(url), WorkerResources(workers=1))
+    assert stats["rows_in"] == 300
+    tries = [Path(f"{journal}.{shard.name}.sick") for shard in many]
+    assert sum(path.exists() for path in tries) == 3
+
+
+def test_storage_that_fails_around_a_shard_is_tried_again(tmp_path, monkeypatch):
+    out = Workspace(str(tmp_path / "out"))
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
+    write, failing = LocalFolder.write_bytes, ["begun", "done"]
+
+    def flaky(self, name, data):
+        if failing and f"/{failing[0]}/" in name:
+            failing.pop(0)
+            raise OSError("the store is busy")
+        write(self, name, data)
+
+    monkeypatch.setattr(LocalFolder, "write_bytes", flaky)
+    monkeypatch.setattr(shards_module, "RETRY_SECONDS", 0.0)
+    assert not actor({"shard": json.dumps(asdict(shards()[0]))})["failure"]
+    assert not failing and set(read_done(shards(), out)) == {0}
+
+
+@pytest.mark.parametrize(("gone", "failure"), [(0, "its worker process died 3 times"), (1, "")])
+def test_a_process_that_was_taken_away_did_not_die_of_its_shard(gone, failure, tmp_path):
+    """Three processes began a shard and never ended it; of the third, the machine may be gone."""
+    out, nodes = Workspace(str(tmp_path / "out")), ["a", "b", "c"]
+    for node in nodes:
+        ShardActor(Shout("unused"), out, "test", node)._begin(shards()[0])
+    alive = [*nodes[gone:], "d"]
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test", "d", lambda: alive)
+    assert actor({"shard": json.dumps(asdict(shards()[0]))})["failure"].startswith(failure)
+    assert set(read_done(shards(), out)) == (set() if failure else {0})
+
+
+def test_so_many_shards_may_be_given_up_and_are_named(local_ray, tmp_path):
+    url, journal = str(tmp_path / "out"), tmp_path / "journal"
+    faults = '{"text-00001": "raise", "text-00004": "die"}'
+
+    def run(share):
+        job, out = Shout(str(journal), faults=faults), Workspace(url)
+        return map_shards(shards(), job, out, WorkerResources(max_failed=share)), out
+
+    with pytest.raises(ShardError, match="2 of 6 shards failed"):
+        run(0.3)
+    stats, out = run(0.34)
+    assert stats == {
+        "rows_in": 60, "rows_out": 32, "dropped_empty": 8, "dropped_quarantined": 20, "shards_quarantined": 2
+    }  # fmt: skip
+    named = out.read_json(QUARANTINE)
+    assert [(entry["shard"], entry["rows"]) for entry in named] == [("text-00001", 10), ("text-00004", 10)]
+    assert "the ink ran out" in named[0]["cause"] and "died 3 times" in named[1]["cause"]
+    assert out.read_bytes("text-00004.txt") == b"given up"
+    assert map_words(url, journal) == EXPECTED  # before it is published, another run may mend it
+    assert not Workspace(url).exists(QUARANTINE)
+
+
+def test_the_loader_knows_the_name_of_the_quarantine():
+    assert QUARANTINE == index.QUARANTINE
 
 
 def test_two_shards_with_one_index_are_refused(tmp_path):

@@ -22,17 +22,43 @@ class Shout(ShardJob):
 
     Attributes:
         journal: file that gets the name of every shard done, one a line.
-        faults: shard name -> what happens there: "raise", "once" (raise the first time), "die" or "lose" a
-            row.
+        faults: shard name -> what happens there: "raise", "once" (raise the first time), "first process"
+            (raise in the first process that meets it), "die" or "lose" a row.
+        setup_fault: what no worker can set up; "" for nothing.
+        sick: shard whose first process fails from then on.
         kill: driver to kill when so many shards are in the journal.
     """
 
     journal: str
     faults: str = "{}"
     kill: tuple[int, int] = (0, 0)
+    setup_fault: str = ""
+    sick: str = ""
+
+    def setup(self):
+        if self.setup_fault:
+            raise OSError(self.setup_fault)
+
+    def absent(self, shard, out):
+        out.write_bytes(f"{shard.name}.txt", b"given up")
+
+    def fall_sick(self, shard):
+        """Fail in the process that was the first to meet the sick shard."""
+        place = Path(f"{self.journal}.sick")
+        if shard.name == self.sick and not place.exists():
+            place.write_text(str(os.getpid()))
+        if self.sick and place.exists() and place.read_text() == str(os.getpid()):
+            Path(f"{self.journal}.{shard.name}.sick").touch()
+            raise RuntimeError("the hand shakes")
 
     def __call__(self, shard, out):
         fault = json.loads(self.faults).get(shard.name)
+        self.fall_sick(shard)
+        tries = Path(f"{self.journal}.{shard.name}.tries")
+        met = tries.read_text().split() if tries.exists() else []
+        tries.write_text(" ".join([*met, str(os.getpid())]))
+        if fault == "first process" and [*met, str(os.getpid())][0] == str(os.getpid()):
+            raise RuntimeError("not here")
         first = not Path(f"{self.journal}.{shard.name}").exists()
         Path(f"{self.journal}.{shard.name}").touch()
         if fault == "raise" or (fault == "once" and first):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.dag import shards as shards_module
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import ShardActor
+from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig

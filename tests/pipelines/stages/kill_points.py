@@ -27,7 +27,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.execution import execute
 from pipelines.dag.planner import PlannedStage
 from pipelines.dag.revision import git_commit
-from pipelines.dag.shards import ShardActor
+from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.storage import LocalFolder
 from pipelines.dag.tracking import Tracker, TrackingConfig
 from pipelines.dag.verify import published_artifacts, verify

@@ -37,7 +37,9 @@ class World:
 
     def __init__(self, root: Path, web: ModuleType) -> None:
         self.root, self.web = root, web
-        fetch = FetchConfig(allow_hosts=(web.ADDRESS,), host_rate=0, retries=0, contact="a test")
+        fetch = FetchConfig(
+            allow_hosts=(web.ADDRESS,), host_rate=0, second_pass_seconds=0, retries=0, contact="a test"
+        )
         self.config = {"fetch": fetch, "resize": RESIZE}
 
     def urls(self, name: str, urls: list[str]) -> Artifact:

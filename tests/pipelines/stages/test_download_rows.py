@@ -34,7 +34,9 @@ def download(folder: Path, web: Any, address: str) -> list[dict[str, Any]]:
         columns.write_table(file, {"key": keys, "url": urls}, columns.URLS)
     out.publish({})
     images = Workspace(str(folder / "images" / "0"), "0")
-    fetch = FetchConfig(allow_hosts=(address,), host_rate=0, retries=0, contact="a test")
+    fetch = FetchConfig(
+        allow_hosts=(address,), host_rate=0, second_pass_seconds=0, retries=0, contact="a test"
+    )
     config = DownloadConfig(fetch=fetch, resize=ResizeConfig(image_size=64, min_size=8))
     Download(config).run({"urls": Artifact("urls", "0", out.url)}, images)
     with images.folder.open("images-00000.parquet") as file:

@@ -32,7 +32,12 @@ def test_the_stage_makes_a_row_of_everything(
         out.publish({})
         images = Workspace(str(tmp_path / "images" / "0"), "0")
         fetch = FetchConfig(
-            allow_hosts=(hostile_web.ADDRESS,), host_rate=0, retries=0, contact="a test", attempt_seconds=4.0
+            allow_hosts=(hostile_web.ADDRESS,),
+            host_rate=0,
+            second_pass_seconds=0,
+            retries=0,
+            contact="a test",
+            attempt_seconds=4.0,
         )
         config = DownloadConfig(fetch=fetch, resize=ResizeConfig(image_size=64, min_size=8))
         stats = Download(config).run({"urls": Artifact("urls", "0", out.url)}, images)

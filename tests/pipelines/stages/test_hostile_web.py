@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.crawl import guard
+from pipelines.crawl import names as names_module
 from pipelines.crawl.download import times_file
 from pipelines.crawl.manners import FetchConfig
 from pipelines.crawl.reasons import is_reason
@@ -81,6 +81,7 @@ def quick(address: str, **settings: Any) -> FetchConfig:
         "total_seconds": 4.0,
         "backoff_seconds": 0.05,
         "host_rate": 0,
+        "second_pass_seconds": 0,
     }
     return FetchConfig(**{"allow_hosts": (address,), "host_failures": 10**6, **limits, **settings})
 
@@ -129,7 +130,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(f"{host}: unknown")
         return table[host]()
 
-    monkeypatch.setattr(guard, "_system_lookup", lookup)
+    monkeypatch.setattr(names_module, "system_lookup", lookup)
 
 
 def test_no_hostile_url_leads_to_an_address_that_is_not_public(

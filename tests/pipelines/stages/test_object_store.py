@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.dag import storage
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import ShardActor, read_done, write_plan
+from pipelines.dag.shard_actor import ShardActor
+from pipelines.dag.shards import read_done, write_plan
 from pipelines.dag.storage import open_folder
 from pipelines.dag.verify import verify
 from pipelines.dag.workspace import Workspace

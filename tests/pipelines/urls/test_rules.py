@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +12,42 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.urls.duplicates import Neighbours
-from pipelines.urls.rules import Filters, make_rules
-from pipelines.urls.survey import Dedup, Survey
+from pipelines.dag.shards import Shard, map_shards
+from pipelines.dag.workspace import Workspace
+from pipelines.urls.judge import Dedup, Judge
+from pipelines.urls.rules import Filters, image_hashes
+from pipelines.urls.scan import Scan, scan
 
 NOTHING = Dedup(url=False, image=False)
+
+
+class Rows:
+    """A list in memory, fed two rows at a time."""
+
+    def __init__(self, rows: list[dict]) -> None:
+        self.table = pa.Table.from_pylist(
+            [{"url": f"http://a.test/{i}", **row} for i, row in enumerate(rows)]
+        )
+
+    def tables(self, file: Mapping[str, str], only: object) -> Iterator[pa.Table]:
+        for start in range(0, self.table.num_rows, 2):
+            yield self.table.slice(start, 2)
 
 
 def kept(
     folder: Path, rows: list[dict], filters: Filters | None = None, dedup: Dedup = NOTHING, **options: Any
 ) -> tuple[list[int], dict[str, int]]:
-    """Indices of the rows that stay, fed two at a time, and what each rule dropped."""
-    survey = judged(folder, rows, filters, dedup, **options)
-    stay = np.flatnonzero(survey.alive.slice(0, len(rows))).tolist()
-    return stay, {drops.rule: drops.dropped for drops in survey.drops if drops.dropped}
+    """Indices of the rows that stay, and what each rule dropped."""
+    found = judged(folder, rows, filters, dedup, **options)
+    stay = np.flatnonzero(found.alive.slice(0, len(rows))).tolist()
+    return stay, {drops.rule: drops.dropped for drops in found.drops if drops.dropped}
 
 
 def judged(
     folder: Path, rows: list[dict], filters: Filters | None = None, dedup: Dedup = NOTHING, **options: Any
-) -> Survey:
-    survey = Survey(make_rules(filters or Filters(), **options), dedup, folder)
-    table = pa.Table.from_pylist([{"url": f"http://a.test/{i}", **row} for i, row in enumerate(rows)])
-    for start in range(0, table.num_rows, 2):
-        survey.add("list", table.slice(start, 2))
-    survey.finish()
-    return survey
+) -> Scan:
+    judge = Judge(listing=Rows(rows), filters=filters or Filters(), dedup=dedup, **options)
+    return scan([Shard(0, "list", 1, {})], judge, Workspace(str(folder)), partial(map_shards, here=True))
 
 
 def test_bounds_are_inclusive_and_a_missing_value_fails(tmp_path: Path) -> None:
@@ -106,8 +119,8 @@ def test_rules_are_counted_alone_and_in_order(tmp_path: Path) -> None:
         {"text": "abcdef", "width": 99, "height": 99, "url": "http://a.test/1"},
     ]
     filters = Filters(min_size=64, min_text_length=4)
-    survey = judged(tmp_path, rows, filters, Dedup(image=False))
-    counts = {drops.rule: (drops.threshold, drops.alone, drops.dropped) for drops in survey.drops}
+    found = judged(tmp_path, rows, filters, Dedup(image=False))
+    counts = {drops.rule: (drops.threshold, drops.alone, drops.dropped) for drops in found.drops}
     assert counts == {
         "empty_url": (None, 0, 0),
         "min_size": (64, 2, 2),
@@ -133,9 +146,10 @@ def test_every_column_of_coyo_has_a_bound(tmp_path: Path) -> None:
 
 
 def test_images_near_a_held_out_one_are_dropped(tmp_path: Path) -> None:
-    held_out = Neighbours(np.array([0xF0F0F0F0F0F0F0F0, 0x123456789ABCDEF0], np.uint64), 2)
+    held_out = np.array([0xF0F0F0F0F0F0F0F0, 0x123456789ABCDEF0], np.uint64)
     hashes = ["f0f0f0f0f0f0f0f0", "f0f0f0f0f0f0f0f3", "f0f0f0f0f0f0f0f7", None, "923456789abcdef1"]
-    stay, dropped = kept(tmp_path, [{"image_phash": value} for value in hashes], held_out=held_out)
+    rows = [{"image_phash": value} for value in hashes]
+    stay, dropped = kept(tmp_path, rows, held_out=held_out, held_out_distance=2)
     assert (stay, dropped) == ([2, 3], {"held_out": 3})
 
 
@@ -151,6 +165,22 @@ def test_near_duplicates_are_dropped_over_all_batches(tmp_path: Path) -> None:
 def test_an_image_hash_must_be_hexadecimal(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image_phash must hold hashes.*columns.image_phash"):
         judged(tmp_path, [{"image_phash": "no hash"}], dedup=Dedup())
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["00000000000000ff", "ffffffffffffffff"], [255, 2**64 - 1]),
+        (["ff", "00000000000000fe"], [255, 254]),  # not all of sixteen digits
+        (["0x000000000000ff", " 0000000000000fe"], [255, 254]),  # sixteen signs that are not all digits
+        ([None, "00000000000000ff", ""], [255]),
+        ([], []),
+    ],
+)
+def test_image_hashes_are_numbers_however_they_are_written(texts: list, numbers: list[int]) -> None:
+    hashes, positions = image_hashes(texts)
+    assert hashes.tolist() == numbers and hashes.dtype == np.uint64
+    assert positions.tolist() == [i for i, text in enumerate(texts) if text]
 
 
 def test_a_missing_column_is_named_with_its_rule_and_the_file(tmp_path: Path) -> None:

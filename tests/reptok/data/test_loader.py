@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from reptok.autoencoder import LatentSpec
 from reptok.data.blocks import BlockWriter, iterate_blocks
 from reptok.data.images import decode_image
+from reptok.data.index import QUARANTINE
 from reptok.data.loader import GeneratorData, TokenizerData, gather, split_sizes
 from reptok.data.rows import BlockRows, Shards
 from reptok.data.shards import read_samples
@@ -57,6 +59,20 @@ def test_a_generator_batch_is_what_was_stored(folders):
     assert batch.captions == ["a red cup", "a red cup", "a cat"]
     assert batch.labels.tolist() == [1, 1, 0]
     assert np.array_equal(batch.tokens.numpy(), stored(tokens, "token")[[7, 1, 3], [1, 0, 0]])
+
+
+def test_samples_of_a_shard_that_was_given_up_are_passed_over(folders):
+    dataset, latents, tokens = folders
+    for folder in (latents, tokens):
+        (folder / "train-00000.tar").unlink()
+        (folder / QUARANTINE).write_text(json.dumps([{"shard": "train-00000", "rows": 1, "cause": "x"}]))
+    files = list(read_samples(dataset / "train-00001.tar"))
+    data = GeneratorData(dataset, tokens)
+    assert data.rows == [len(files)] == TokenizerData(dataset, latents).rows
+    read = data.read(np.arange(len(files)), np.zeros(len(files), bool))
+    assert read.captions == [sample.caption for sample in files]
+    token = np.concatenate([block["token"] for block in iterate_blocks(tokens / "train-00001.tar")])
+    assert np.array_equal(read.tokens.numpy(), token[:, 0])
 
 
 def test_ranks_share_each_batch_without_overlap(folders):

@@ -19,6 +19,11 @@ def config(**values) -> TrainConfig:
             {"strategy": "fsdp", "workers": 4, "shards": 2, "min_workers": 2, "checkpoint_every_seconds": 9},
             "shards 2 needs a fixed number of workers",
         ),
+        ({"cuda_graphs": True}, "cuda_graphs records the step of a GPU, and train.gpus_per_worker is 0"),
+        (
+            {"compile_mode": "max-autotune-no-cudagraphs"},
+            "compile_mode max-autotune-no-cudagraphs says how to compile, and train.compile is false",
+        ),
         ({"workers": 0}, "train.workers must be at least 1, not 0"),
         ({"workers": 2, "gpus_per_worker": 0.5}, "one GPU of its own"),
         ({"workers": 2, "gpus_per_worker": 2}, "one GPU of its own"),
@@ -38,6 +43,8 @@ def test_what_makes_sense_is_taken():
     config(strategy="fsdp", workers=2, gpus_per_worker=1)
     config(strategy="fsdp", workers=8, shards=4)
     config(strategy="fsdp", workers=4, shards=4)
+    config(cuda_graphs=True, gpus_per_worker=1)
+    config(compile=True, compile_mode="max-autotune-no-cudagraphs")
     config(workers=1, gpus_per_worker=0.5)
     config(workers=4, min_workers=2, checkpoint_every_seconds=300)
     config(workers=4, accumulate=2)
