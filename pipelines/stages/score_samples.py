@@ -55,7 +55,7 @@ class ScoreSamples(Stage):
 
     name, inputs, output = "score_samples", ("samples",), "scores"
     scored = True
-    modules = ("reptok.metrics.score",)
+    modules = ("reptok.metrics.features", "reptok.metrics.inception", "reptok.metrics.score")
     config: ScoreSamplesConfig
 
     def __init__(self, config: ScoreSamplesConfig):
