@@ -26,14 +26,17 @@ from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
 from pipelines.stages.import_images import ImportImages, ImportToCaption
 from pipelines.stages.index_captions import IndexCaptions
 from pipelines.stages.publish import Publish
+from pipelines.stages.sample_images import SampleImages
+from pipelines.stages.score_samples import ScoreSamples
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
 from reptok.configs import LatentTokenizerConfig
+from reptok.metrics.protocols import protocol
 
-OWN = "reptok"
+OWN, EVALUATE = "reptok", "evaluate"
 
 
 def build(config: Config) -> list[Stage]:
@@ -43,13 +46,20 @@ def build(config: Config) -> list[Stage]:
         ValueError: There is no such workflow, or the configuration lacks what it needs.
     """
     installed = registry.workflows()
+    if config.workflow == EVALUATE:
+        return evaluate(config)
+    for key in ("model", "protocol", "prompts"):
+        if getattr(config, key):
+            raise ValueError(
+                f"{key}= is for experiment=evaluate, which scores a model; init= starts a training from one"
+            )
     if config.workflow == OWN:
         stages = reptok(config)
     elif config.workflow in installed:
         entry = installed[config.workflow]
         stages = entry.build(config, config.extras.get(entry.key) or entry.config())
     else:
-        known = ", ".join([OWN, *installed])
+        known = ", ".join([OWN, EVALUATE, *installed])
         raise ValueError(f"workflow is one of {known}, not {config.workflow!r}")
     stages = registry.with_makers(stages, config.extras)
     made = {stage.output for stage in stages}
@@ -66,6 +76,24 @@ def build(config: Config) -> list[Stage]:
 def reptok(config: Config) -> list[Stage]:
     """From the chosen source to a dataset, both trainings, evaluation, one published model."""
     return [*dataset_of(config), *model_of(config)]
+
+
+def evaluate(config: Config) -> list[Stage]:
+    """Samples of a published model and, where a reference is given, their scores.
+
+    Raises:
+        ValueError: A protocol without the reference that it compares with.
+    """
+    samples, scores = config.evaluate.samples, config.evaluate.scores
+    asked = replace(samples, model=config.model, protocol=config.protocol, prompts=config.prompts)
+    if not scores.reference:
+        if config.protocol:
+            raise ValueError(
+                f"protocol={config.protocol} compares with {protocol(config.protocol).reference}: "
+                "give that file with evaluate.scores.reference=FILE"
+            )
+        return [SampleImages(asked)]
+    return [SampleImages(asked), ScoreSamples(replace(scores, protocol=config.protocol))]
 
 
 def dataset_of(config: Config) -> list[Stage]:

@@ -21,6 +21,7 @@ from pipelines.dag.reference import ARTIFACT
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
 
 SQUARE = ("center_crop", "border")
+SCORING = "evaluate"
 
 
 def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = copy.deepcopy(values)
     derive_device(values)
+    if values.get("workflow") == SCORING:  # the model that is scored brings its own networks and sizes
+        return values
     _sizes_of_pictures(values)
     source = sources.derive(values, extras)
     _tokens(values)

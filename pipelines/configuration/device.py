@@ -13,15 +13,18 @@ DEVICES = (
     "captioner.compute.device",
     "evaluate.tokenizer.device",
     "evaluate.generator.device",
+    "evaluate.samples.compute.device",
+    "evaluate.scores.device",
 )
 GPUS = {
     "encode.workers.gpus": "encode.workers.workers",
     "captioner.workers.gpus": "captioner.workers.workers",
+    "evaluate.samples.workers.gpus": "evaluate.samples.workers.workers",
     "train.tokenizer.gpus_per_worker": "train.tokenizer.workers",
     "train.generator.gpus_per_worker": "train.generator.workers",
 }
 """GPUs of a process, and how many processes there are."""
-WORKERS = {"encode.workers.workers": 2, "captioner.workers.workers": 2}
+WORKERS = {f"{part}.workers.workers": 2 for part in ("encode", "captioner", "evaluate.samples")}
 """Defaults that are not 1."""
 OWN_GPUS = "cluster.num_gpus"
 
@@ -57,8 +60,10 @@ def derive_device(values: dict[str, Any]) -> None:
 
 
 def _used(values: dict[str, Any], key: str) -> bool:
-    """Whether there is something that the key speaks of; where nobody writes captions there is not."""
-    return not key.startswith("captioner.") or bool(dotted(values, "captioner.model"))
+    """Whether there is something that the key speaks of: a captioner, a model that is scored."""
+    if key.startswith("captioner."):
+        return bool(dotted(values, "captioner.model"))
+    return not key.startswith(("evaluate.samples.", "evaluate.scores.")) or bool(values.get("model"))
 
 
 def _fit(values: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
 from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
+from pipelines.stages.sample_images import SampleImagesConfig
+from pipelines.stages.score_samples import ScoreSamplesConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
 from reptok.bounds import Count, Number, Pixels, Whole
@@ -80,6 +82,8 @@ class EvaluateGroup:
     tokenizer: EvaluateTokenizerConfig = field(default_factory=EvaluateTokenizerConfig)
     generator: EvaluateGeneratorConfig = field(default_factory=EvaluateGeneratorConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    samples: SampleImagesConfig = field(default_factory=SampleImagesConfig)
+    scores: ScoreSamplesConfig = field(default_factory=ScoreSamplesConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,9 @@ class Config:
         extras: What installed sources and workflows are configured with, by key.
         device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
+        model: A published model (a folder or a hub id) that workflow=evaluate asks and scores.
+        protocol: By what it is scored; see `reptok/metrics/protocols.py`.
+        prompts: A file of texts that it is asked for, one a line.
         init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
             start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
@@ -108,6 +115,9 @@ class Config:
     workflow: str = "reptok"
     device: Literal["cpu", "cuda"] = "cpu"
     root: str = "runs"
+    model: str = ""
+    protocol: str = ""
+    prompts: str = ""
     init: str = ""
     until: str | None = None
     only: str | None = None

@@ -18,7 +18,7 @@ from pipelines.dag.storage import open_folder
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.evaluation.results import Evaluation
 
-REPORTS = ("tokenizer_report", "generator_report")
+REPORTS = ("tokenizer_report", "generator_report", "scores")
 COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
 
 

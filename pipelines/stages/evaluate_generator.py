@@ -79,6 +79,7 @@ class EvaluateGenerator(Stage):
         "pipelines.evaluation.generator_figures",
         "pipelines.evaluation.generator_scores",
         "reptok.metrics.clip_score",
+        "reptok.attention",
         "reptok.pretrained",
     )
     config: EvaluateGeneratorConfig

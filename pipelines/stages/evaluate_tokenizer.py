@@ -58,6 +58,7 @@ class EvaluateTokenizer(Stage):
         "pipelines.evaluation.tokenizer_figures",
         "pipelines.evaluation.tokenizer_scores",
         "reptok.metrics.perceptual",
+        "reptok.attention",
         "reptok.pretrained",
     )
     config: EvaluateTokenizerConfig

@@ -33,10 +33,13 @@ def test_every_recipe_composes_plans_and_says_what_it_is(experiment, folder, tmp
     own = [f"data.folder={folder}"] * ("imagenet" in experiment or "finetune" in experiment)
     if "finetune" in experiment:  # from a model at hand, which has these sizes
         own += ["init=zoo/reptok_class", *SMALL]
+    scoring = experiment == "evaluate"
+    if scoring:
+        own += ["model=zoo/reptok_class", "evaluate.samples.images=2"]
     config = load_config(Config, [f"experiment={experiment}", f"root={tmp_path / 'root'}", *own])
     planned = plan(build(config), config.root)
     assert {stage.action for stage in planned} == {"run"}
-    assert "train_generator" in [stage.stage.name for stage in planned]
+    assert ("sample_images" if scoring else "train_generator") in [stage.stage.name for stage in planned]
     lines = RECIPES[experiment].read_text().splitlines()
     for word in ("command", "hardware", "time", "score"):
         assert any(line.startswith(f"# {word} ") for line in lines), word
@@ -126,3 +129,29 @@ def test_captions_stay_as_they_come_outside_of_the_demos_web(folder):
     assert (captioner().mix, captioner().val_mix) == (0.5, 0.0)
     assert captioner("experiment=t2i_coyo").mix == 0.75
     assert captioner(*own, "captioner=zoo", "captioner.mix=0.25").mix == 0.25
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=zoo/reptok_class"], "model= is for experiment=evaluate"),
+        (["experiment=evaluate"], "model"),
+        (["experiment=evaluate", "model=zoo/reptok_class"], "say how many images"),
+        (
+            ["experiment=evaluate", "model=zoo/reptok_class", "protocol=adm256_50k"],
+            "evaluate.scores.reference=FILE",
+        ),
+        (["experiment=evaluate", "model=zoo/reptok_class", "protocol=fid"], "no protocol 'fid'"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_before_anything_runs(overrides, words):
+    with pytest.raises(ValueError, match=words):
+        build(load_config(Config, overrides))
+
+
+def test_a_published_model_is_scored_where_a_reference_is_given(tmp_path):
+    (tmp_path / "r.npz").write_bytes(b"pictures")
+    own = ["experiment=evaluate", "model=zoo/reptok_class", "evaluate.samples.images=4"]
+    assert names(*own) == ["sample_images"]
+    scored = [f"evaluate.scores.reference={tmp_path}/r.npz", "evaluate.scores.encoder=zoo/encoder"]
+    assert names(*own, *scored) == ["sample_images", "score_samples"]

@@ -1,0 +1,168 @@
+"""What a published model is asked for, row by row, and one shard of the answers.
+
+A row's noise follows from the seed and its number alone: batches, workers and kills change no pixel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.dag.artifact import Artifact
+from pipelines.dag.shards import Shard, ShardJob
+from pipelines.dag.workspace import Workspace
+from pipelines.encoding.device import ComputeConfig
+from reptok.metrics.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from reptok.pipeline import RepTokPipeline
+
+SAMPLES = "samples-{:05d}.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How a model is asked.
+
+    Attributes:
+        guidance: scale of classifier-free guidance; 1 is none.
+        guidance_interval: flow times between which it acts.
+        generator_steps: solver steps of the generator.
+        decoder_steps: solver steps of the decoder.
+        solver: of both; a name of `reptok.flow.solver.SOLVERS`.
+        seed: of row 0; row i has seed + i.
+    """
+
+    guidance: float
+    guidance_interval: tuple[float, float]
+    generator_steps: int
+    decoder_steps: int
+    solver: str
+    seed: int
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a prompt file that are not empty, in order.
+
+    Raises:
+        ValueError: there are none, or the file is no text.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    if not (prompts := [line for line in lines if line]):
+        raise ValueError(f"{path} holds no prompts: one a line")
+    return prompts
+
+
+def rows_of(prompts: Sequence[str], images: int, protocol: str, per_prompt: int) -> int:
+    """How many images are made: those asked for, the protocol's, or so many of each prompt.
+
+    Raises:
+        ValueError: nothing says how many.
+    """
+    if prompts:
+        if images:
+            raise ValueError(
+                "prompts say how many images there are, images_per_prompt of each: leave images out"
+            )
+        return len(prompts) * per_prompt
+    if not images and protocol not in PROTOCOLS:
+        raise ValueError("say how many images are to be made: images=, protocol= or prompts=")
+    return images or PROTOCOLS[protocol].images
+
+
+@dataclass(frozen=True)
+class SampleJob(ShardJob):
+    """Make the images of one range of rows.
+
+    Writes `samples-{i}.npz` (`arr_0` uint8 (N, H, W, 3), as ADM's evaluator reads it) and `samples-{i}.jsonl`
+    with `row`, `asked` and `seed` of each.
+    """
+
+    folder: Path
+    prompts: tuple[str, ...]
+    asked: Asked
+    compute: ComputeConfig
+    pipe: RepTokPipeline = field(init=False, repr=False, compare=False)
+
+    def setup(self) -> None:
+        """Load the model.
+
+        Raises:
+            ValueError: it has no generator, or cannot be asked in this way.
+        """
+        from reptok.pretrained import load_pretrained
+
+        self.compute.prepare()
+        pipe = load_pretrained(self.folder).eval().to(self.compute.device)
+        conditioner = pipe.conditioner
+        if conditioner.reads_text and not self.prompts:
+            raise ValueError(f"{self.folder} makes images of texts: give them with prompts=FILE, one a line")
+        if self.prompts and not conditioner.reads_text:
+            raise ValueError(f"{self.folder} reads no text: leave prompts= out")
+        object.__setattr__(self, "pipe", pipe)
+
+    def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
+        """Make the rows `start` to `stop` of the shard."""
+        import torch
+
+        from reptok.attention import preferred
+        from reptok.data.transforms import to_uint8
+        from reptok.metrics.sample_files import NpzWriter
+
+        start, stop = shard.payload["start"], shard.payload["stop"]
+        asked, name = self.asked, SAMPLES.format(shard.index)
+        lines = []
+        with torch.inference_mode(), out.create(name) as file, preferred(self.compute.device):
+            target: Any = file
+            archive = NpzWriter(target, stop - start, self.pipe.tokenizer.image_size)
+            for first in range(start, stop, self.compute.batch_size):
+                rows = range(first, min(first + self.compute.batch_size, stop))
+                wanted = [self._wanted(row, shard.payload["per_prompt"]) for row in rows]
+                condition = self.pipe.conditioner.asked([w for w in wanted if w is not None])
+                with self.compute.autocast():
+                    images = self.pipe.sample(
+                        condition.to(self.pipe.device), [asked.seed + row for row in rows],
+                        cfg_scale=asked.guidance, guidance_interval=asked.guidance_interval,
+                        num_steps=asked.generator_steps, decoder_steps=asked.decoder_steps,
+                        solver=asked.solver,
+                    )  # fmt: skip
+                archive.add(torch.from_numpy(to_uint8(images)).movedim(-1, -3))
+                lines += [
+                    json.dumps({"row": row, "asked": what, "seed": asked.seed + row}, ensure_ascii=False)
+                    for row, what in zip(rows, wanted, strict=True)
+                ]
+            archive.close()
+        out.write_bytes(name.replace(".npz", ".jsonl"), ("\n".join(lines) + "\n").encode())
+        return {"rows_in": shard.rows, "rows_out": shard.rows}
+
+    def _wanted(self, row: int, per_prompt: int) -> str | int | None:
+        if self.prompts:
+            return self.prompts[row // per_prompt]
+        if self.pipe.conditioner.reads_classes:
+            return row % self.pipe.conditioner.config.num_classes  # every class equally often
+        return None
+
+
+class SampleShards:
+    """The images of a `samples` artifact in the order of their rows; an `ImageSet`."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Open the artifact."""
+        from reptok.metrics.sample_files import NpzImages
+
+        self.path = Path(artifact.local_path())
+        self._parts = [NpzImages(artifact.local_path(name)) for name in artifact.files("samples-*.npz")]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def batches(self, size: int) -> Any:
+        """Yield uint8 (B, 3, H, W), at most `size` at a time."""
+        for part in self._parts:
+            yield from part.batches(size)
