@@ -49,6 +49,7 @@ def test_thirty_answers_urls_redirects_robots_files_and_alt_texts_through_the_co
             "data.photographs=null", "data.download.serve=",
             f"data.select_urls.sources=[{tmp_path / 'list.parquet'}]",
             f"data.download.fetch.allow_hosts=[{hostile_web.ADDRESS}]", "data.download.fetch.contact=a test",
+            "data.download.fetch.second_pass_seconds=0",
             "data.download.fetch.retries=0", "data.download.fetch.attempt_seconds=5",
             "data.select_urls.dedup_image=false",
             *(f"data.select_urls.filters.{rule}=null" for rule in RULES),
