@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.dag import cluster
 from pipelines.dag.stage import Workspace
+from pipelines.training.placement import reported_anew
 from pipelines.training.relay import relay
 from reptok.training.checkpoint import checkpoints
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
@@ -90,7 +91,8 @@ def start(
                 worker_runtime_env={"env_vars": flight_recorder(out)} if config.gpus_per_worker else None,
             ),
         )
-        _fit(trainer.fit, out)
+        with reported_anew():
+            _fit(trainer.fit, out)
 
 
 def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] = time.monotonic) -> None:
