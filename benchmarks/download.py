@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.compare import Comparison, compare
 from benchmarks.loopback import photographs, served
 from pipelines.crawl.guarded import GuardedDownload
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.resize import ResizeConfig, resized
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard

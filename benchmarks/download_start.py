@@ -27,7 +27,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.shards import WorkerResources
 from pipelines.dag.workspace import Workspace
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.stages.download import Download, DownloadConfig
 urls, out, host = sys.argv[1:]
 cluster.configure(ClusterConfig(num_cpus=2))

@@ -20,7 +20,6 @@ from pipelines.configuration.compose import load_config
 from pipelines.configuration.schema import Config
 from reptok.bench.trainings import build_tokenizer
 from reptok.configs import RepTokConfig
-from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.training.config import TrainConfig
 
@@ -84,10 +83,8 @@ def generator_memory(config: Config) -> Memory:
     with META:
         generator = TokenGenerator(sizes)
         tokens = torch.empty(part, sizes.num_tokens, sizes.token_dim)
-        labels = torch.zeros(part, dtype=torch.long) if sizes.condition == "class" else None
         length = config.text_encoder.max_length if config.text_encoder else 0
-        text = torch.empty(part, length, sizes.text_dim) if sizes.condition == "text" else None
-        condition = Condition(labels=labels, text=text)
+        condition = generator.reads(sizes).example(part, length)
         return _measured(generator, lambda: generator.velocity(tokens, torch.empty(part), condition), part)
 
 

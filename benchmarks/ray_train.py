@@ -121,12 +121,12 @@ def _objective() -> tuple[Any, Any]:
     from reptok.configs import GeneratorConfig
     from reptok.data.batch import GeneratorBatch
     from reptok.generator.generator import TokenGenerator
-    from reptok.training.conditions import label_condition
     from reptok.training.objectives import GeneratorObjective
 
     torch.manual_seed(SEED)
     config = GeneratorConfig(condition="class", num_classes=10, token_dim=256, dim=512, depth=4)
-    objective = GeneratorObjective(TokenGenerator(config), label_condition, "uniform").train()
+    generator = TokenGenerator(config)
+    objective = GeneratorObjective(generator, generator.reads(config), "uniform").train()
     tokens, labels = torch.randn(BATCH, 1, 256), torch.arange(BATCH) % 10
     return objective, GeneratorBatch(tokens, [""] * BATCH, labels, np.arange(BATCH))
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.dag.redaction import redacted
-from pipelines.dag.writing import explained
+from pipelines.dag.writing import file_errors
 
 OUT = "comparison.html"
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         from pipelines.reports.comparison import find_runs, render_comparison
 
         page = render_comparison(find_runs(places))
-        with explained(out):
+        with file_errors(out):
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             Path(out).write_text(page)
     except (ValueError, OSError) as error:

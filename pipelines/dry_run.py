@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
     """The drop report of `data.select_urls` over its sources, those of installed plug-ins included."""
     from pipelines import registry
-    from pipelines.stages.select_urls import made, streamed, surveyed
+    from pipelines.stages.select_urls import made, scanned, streamed
     from pipelines.urls.drop_report import as_json
 
     select = config.data.select_urls
@@ -43,7 +43,7 @@ def judge(config: Config, most_rows: int | None = None) -> dict[str, Any]:
             raise ValueError("there is no list: data.select_urls.sources names no file")
         else:
             tables = streamed(select)
-        return as_json(surveyed(select, tables, Path(folder, "hashes"), most_rows))
+        return as_json(scanned(select, tables, Path(folder, "hashes"), most_rows))
 
 
 def print_report(report: Mapping[str, Any]) -> None:

@@ -194,7 +194,7 @@ def flops() -> None:
 
     giga = counting.GIGA
     typer.echo("One FLOP is one multiply-accumulate, forward, per image.\n")
-    typer.echo(f"{'part':34} {'M numbers':>10} {'GMAC':>8} {'in attention':>13}")
+    typer.echo(f"{'part':34} {'M params':>10} {'GMAC':>8} {'in attention':>13}")
     for name, cost in (
         ("encoder ViT-B/14, 4 registers", counting.encoder_cost()),
         ("encoder ViT-B/14, no registers", counting.encoder_cost(registers=0)),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from reptok.data.transforms import to_uint8
 from reptok.flow.noise import expand_seed
 from reptok.flow.solver import Solver
-from reptok.generator.conditioner import CONDITIONERS, Conditioner
+from reptok.generator.conditioner import Conditioner
 from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.image_tokenizer import ImageTokenizer
@@ -65,8 +65,8 @@ class RepTokPipeline(nn.Module):
     @property
     def conditioner(self) -> Conditioner:
         """What makes conditions of prompts, labels and samples, as the generator reads them."""
-        config = self._need_generator().config
-        return CONDITIONERS[config.condition](config, self.text_encoder, self.class_names)
+        generator = self._need_generator()
+        return generator.reads(generator.config, self.text_encoder, self.class_names)
 
     def condition(self, prompt: Wanted = None, labels: Wanted = None) -> Condition:
         """The generator's condition for prompts or for labels (numbers or class names).

@@ -13,8 +13,7 @@ class Recipe:
     """What all recipes have; see `examples/zoo/loop.py`.
 
     Attributes:
-        seed: of the initial weights, the crops and every step's random numbers.
-        crops_per_subject: training crops in memory.
+        seed: of the initial weights, the training's data and every step's random numbers.
         batch_size: samples of a step.
         learning_rate: AdamW's, after the warm-up.
         warmup_steps: steps until the peak rate.
@@ -26,7 +25,6 @@ class Recipe:
     """
 
     seed: Whole = 0
-    crops_per_subject: Count
     batch_size: Count
     learning_rate: Positive
     warmup_steps: Whole
@@ -44,6 +42,7 @@ class AutoencoderRecipe(Recipe):
     Attributes:
         steps: length of the training, and of its schedule.
         block_out_channels: widths at 64, 32, 16 and 8 pixels.
+        crops_per_subject: training crops in memory.
         kl_weight: weight of the KL divergence per latent element, beside the images' error.
         ema_decay: of the averaged weights, which are the ones saved.
         validation_per_subject: validation crops for the figures.
@@ -89,7 +88,8 @@ class EncoderRecipe(Recipe):
     Attributes:
         layer_scale: initial factor of each residual branch.
         position_std: deviation of the initial position embeddings, large enough to matter at once.
-        crop_size: side of the training crops in memory, from which views of `image_size` are cut.
+        crops_per_subject: training crops in memory.
+        crop_size: their side in pixels, from which views of `image_size` are cut.
         smallest_view: smallest side of a view, as a share of the crop's side.
         colour_jitter: largest relative change of brightness, contrast and saturation.
         layout_size: side of the small picture of its view that the class token predicts.
@@ -164,19 +164,20 @@ class EnglishRecipe(Recipe):
         wordnet: folder of WordNet's files; Debian's package wordnet-base puts them there.
         width, layers, heads: of the transformer; the word pieces' embeddings are most of its weights.
         max_length: longest text in tokens, start and end included; longer ones are cut.
+        texts: how many are drawn and read by the teacher, once, before the training.
         steps: length of the training, and of its schedule.
     """
 
     wordnet: str = insignificant("/usr/share/wordnet")
     width: Count = 144
-    layers: Count = 1
+    layers: Count = 2
     heads: Count = 6
     max_length: Count = 64
-    crops_per_subject: Count = 1  # it sees none
-    batch_size: Count = 96
-    steps: Count = 100
+    texts: Count = 40_000
+    batch_size: Count = 192
+    steps: Count = 1500
     learning_rate: Positive = 1e-3
-    warmup_steps: Whole = 10
+    warmup_steps: Whole = 100
     weight_decay: Number = 0.01
     log_every: Count = insignificant(20)
 
@@ -191,6 +192,7 @@ class CaptionerRecipe(Recipe):
         width, depth, heads: of the language model, a Qwen2 with half as many key-value heads.
         max_length: longest dialogue in tokens.
         prompts: what it is asked; each is trained alike.
+        crops_per_subject: training crops in memory.
         crop_size, smallest_view, colour_jitter: of the training views, as in the encoder's recipe.
         vision_rate: learning rate of the vision part, as a share of `learning_rate`.
         ema_decay: of the averaged weights, which are the ones saved.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from examples.zoo.pretrain_encoder import PretrainEncoder
 from examples.zoo.recipes import (
     AutoencoderRecipe,
     CaptionerRecipe,
@@ -13,11 +12,14 @@ from examples.zoo.recipes import (
     EnglishRecipe,
     TextEncoderRecipe,
 )
-from examples.zoo.train_autoencoder import TrainAutoencoder
-from examples.zoo.train_captioner import TrainCaptioner
-from examples.zoo.train_class_generator import TrainClassGenerator
-from examples.zoo.train_english import TrainEnglish
-from examples.zoo.train_text_encoder import TrainTextEncoder
+from examples.zoo.stages import (
+    PretrainEncoder,
+    TrainAutoencoder,
+    TrainCaptioner,
+    TrainClassGenerator,
+    TrainEnglish,
+    TrainTextEncoder,
+)
 from pipelines import registry
 from pipelines.configuration.schema import Config
 from pipelines.dag.stage import Stage

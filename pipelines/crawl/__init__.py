@@ -1,1 +1,1 @@
-"""From a URL to a picture: guard, fetch, manners of a robot, decode, resize."""
+"""From a URL to a picture: guard, fetch, a robot's limits, decode, resize."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pipelines.crawl.expiring import Expiring
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.urls.canonical import canonical_host
 
 HORIZON_SECONDS = 1.0

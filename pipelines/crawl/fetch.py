@@ -14,11 +14,11 @@ from yarl import URL
 from pipelines.crawl import robots
 from pipelines.crawl.body import read_body
 from pipelines.crawl.budget import Budget
-from pipelines.crawl.explained import explained
+from pipelines.crawl.errors import failures
 from pipelines.crawl.guard import AddressGuard, AddressRefused
 from pipelines.crawl.hosts import Circuit
 from pipelines.crawl.known import Memory
-from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.limits import AGENT, FetchConfig
 from pipelines.crawl.permission import Permission
 from pipelines.crawl.reasons import Failure
 from pipelines.crawl.turns import Source, Turns
@@ -59,7 +59,7 @@ class Fetcher:
     """Fetches many URLs; an async context manager that belongs to one event loop.
 
     Args:
-        config: limits and manners.
+        config: limits of fetching.
         overrides: host to "address:port" that serves it (see `AddressGuard`).
         memory: what an earlier fetcher learned about hosts.
         budget: gives out turns; one of its own by default.
@@ -263,7 +263,7 @@ class Fetcher:
         async with (
             places,
             way.timed(self._config.attempt_seconds) as body,
-            explained(),
+            failures(),
             get(url, allow_redirects=False) as response,
         ):
             tags = response.headers.getall("X-Robots-Tag", [])

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipelines.crawl.manners import WEB_PORTS
+from pipelines.crawl.limits import WEB_PORTS
 from pipelines.crawl.names import Names
 from pipelines.crawl.reasons import Failure
 from pipelines.urls.canonical import canonical_host

@@ -16,7 +16,7 @@ from pipelines.crawl.budget import Budget
 from pipelines.crawl.download import DownloadJob, Outcome
 from pipelines.crawl.fetch import Fetcher
 from pipelines.crawl.known import Memory
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.memory import MemoryBudget
 from pipelines.crawl.names import Names
 from pipelines.crawl.reasons import Failure, may_heal
@@ -33,7 +33,7 @@ class GuardedDownload(DownloadJob):
     """Downloads on one event loop, with a few threads that decode and resize.
 
     Attributes:
-        fetch: limits and manners.
+        fetch: limits of fetching.
         overrides: host to "address:port" that serves it now; no part of the shards' plan.
         memory: what this worker knows about hosts, from shard to shard.
         budget: gives out turns to all workers; None for one of this worker's own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import Failure
 
 UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connection_reset", "tls_failed", "timeout"})

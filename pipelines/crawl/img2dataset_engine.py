@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipelines.crawl.download import DownloadJob, Outcome
-from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.limits import AGENT, FetchConfig
 from pipelines.crawl.phash import perceptual_hash
 from pipelines.crawl.robots import REFUSING_TAGS
 from pipelines.dag.rows import RowErrors

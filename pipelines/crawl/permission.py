@@ -9,7 +9,7 @@ from yarl import URL
 
 from pipelines.crawl import robots
 from pipelines.crawl.expiring import Expiring
-from pipelines.crawl.manners import AGENT
+from pipelines.crawl.limits import AGENT
 from pipelines.crawl.reasons import Failure
 
 Fetch = Callable[[URL], Awaitable[bytes]]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.crawl.budget import Asked, Budget, Given
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.names import Names, system_lookup
 
 

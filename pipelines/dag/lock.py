@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
-from pipelines.dag.writing import StorageError, explained
+from pipelines.dag.writing import StorageError, file_errors
 from reptok.terminal import visible
 
 POLL_SECONDS = 0.2
@@ -65,7 +65,7 @@ def _open_lock(folder: LocalFolder, name: str) -> int:
     place = locks / name
     _make_root(locks.parent)
     try:
-        with explained(str(place)):
+        with file_errors(str(place)):
             locks.mkdir(parents=True, exist_ok=True)
             here = os.open(locks, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -86,7 +86,7 @@ def _open_lock(folder: LocalFolder, name: str) -> int:
 
 def _make_root(root: Path) -> None:
     try:
-        with explained(str(root)):
+        with file_errors(str(root)):
             root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipelines.dag.redaction import redacted
-from pipelines.dag.writing import DigestingWriter, StorageError, explained, explained_store
+from pipelines.dag.writing import DigestingWriter, StorageError, file_errors, store_errors
 
 TEMPORARY_SUFFIX = ".part"
 PART_BYTES = 64 * 2**20
@@ -111,7 +111,7 @@ class LocalFolder(Folder):
         target = self.path(name)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
         try:
-            with explained(str(target)):
+            with file_errors(str(target)):
                 os.makedirs(target.parent, exist_ok=True)
                 with open(temporary, "xb") as raw:
                     yield DigestingWriter(raw)
@@ -126,7 +126,7 @@ class LocalFolder(Folder):
 
     def size(self, name: str) -> int | None:
         path = self.path(name)
-        with explained(str(path)):  # a root may be no path that can exist
+        with file_errors(str(path)):  # a root may be no path that can exist
             return path.stat().st_size if path.is_file() else None
 
     def sizes(self) -> dict[str, int]:
@@ -147,14 +147,14 @@ class LocalFolder(Folder):
 
     def remove(self, name: str = "") -> None:
         path = self.path(name)
-        with explained(str(path)):
+        with file_errors(str(path)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
     def move_to(self, other: Folder) -> None:
-        with explained(other.url):
+        with file_errors(other.url):
             os.makedirs(Path(other.url).parent, exist_ok=True)
             os.rename(self.url, other.url)
             _sync_directory(Path(self.url).parent)
@@ -185,28 +185,28 @@ class ObjectFolder(Folder):
         return cast(str, self._fs._strip_protocol(self.url_of(name)))
 
     def open(self, name: str) -> BinaryIO:
-        with explained_store(self.url_of(name)):
+        with store_errors(self.url_of(name)):
             return cast(BinaryIO, self._fs.open(self._key(name), "rb"))
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         if start == stop:
             return b""
-        with explained_store(self.url_of(name)):
+        with store_errors(self.url_of(name)):
             return cast(bytes, self._fs.cat_file(self._key(name), start=start, end=stop))
 
     @contextmanager
     def create(self, name: str) -> Iterator[DigestingWriter]:
         with tempfile.TemporaryDirectory(prefix="reptok-") as spool:
             path = Path(spool, "object")
-            with explained(str(path)), open(path, "xb") as raw:
+            with file_errors(str(path)), open(path, "xb") as raw:
                 yield DigestingWriter(raw)
-            with explained_store(self.url_of(name), writing=True):
+            with store_errors(self.url_of(name), writing=True):
                 parts = {"chunksize": PART_BYTES} if "s3" in self._fs.protocol else {}
                 self._fs.put_file(str(path), self._key(name), **parts)
 
     def size(self, name: str) -> int | None:
         try:
-            with explained_store(self.url_of(name)):
+            with store_errors(self.url_of(name)):
                 self._fs.invalidate_cache()
                 info = self._fs.info(self._key(name))
         except FileNotFoundError:
@@ -215,14 +215,14 @@ class ObjectFolder(Folder):
 
     def sizes(self) -> dict[str, int]:
         prefix = self._key().rstrip("/") + "/"
-        with explained_store(self.url):
+        with store_errors(self.url):
             self._fs.invalidate_cache()
             found = self._fs.find(self._key(), detail=True)
         return dict(sorted((key.removeprefix(prefix), int(info["size"])) for key, info in found.items()))
 
     def children(self) -> list[str]:
         try:
-            with explained_store(self.url):
+            with store_errors(self.url):
                 self._fs.invalidate_cache()
                 entries = self._fs.ls(self._key(), detail=True)
         except FileNotFoundError:
@@ -233,14 +233,14 @@ class ObjectFolder(Folder):
         return float(self._fs.modified(self._key(name)).timestamp())
 
     def remove(self, name: str = "") -> None:
-        with explained_store(self.url_of(name), writing=True):
+        with store_errors(self.url_of(name), writing=True):
             self._fs.invalidate_cache()
             if self._fs.exists(self._key(name)):
                 self._fs.rm(self._key(name), recursive=True)
 
     def move_to(self, other: Folder) -> None:
         names = list(self.sizes())
-        with explained_store(other.url, writing=True):
+        with store_errors(other.url, writing=True):
             for name in names:
                 self._fs.copy(self._key(name), self._fs._strip_protocol(other.url_of(name)))
             for name in sorted(names, key=lambda name: name != "manifest.json"):
@@ -251,7 +251,7 @@ class ObjectFolder(Folder):
             return
         bucket, _, prefix = self._key().partition("/")
         try:
-            with explained_store(self.url):
+            with store_errors(self.url):
                 listed = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
                 for upload in listed.get("Uploads", []):
                     self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])

@@ -19,7 +19,7 @@ from pipelines.dag.mlflow_runs import experiment, key_of, log_inputs, log_params
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
 from pipelines.dag.storage import open_folder
-from pipelines.dag.writing import explained
+from pipelines.dag.writing import file_errors
 
 FILE_LIMIT_BYTES = 16 * 2**20
 
@@ -287,7 +287,7 @@ def tracking_uri(config: TrackingConfig, root: str) -> str:
         return chosen.replace("{root}", root)
     address = embedded_tracking.uri(root)
     path = embedded_tracking.database(root)
-    with explained(str(path)):
+    with file_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
     embedded_tracking.relocate(root)
     return address

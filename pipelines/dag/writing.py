@@ -64,7 +64,7 @@ class DigestingWriter(io.BufferedIOBase):
 
 
 @contextmanager
-def explained_store(place: str, *, writing: bool = False) -> Iterator[None]:
+def store_errors(place: str, *, writing: bool = False) -> Iterator[None]:
     """Turn the errors of an object store into one line that says how to cure them.
 
     A file that is not there stays a FileNotFoundError when it is read; one that is written lacks its bucket.
@@ -105,7 +105,7 @@ def _store_cause(error: Exception) -> str | None:
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
+def file_errors(place: str) -> Iterator[None]:
     """Turn the errors a user can cure into one line that says how."""
     try:
         yield

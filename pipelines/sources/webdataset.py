@@ -29,8 +29,8 @@ from pipelines.sources.source import (
     sizes_digest,
     split_of_path,
 )
-from reptok.data.foreign_tar import MAX_DATA_BYTES, ForeignMember, iterate_foreign
 from reptok.data.shards import parse_object
+from reptok.data.untrusted_tar import MAX_DATA_BYTES, UntrustedMember, iterate_untrusted
 
 IMAGES = tuple(extension[1:] for extension in EXTENSIONS)
 TEXTS = {TXT: 2**24, "json": 2**20, "cls": 2**10}
@@ -81,7 +81,7 @@ class WebDatasetSource(Source):
         rows = 0
         try:
             with opened(self.folder, name) as file:
-                for _ in groups(iterate_foreign(file)):
+                for _ in groups(iterate_untrusted(file)):
                     rows += 1
         except ValueError as error:
             return rows + 1, str(error)
@@ -94,7 +94,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     split = split_of_path(name)
     try:
         with opened(folder, name) as file:
-            for group in groups(iterate_foreign(file, wanted=_wanted)):
+            for group in groups(iterate_untrusted(file, wanted=_wanted)):
                 yield _picture(f"{name}:{group.key}", group, split, place["fields"])
     except OutsideError:
         yield Picture(name, reason=OUTSIDE)
@@ -114,7 +114,7 @@ def _key(path: str) -> tuple[str, str]:
     return (match[1], match[2].lower()) if match else (path, "")
 
 
-def groups(members: Iterator[ForeignMember]) -> Iterator[Group]:
+def groups(members: Iterator[UntrustedMember]) -> Iterator[Group]:
     """Gather the members of each key; a sample in which damage strikes is not given."""
     current: Group | None = None
     seen: set[bytes] = set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines import registry
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import may_heal
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.success import SuccessRate
@@ -28,7 +28,7 @@ class DownloadConfig:
     Attributes:
         engine: "guarded", ours, or "img2dataset", for those who want exactly its behaviour, its lack of
             guards included.
-        fetch: limits and manners.
+        fetch: limits of fetching.
         resize: what an image must be, and what is made of it.
         reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
             that last, are taken over; only what may be better now, or is new, is asked for.

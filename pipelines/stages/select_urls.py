@@ -190,7 +190,7 @@ def streamed(
     return tables
 
 
-def surveyed(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int | None = None) -> Scan:
+def scanned(config: SelectUrlsConfig, tables: Any, folder: Path, most_rows: int | None = None) -> Scan:
     """Judge every row of a list, or its first ones, in this process.
 
     Args:

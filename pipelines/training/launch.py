@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
+from pipelines.training.log_queue import direct
 from pipelines.training.ray_train import ray_train
-from pipelines.training.relay import direct
 from reptok.training.failure import check_failure, forget_failure
 from reptok.training.launch import in_process, torchrun
 from reptok.training.run import RESULT, finished_folder, stop_file

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipelines.dag import cluster
 from pipelines.dag.stage import Workspace
+from pipelines.training.log_queue import log_queue
 from pipelines.training.placement import reported_anew
-from pipelines.training.relay import relay
 from reptok.training.checkpoint import checkpoints
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
 from reptok.training.failure import failure_file, written_down
@@ -71,7 +71,7 @@ def start(
 
     resources = {"CPU": config.threads, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})}
     elastic = (config.min_workers, config.workers) if config.min_workers else config.workers
-    with relay(out.log) as log:
+    with log_queue(out.log) as log:
         trainer = TorchTrainer(
             worker,
             train_loop_config={**given, "log": log},

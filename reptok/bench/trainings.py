@@ -21,11 +21,9 @@ from reptok.autoencoder import Autoencoder
 from reptok.configs import GeneratorConfig, RepTokConfig
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.encoder.ssl import SSLEncoder
-from reptok.generator.conditioning import Condition
 from reptok.generator.generator import TokenGenerator
 from reptok.tokenizer import RepTok
 from reptok.training.capture import CapturedStep
-from reptok.training.conditions import label_condition, no_condition
 from reptok.training.config import OptimConfig, Precision, Recompute, Strategy
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
@@ -128,13 +126,10 @@ def generator_training(config: GeneratorConfig, settings: Settings, *, text_leng
     size = settings.batch_size
     with settings.device:
         generator = TokenGenerator(config)
-        text = torch.randn(size, text_length, config.text_dim) if config.condition == "text" else None
-    conditions = {
-        "class": label_condition,
-        "text": lambda batch: Condition(text=text),
-        "none": no_condition,
-    }[config.condition]
-    objective = GeneratorObjective(generator, conditions, "uniform")
+        states = torch.randn(size, text_length, config.text_dim)
+        mask = torch.ones(size, text_length, dtype=torch.bool)
+    conditioner = generator.reads(config, lambda captions: (states, mask))
+    objective = GeneratorObjective(generator, conditioner, "uniform")
     batch = GeneratorBatch(
         tokens=torch.randn(size, config.num_tokens, config.token_dim),
         captions=[""] * size,

@@ -1,4 +1,4 @@
-"""Named sizes of the decoder; XL is the authors' (570 M numbers, 128.85 GMAC at a 32x32 latent)."""
+"""Named sizes of the decoder; XL is the authors' (570 M parameters, 128.85 GMAC at a 32x32 latent)."""
 
 from __future__ import annotations
 

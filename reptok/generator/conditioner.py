@@ -6,8 +6,8 @@ B batch, L text tokens, C text width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from torch import Tensor
 from reptok.configs import GeneratorConfig
 from reptok.generator.conditioning import Condition
 
-if TYPE_CHECKING:
-    from reptok.text_encoder import TextEncoder
+ReadsText = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Texts to states (B, L, C) and their mask (B, L), as a `TextEncoder` does."""
 
 
 class Conditioner(ABC):
@@ -35,7 +35,7 @@ class Conditioner(ABC):
     def __init__(
         self,
         config: GeneratorConfig,
-        text_encoder: TextEncoder | None = None,
+        text_encoder: ReadsText | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.config, self.text_encoder = config, text_encoder

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reptok.data.foreign_tar import MAX_DATA_BYTES, iterate_foreign
 from reptok.data.images import CROPS, decode_image
+from reptok.data.untrusted_tar import MAX_DATA_BYTES, iterate_untrusted
 from reptok.metrics.frechet import Gaussian
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -181,7 +181,7 @@ class _Pictures:
             )
             return sorted(file.relative_to(self.path).as_posix() for file in found)
         with open(self.path, "rb") as tar:
-            return [member.path for member in iterate_foreign(tar) if _is_picture(member.path)]
+            return [member.path for member in iterate_untrusted(tar) if _is_picture(member.path)]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -202,7 +202,7 @@ class _Pictures:
                 yield name, (self.path / name).read_bytes()
             return
         with open(self.path, "rb") as tar:
-            for member in iterate_foreign(tar, wanted=lambda n: MAX_DATA_BYTES if _is_picture(n) else None):
+            for member in iterate_untrusted(tar, wanted=lambda n: MAX_DATA_BYTES if _is_picture(n) else None):
                 if _is_picture(member.path):
                     if member.refused:
                         raise ValueError(f"{self.path}: {member.path} may not be read: {member.refused}")

@@ -15,16 +15,15 @@ from safetensors.torch import load_file
 
 from reptok import flops
 from reptok.configs import GeneratorConfig, TextEncoderConfig
-from reptok.data.batch import GeneratorBatch
 from reptok.data.loader import GeneratorData, split_sizes
 from reptok.data.transforms import to_bytes
-from reptok.generator.conditioning import Condition
+from reptok.generator.conditioner import Conditioner
 from reptok.generator.generator import TokenGenerator
 from reptok.image_tokenizer import ImageTokenizer
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
-from reptok.training.conditions import caption_conditions, label_condition, no_condition
+from reptok.training.captions import caption_reader
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.preview import Preview
 from reptok.training.start import (
@@ -77,10 +76,10 @@ class GeneratorTraining(Training):
         start = start_from(self.init, "generator", begin)
         generator.to(device)
         data = GeneratorData(*folders, "train")
-        conditions = self._conditions(device, sum(data.rows))
+        conditioner = self._conditioner(generator, device, sum(data.rows))
         validation = GeneratorData(*folders, "val") if split_sizes(folders[0]).get("val") else None
         objective = GeneratorObjective(
-            generator, conditions, config.time_sampling, time_loc=config.time_loc,
+            generator, conditioner, config.time_sampling, time_loc=config.time_loc,
             time_scale=config.time_scale,
         )  # fmt: skip
 
@@ -110,17 +109,18 @@ class GeneratorTraining(Training):
             flops_per_image=lambda step: cost,
         )
 
-    def _conditions(self, device: torch.device, samples: int) -> Callable[[GeneratorBatch], Condition]:
-        if self.generator.condition == "text":
-            if self.text_encoder is None:
-                raise ValueError(
-                    "generator.condition=text needs a text encoder; set text_encoder in the configuration"
-                )
-            text_encoder = TextEncoder(self.text_encoder).to(device)
-            if device.type == "cuda" and self.train.precision == "bfloat16":
-                text_encoder.bfloat16()
-            return caption_conditions(text_encoder, samples)
-        return label_condition if self.generator.condition == "class" else no_condition
+    def _conditioner(self, generator: TokenGenerator, device: torch.device, samples: int) -> Conditioner:
+        if not generator.reads.reads_text:
+            return generator.reads(self.generator)
+        if self.text_encoder is None:
+            raise ValueError(
+                f"generator.condition={self.generator.condition} needs a text encoder; set text_encoder in "
+                "the configuration"
+            )
+        text_encoder = TextEncoder(self.text_encoder).to(device)
+        if device.type == "cuda" and self.train.precision == "bfloat16":
+            text_encoder.bfloat16()
+        return generator.reads(self.generator, caption_reader(text_encoder, samples))
 
 
 def samples(tokenizer: Callable[[], ImageTokenizer], data: GeneratorData) -> Preview:
@@ -132,7 +132,7 @@ def samples(tokenizer: Callable[[], ImageTokenizer], data: GeneratorData) -> Pre
     def draw(objective: GeneratorObjective, lines: np.ndarray) -> torch.Tensor:
         pipe = RepTokPipeline(tokenizer(), objective.generator)
         batch = data.read(chosen[lines], np.zeros(len(lines), bool))
-        condition = objective.conditions(batch).to(pipe.tokenizer.device)
+        condition = objective.conditioner.of(batch.captions, batch.labels).to(pipe.tokenizer.device)
         columns = [
             pipe.sample(
                 condition, [seed] * len(lines), cfg_scale=GRID_GUIDANCE, num_steps=GRID_STEPS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from reptok.training.config import TimeSampling
 from reptok.training.step import StepRandom
 
 if TYPE_CHECKING:
+    from reptok.generator.conditioner import Conditioner
     from reptok.generator.conditioning import Condition
     from reptok.generator.generator import TokenGenerator
     from reptok.tokenizer import RepTok
@@ -136,19 +136,19 @@ class GeneratorObjective(nn.Module):
     def __init__(
         self,
         generator: TokenGenerator,
-        conditions: Callable[[GeneratorBatch], Condition],
+        conditioner: Conditioner,
         time_sampling: TimeSampling,
         *,
         time_loc: float = 0.0,
         time_scale: float = 1.0,
     ):
         super().__init__()
-        self.generator, self.conditions = generator, conditions
+        self.generator, self.conditioner = generator, conditioner
         self._times = (time_sampling, time_loc, time_scale)
 
     def prepared(self, batch: GeneratorBatch, device: torch.device) -> GeneratorBatch:
         """Return the batch with what can be done before its step done: captions are encoded."""
-        return replace(batch, condition=self.conditions(batch)).to(device)
+        return replace(batch, condition=self._told(batch)).to(device)
 
     def forward(self, batch: GeneratorBatch, random: StepRandom, t: Tensor | None = None) -> Losses:
         """Return the batch mean "loss" and "segments".
@@ -156,7 +156,7 @@ class GeneratorObjective(nn.Module):
         With times t (S, B), for a validation, the means "velocity" (S,) alone, no condition dropped.
         """
         tokens = batch.tokens.to(random.device, non_blocking=True).float()
-        condition = self.conditions(batch) if batch.condition is None else batch.condition
+        condition = self._told(batch) if batch.condition is None else batch.condition
         condition = condition.to(random.device)
         noise = random.normal(*tokens.shape[1:])
         drop = random.coins(self.generator.config.condition_dropout)
@@ -166,3 +166,6 @@ class GeneratorObjective(nn.Module):
         times = random.times(*self._times)
         per_sample = losses(t=times, drop=drop)
         return {"loss": per_sample.mean(), "segments": by_segment(per_sample, times)}
+
+    def _told(self, batch: GeneratorBatch) -> Condition:
+        return self.conditioner.of(batch.captions, batch.labels)

@@ -34,26 +34,26 @@ class Start:
     Attributes:
         taken: Names of the weights that another model gave.
         fresh: Names of those that start anew.
-        numbers: How many numbers each weight has, by name.
+        sizes: How many parameters each weight has, by name.
     """
 
     taken: tuple[str, ...]
     fresh: tuple[str, ...]
-    numbers: Mapping[str, int]
+    sizes: Mapping[str, int]
 
     def __str__(self) -> str:
-        """Numbers taken, and the fresh parts by the first two words of their names."""
-        taken, everything = self.count(self.taken), sum(self.numbers.values())
-        text = f"{taken / 1e6:.3g} M of {everything / 1e6:.3g} M numbers taken"
+        """Parameters taken, and the fresh parts by the first two words of their names."""
+        taken, everything = self.count(self.taken), sum(self.sizes.values())
+        text = f"{taken / 1e6:.3g} M of {everything / 1e6:.3g} M parameters taken"
         parts: dict[str, int] = {}
         for name in self.fresh:
             part = ".".join(name.split(".")[:2])
-            parts[part] = parts.get(part, 0) + self.numbers[name]
+            parts[part] = parts.get(part, 0) + self.sizes[name]
         return text + "; fresh: " + (", ".join(f"{part} ({n:,})" for part, n in parts.items()) or "nothing")
 
     def count(self, names: Iterable[str]) -> int:
-        """Numbers in some of the weights."""
-        return sum(self.numbers[name] for name in names)
+        """Parameters in some of the weights."""
+        return sum(self.sizes[name] for name in names)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -94,8 +94,11 @@ def start_from(init: str, part: str, begin: Callable[[Path], Start]) -> Start | 
 def record(start: Start | None, folder: Path) -> None:
     """Write down beside a model what it started with."""
     if start is not None:
-        numbers = {"numbers_taken": start.count(start.taken), "numbers_fresh": start.count(start.fresh)}
-        write_json(folder / FILE, {**numbers, **start.values})
+        counts = {
+            "parameters_taken": start.count(start.taken),
+            "parameters_fresh": start.count(start.fresh),
+        }
+        write_json(folder / FILE, {**counts, **start.values})
 
 
 def same_classes(generator: Path, names: list[str] | None) -> bool:
@@ -121,8 +124,8 @@ def compare(own: Shapes, theirs: Shapes, ours: Callable[[str], bool] = lambda na
         ours: Whether a weight means something else there, and must start anew.
     """
     taken = [name for name, shape in own.items() if theirs.get(name) == tuple(shape) and not ours(name)]
-    numbers = {name: torch.Size(shape).numel() for name, shape in own.items()}
-    return Start(tuple(taken), tuple(name for name in own if name not in set(taken)), numbers)
+    sizes = {name: torch.Size(shape).numel() for name, shape in own.items()}
+    return Start(tuple(taken), tuple(name for name in own if name not in set(taken)), sizes)
 
 
 def start_tokenizer(tokenizer: RepTok, folder: Path) -> Start:

@@ -35,7 +35,7 @@ def test_activations_grow_with_the_part_and_the_state_does_not():
 
 
 def test_it_counts_what_autograd_keeps():
-    """The demo's decoder and token embedding train: 1.7 M numbers, each five times four bytes."""
+    """The demo's decoder and token embedding train: 1.7 M parameters, each five times four bytes."""
     memory = tokenizer_memory(load_config(Config, []))
     assert 1.6e6 < memory.state / 20 < 1.8e6
     assert memory.activations > 0 < memory.frozen

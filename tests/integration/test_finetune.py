@@ -62,4 +62,4 @@ def test_a_fine_tune_beats_the_same_steps_from_scratch(tmp_path):
     print({name: (stats["val_loss"], stats["eval/psnr"]) for name, stats in found.items()})
     assert zoo["val_loss"] < 0.95 * scratch["val_loss"]
     assert zoo["eval/psnr"] > scratch["eval/psnr"] + 1
-    assert zoo["init_numbers_fresh"] == 0 and "init_numbers_taken" not in scratch
+    assert zoo["init_parameters_fresh"] == 0 and "init_parameters_taken" not in scratch

@@ -12,7 +12,7 @@ from examples.zoo.captioner import build_captioner, start_from_vit, train_captio
 from examples.zoo.captioner_text import IGNORED, build_processor, dialogues
 from examples.zoo.encoder import architecture
 from examples.zoo.recipes import CaptionerRecipe, EncoderRecipe
-from examples.zoo.train_captioner import TrainCaptioner
+from examples.zoo.stages import TrainCaptioner
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from reptok.captioner import InternVLCaptioner

@@ -9,7 +9,6 @@ from examples.zoo.recipes import Recipe
 
 RECIPE = Recipe(
     seed=1,
-    crops_per_subject=0,
     batch_size=5,
     learning_rate=0.1,
     warmup_steps=2,

@@ -4,10 +4,8 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import AutoTokenizer, CLIPTextModel
 
-from examples.zoo.pretrain_encoder import PretrainEncoder
 from examples.zoo.recipes import AutoencoderRecipe, EncoderPhase, EncoderRecipe, TextEncoderRecipe
-from examples.zoo.train_autoencoder import TrainAutoencoder
-from examples.zoo.train_text_encoder import TrainTextEncoder
+from examples.zoo.stages import PretrainEncoder, TrainAutoencoder, TrainTextEncoder
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from reptok.configs import EncoderConfig

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.limits import AGENT, FetchConfig
 from pipelines.crawl.reasons import is_reason
 from pipelines.crawl.robots import parse_robots
 from pipelines.urls.opt_out import OptOut

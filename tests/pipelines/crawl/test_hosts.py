@@ -9,7 +9,7 @@ import pytest
 from pipelines.crawl.budget import HORIZON_SECONDS, Budget
 from pipelines.crawl.expiring import Expiring
 from pipelines.crawl.hosts import Circuit
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import Failure
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.crawl.guarded import GuardedDownload
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import Failure, is_reason
 from pipelines.crawl.resize import ResizeConfig, resize
 from pipelines.dag.artifact import Artifact

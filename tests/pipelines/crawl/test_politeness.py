@@ -21,7 +21,7 @@ from pipelines.crawl.budget import Budget
 from pipelines.crawl.fetch import Fetcher
 from pipelines.crawl.guarded import GuardedDownload
 from pipelines.crawl.known import Memory
-from pipelines.crawl.manners import AGENT, FetchConfig
+from pipelines.crawl.limits import AGENT, FetchConfig
 from pipelines.crawl.names import Names, system_lookup
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.robots import retry_after

@@ -15,7 +15,7 @@ from examples.photographs.photograph_web import PhotographWeb
 from examples.photographs.served_download import ServedDownload
 from examples.photographs.web import accounting
 from pipelines.crawl.guarded import GuardedDownload
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace

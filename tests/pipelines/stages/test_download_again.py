@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipelines.crawl.img2dataset_engine import UNGUARDED, reason_of
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import is_reason
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.crawl import guarded
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.resize import ResizeConfig, resize
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import ShardError

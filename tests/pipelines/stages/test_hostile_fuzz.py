@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import is_reason
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact

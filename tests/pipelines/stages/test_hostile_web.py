@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.crawl import names as names_module
 from pipelines.crawl.download import times_file
-from pipelines.crawl.manners import FetchConfig
+from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import is_reason
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.dag.artifact import Artifact

@@ -292,7 +292,7 @@ def test_a_dry_run_says_what_the_stage_then_does_and_writes_nothing(
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
     """The process is measured at two sizes; a Python set of digests would take 100 bytes a row."""
-    program = Path(__file__).with_name("survey_memory.py")
+    program = Path(__file__).with_name("scan_memory.py")
     peaks = {}
     for rows in (1_000_000, 4_000_000):
         command = [sys.executable, str(program), str(tmp_path / str(rows)), str(rows)]

@@ -20,7 +20,7 @@ from reptok.data.stream import Batches
 from reptok.generator.generator import TokenGenerator
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
-from reptok.training.conditions import CachedCaptions
+from reptok.training.captions import CachedCaptions
 from reptok.training.objectives import GeneratorObjective, TokenizerObjective
 from reptok.training.parallel import parallelize
 from reptok.training.state import TrainState
@@ -64,8 +64,8 @@ def all_losses(folder, small_dataset):
     torch.manual_seed(train.seed)
     generator = TokenGenerator(config.generator)
     generator.set_token_stats(**load_file(tokens / "token_stats.safetensors"))
-    conditions = CachedCaptions(TextEncoder(config.text_encoder))
-    objective = GeneratorObjective(generator, conditions, train.time_sampling)
+    conditioner = generator.reads(config.generator, CachedCaptions(TextEncoder(config.text_encoder)))
+    objective = GeneratorObjective(generator, conditioner, train.time_sampling)
     found["generator"] = first_losses(objective, train, GeneratorData(dataset, tokens))
     return found
 

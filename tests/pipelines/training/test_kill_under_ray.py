@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tests.fixtures.killed_under_ray import BATCH, KILLS, LOG_EVERY, ROWS, STEPS, kill_steps
+from tests.fixtures.killed_under_ray import BATCH, KILLS, LOG_EVERY, STEPS, kill_steps
+from tests.fixtures.regression import ROWS
 
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "killed_under_ray.py"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

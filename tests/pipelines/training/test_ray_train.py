@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
@@ -26,6 +24,8 @@ from reptok.training.run import RESULT, finished_folder
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 from reptok.training.task import Task, Training
+from tests.fixtures import regression
+from tests.fixtures.regression import NumbersData, Regression, save
 
 CONFIG = TrainConfig(
     steps=7,
@@ -38,36 +38,6 @@ CONFIG = TrainConfig(
     checkpoint_every_seconds=0.0,
     workers=2,
 )
-
-
-@dataclass(frozen=True)
-class Numbers:
-    x: torch.Tensor
-    samples: np.ndarray
-
-
-class NumbersData:
-    rows = (9,)
-
-    def read(self, samples, flipped, columns=None):
-        x = torch.from_numpy(np.stack([samples, samples**2], 1)).float() / 9
-        return Numbers(torch.where(torch.from_numpy(flipped)[:, None], -x, x), samples)
-
-    def fetch(self, samples, flipped, columns=None):
-        """They are made when they are read."""
-
-
-class Regression(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = nn.Linear(2, 1)
-
-    def forward(self, batch, random, t=None):
-        error = self.linear(batch.x)[:, 0] - batch.x.sum(1) + 0.1 * random.normal()
-        if t is not None:
-            return {"velocity": error.square().mean().expand(len(t))}
-        return {"loss": error.square().mean()}
 
 
 class Mortal(NumbersData):
@@ -83,12 +53,6 @@ class Mortal(NumbersData):
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(samples, flipped, columns)
-
-
-def save(averaged, folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach() for name, value in averaged.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +96,8 @@ def local_ray():
     cluster.ensure()
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    for module in (sys.modules[__name__], regression):  # workers cannot import a test
+        cloudpickle.register_pickle_by_value(module)
     yield
     cluster.shutdown()
 

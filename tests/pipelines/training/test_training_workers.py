@@ -145,8 +145,8 @@ def test_a_training_starts_from_a_published_model_and_says_so(tmp_path, artifact
     stats = TrainTokenizer(started).run(inputs, out)
     trained, whole = load_tokenizer(out.local_path()), model.trainable_state_dict()
     assert all(torch.allclose(v, whole[k], atol=1e-5) for k, v in trained.trainable_state_dict().items())
-    assert stats["init_numbers_fresh"] == 0
-    assert stats["init_numbers_taken"] == sum(value.numel() for value in whole.values())
+    assert stats["init_parameters_fresh"] == 0
+    assert stats["init_parameters_taken"] == sum(value.numel() for value in whole.values())
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "tokenizer from" in line]
     assert said.endswith("fresh: nothing")
     said = json.loads((out.local_path() / "init.json").read_text())

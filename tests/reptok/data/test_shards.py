@@ -23,7 +23,7 @@ def dataset_tar(samples=SAMPLES) -> bytes:
     return buffer.getvalue()
 
 
-def foreign_tar(*members: tarfile.TarInfo) -> io.BytesIO:
+def untrusted_tar(*members: tarfile.TarInfo) -> io.BytesIO:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for member in members:
@@ -86,7 +86,7 @@ def test_forbidden_keys_are_not_written(key):
 )
 def test_forbidden_member_names_are_refused(name):
     with pytest.raises(ValueError, match="refused"):
-        list(read_samples(foreign_tar(member(name))))
+        list(read_samples(untrusted_tar(member(name))))
 
 
 @pytest.mark.parametrize(
@@ -94,20 +94,20 @@ def test_forbidden_member_names_are_refused(name):
 )
 def test_links_folders_and_devices_are_refused(kind):
     with pytest.raises(ValueError, match="not a regular file"):
-        list(read_samples(foreign_tar(member("x.jpg", kind))))
+        list(read_samples(untrusted_tar(member("x.jpg", kind))))
 
 
 @pytest.mark.parametrize("extension", ["pickle", "pyd", "png", "npy"])
 def test_extensions_that_we_do_not_write_are_refused(extension):
     with pytest.raises(ValueError, match="unexpected member"):
-        list(read_samples(foreign_tar(member(f"x.{extension}"))))
+        list(read_samples(untrusted_tar(member(f"x.{extension}"))))
 
 
 def test_doubled_keys_are_refused_adjacent_or_not():
     one, two = [[member(f"{key}.{ext}", size=0) for ext in ("jpg", "txt")] for key in "ab"]
     json_members = [member("a.json", size=2), member("b.json", size=2)]
     with pytest.raises(ValueError, match=r"unexpected member 'a\.jpg'"):
-        list(read_samples(foreign_tar(*one, *one)))
+        list(read_samples(untrusted_tar(*one, *one)))
     buffer = io.BytesIO()
     tar = TarWriter(buffer)
     for key in "aba":
@@ -117,12 +117,12 @@ def test_doubled_keys_are_refused_adjacent_or_not():
     with pytest.raises(ValueError, match="key 'a' comes after 'b'"):
         list(read_samples(io.BytesIO(buffer.getvalue())))
     with pytest.raises(ValueError, match="undecodable caption or JSON"):
-        list(read_samples(foreign_tar(*one, json_members[0], *two, json_members[1])))
+        list(read_samples(untrusted_tar(*one, json_members[0], *two, json_members[1])))
 
 
 def test_incomplete_sample_is_refused():
     with pytest.raises(ValueError, match="has no txt, json member"):
-        list(read_samples(foreign_tar(member("x.jpg"))))
+        list(read_samples(untrusted_tar(member("x.jpg"))))
 
 
 def test_every_truncation_is_noticed():

@@ -3,7 +3,6 @@ import torch
 
 from reptok.data.batch import GeneratorBatch
 from reptok.generator import GeneratorConfig, TokenGenerator
-from reptok.training.conditions import label_condition
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.step import StepRandom
 
@@ -17,7 +16,8 @@ def test_a_validation_drops_no_condition_and_a_training_step_does():
     generator = TokenGenerator(config)
     for parameter in generator.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape)
-    objective, tokens = GeneratorObjective(generator, label_condition, "uniform"), torch.randn(5, 1, 8)
+    objective = GeneratorObjective(generator, generator.reads(config), "uniform")
+    tokens = torch.randn(5, 1, 8)
 
     def loss(labels, t, name):
         batch = GeneratorBatch(tokens, [""] * 5, torch.tensor(labels), np.arange(5))

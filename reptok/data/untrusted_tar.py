@@ -28,7 +28,7 @@ _REGULAR, _FOLDER, _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = (
 
 
 @dataclass(frozen=True)
-class ForeignMember:
+class UntrustedMember:
     """A file of a tar.
 
     Attributes:
@@ -42,9 +42,9 @@ class ForeignMember:
     refused: str = ""
 
 
-def iterate_foreign(
+def iterate_untrusted(
     file: BinaryIO, *, wanted: Callable[[str], int | None] | None = None
-) -> Iterator[ForeignMember]:
+) -> Iterator[UntrustedMember]:
     """Yield the files of a tar in order; folders are left out.
 
     Args:
@@ -83,10 +83,10 @@ def iterate_foreign(
             else:
                 _skip(file, size + -size % BLOCK)
         except ValueError:
-            yield ForeignMember(path, b"", "damaged")  # its name tells that what stood before it was whole
+            yield UntrustedMember(path, b"", "damaged")  # its name tells that what stood before it was whole
             raise
         if kind != _FOLDER or reason:
-            yield ForeignMember(path, data, reason)
+            yield UntrustedMember(path, data, reason)
 
 
 def refusal(path: str, kind: bytes, size: int) -> str:

@@ -1,4 +1,4 @@
-"""The HTTP client's exceptions in the words of the vocabulary."""
+"""The HTTP client's errors as the failures of a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.dag.rows import is_ours
 
 
 @asynccontextmanager
-async def explained() -> AsyncIterator[None]:
+async def failures() -> AsyncIterator[None]:
     """Turn the HTTP client's exceptions into the vocabulary; ours and unknown ones pass as they are."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Judge a synthetic list in this process and print the memory that it took: survey_memory.py FOLDER ROWS."""
+"""Judge a synthetic list in this process and print the memory that it took: scan_memory.py FOLDER ROWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.stages.select_urls import SelectUrlsConfig, surveyed
+from pipelines.stages.select_urls import SelectUrlsConfig, scanned
 from pipelines.urls.rules import Filters
 
 BATCH = 10_000
@@ -46,11 +46,11 @@ def main(folder: Path, rows: int) -> None:
     filters = Filters(min_size=256, max_aspect_ratio=2.0, max_watermark_score=0.5)
     config = SelectUrlsConfig(sources=("list",), filters=filters, dedup_distance=1)
     begun = time.process_time()
-    survey = surveyed(config, lambda only: tables(rows), folder)
+    scan = scanned(config, lambda only: tables(rows), folder)
     seconds = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps({"bytes": peak, "rows_out": survey.alive.total(), "cpu_seconds": round(seconds, 1)}))
+    print(json.dumps({"bytes": peak, "rows_out": scan.alive.total(), "cpu_seconds": round(seconds, 1)}))
 
 
 if __name__ == "__main__":

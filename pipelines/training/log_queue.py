@@ -25,7 +25,7 @@ FLUSH_SECONDS = 30.0
 Message = tuple[Any, ...]
 
 
-class RelayLog:
+class QueueLog:
     """What a worker logs to; as picklable as the callable that takes its messages."""
 
     def __init__(self, send: Callable[[list[Message]], None], *, waits: bool = False):
@@ -39,7 +39,7 @@ class RelayLog:
         self._outbox: queue.SimpleQueue[Message | threading.Event] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _relay_log, (self._send, self._waits)
+        return _queue_log, (self._send, self._waits)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record scalars of a step."""
@@ -107,13 +107,13 @@ def _gathered(outbox: queue.SimpleQueue[Message | threading.Event]) -> list[Mess
     return taken
 
 
-def _relay_log(send: Callable[[list[Message]], None], waits: bool) -> RelayLog:
-    return RelayLog(send, waits=waits)
+def _queue_log(send: Callable[[list[Message]], None], waits: bool) -> QueueLog:
+    return QueueLog(send, waits=waits)
 
 
 @contextmanager
-def relay(log: StageLog) -> Iterator[RelayLog]:
-    """Pass on to `log` what workers write into the given `RelayLog`, until the block ends."""
+def log_queue(log: StageLog) -> Iterator[QueueLog]:
+    """Pass on to `log` what workers write into the given `QueueLog`, until the block ends."""
     import ray
     from ray.util.queue import Empty, Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -139,24 +139,24 @@ def relay(log: StageLog) -> Iterator[RelayLog]:
                 return
             ended.wait(POLL_SECONDS)
 
-    thread = threading.Thread(target=forward, name="relay", daemon=True)
+    thread = threading.Thread(target=forward, name="log-queue", daemon=True)
     thread.start()
     try:
-        yield RelayLog(sent.put)
+        yield QueueLog(sent.put)
     finally:
         ended.set()
         thread.join(30)
         sent.shutdown(force=True)
 
 
-def direct(log: StageLog) -> RelayLog:
+def direct(log: StageLog) -> QueueLog:
     """Write into `log` without a detour, for a worker that runs in the driver's own process."""
 
     def send(messages: list[Message]) -> None:
         for message in messages:
             _write(log, message)
 
-    return RelayLog(send, waits=True)
+    return QueueLog(send, waits=True)
 
 
 def _write(log: StageLog, message: Message) -> None:

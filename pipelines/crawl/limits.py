@@ -1,4 +1,4 @@
-"""How the robot behaves on other people's sites: its name, its limits and its manners."""
+"""How the robot behaves on other people's sites: its name and its limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Seconds = Annotated[float, Interval(ge=0, le=86_400)]
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
-    """Limits and manners.
+    """How, how much and how often it fetches.
 
     Attributes:
         attempt_seconds: longest time of one try, from the request to the last byte.

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from pipelines.training.relay import RelayLog, direct
+from pipelines.training.log_queue import QueueLog, direct
 from reptok.training.preview import Grid
 
 SENT: list = []
@@ -21,7 +21,7 @@ def test_messages_arrive_in_order_and_in_batches_without_the_caller_waiting():
         open_gate.wait()
         calls.append(messages)
 
-    log = RelayLog(slow)
+    log = QueueLog(slow)
     begun = time.monotonic()
     for step in range(1000):
         log.metrics({"train/loss": 1.0}, step)
@@ -36,7 +36,7 @@ def test_a_log_that_cannot_be_sent_stops_nothing(capsys):
     def broken(messages):
         raise ConnectionError("away")
 
-    log = RelayLog(broken)
+    log = QueueLog(broken)
     for step in range(3):
         log.metrics({"train/loss": 1.0}, step)
         log.flush()
@@ -44,7 +44,7 @@ def test_a_log_that_cannot_be_sent_stops_nothing(capsys):
 
 
 def test_a_log_travels_to_a_worker():
-    log = pickle.loads(pickle.dumps(RelayLog(send)))
+    log = pickle.loads(pickle.dumps(QueueLog(send)))
     log.progress(1, 2)
     log.flush()
     assert SENT[-1] == ("progress", 1, 2)
