@@ -115,16 +115,21 @@ def run_ray(command: list[str]) -> int:
     here: for `docker compose up --wait` a container that ends has failed, whatever its restart policy does.
     """
     told_to_stop = False
+    process: subprocess.Popen[bytes] | None = None
 
     def stop(number: int, _: object) -> None:
         nonlocal told_to_stop
         told_to_stop = True
-        process.send_signal(number)
+        if process is not None:
+            process.send_signal(number)
 
+    signal.signal(signal.SIGTERM, stop)
+    status = 0
     for attempt in range(STARTS):
         begun = time.monotonic()
         process = subprocess.Popen(command, close_fds=False)  # Ray holds the session folder's lock, too
-        signal.signal(signal.SIGTERM, stop)
+        if told_to_stop:  # while it started
+            process.terminate()
         status = process.wait()
         if told_to_stop or status == 0 or time.monotonic() - begun > START_SECONDS or attempt == STARTS - 1:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -127,3 +128,15 @@ def test_a_node_that_is_told_to_stop_ends_its_ray_and_is_not_started_again(tmp_p
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.terminate()
     assert process.communicate(timeout=60)[0] == "ended\n" and process.returncode == 1
+
+
+def test_a_node_that_is_told_to_stop_while_ray_starts_ends_it(tmp_path):
+    """The signal comes before there is a process that it could be handed on to."""
+    script = (
+        "import os, signal, subprocess, sys, node; began = subprocess.Popen;"
+        "subprocess.Popen = lambda *a, **k: (began(*a, **k), os.kill(os.getpid(), signal.SIGTERM))[0];"
+        "sys.exit(node.run_ray(['sh', '-c', 'sleep 300']))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(scripts.FOLDER)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=250, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
