@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import Failure
 
-UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connection_reset", "tls_failed", "timeout"})
+UNREACHABLE = frozenset(
+    {"dns_failed", "connect_failed", "connection_reset", "tls_failed", "timeout", "http_429"}
+)
 """Reasons that speak of the host and not of the URL."""
 
 
@@ -39,13 +41,13 @@ class Circuit:
         now = self._clock()
         if self._failures < self._config.host_failures or (passed is not None and passed >= self._opened):
             return now
-        if now < self._again:
+        if now < self._again or passed is not None:  # who waited meanwhile is not the one that may try
             raise Failure(self._reason, "the host failed many times in a row")
         self._again = now + self._config.host_pause_seconds
         return now
 
     def note(self, reason: str) -> None:
-        """Learn from a URL's last try; an answer of any kind shows that the host lives."""
+        """Learn from a URL's last try; any other answer shows that the host may be asked."""
         if reason not in UNREACHABLE:
             self._failures = 0
             return

@@ -16,7 +16,8 @@ from pipelines.urls.opt_out import OptOut
 
 CONFIG = FetchConfig(
     attempt_seconds=5.0, total_seconds=10.0, concurrency=16, backoff_seconds=0.0, retries=0,
-    max_bytes=100_000, host_rate=0, host_failures=10**6, per_host=64, respect_robots=False,
+    max_bytes=100_000, host_rate=0, host_pause_seconds=0.01, host_failures=10**6, per_host=64,
+    respect_robots=False, turn_seconds=2.0,
 )  # fmt: skip
 MEGABYTES = 250
 

@@ -169,6 +169,20 @@ def test_a_circuit_outlives_a_shard() -> None:
         assert asyncio.run(run()) == [("connect_failed", 1), ("connect_failed", 4)]
 
 
+def test_a_host_that_refuses_everybody_does_not_hold_a_shard() -> None:
+    """Forty URLs of a host that always answers 429: a few are asked, the others have its reason."""
+    with Site(answers={f"/{n}": [(429, {})] * 9 for n in range(40)}) as site:
+        fetch = replace(CONFIG, host_failures=3, host_pause_seconds=1.0, respect_robots=False, host_rate=20)
+
+        async def run() -> list[str]:
+            async with Fetcher(fetch) as fetcher:
+                found = await asyncio.gather(*(fetcher.fetch(f"{site.url}/{n}") for n in range(40)))
+            return [result.reason for result in found]
+
+        assert asyncio.run(run()) == ["http_429"] * 40
+        assert 3 <= sum(map(len, site.asked.values())) < 20
+
+
 def test_what_may_heal_is_asked_for_once_more_at_the_end() -> None:
     ill: list[tuple[int, dict[str, str]]] = [(503, {})]
     with Site(answers={"/heals": ill * 2, "/stays": ill * 9, "/gone": [(404, {})] * 9}) as site:

@@ -35,6 +35,8 @@ def test_the_stage_makes_a_row_of_everything(
             allow_hosts=(hostile_web.ADDRESS,),
             host_rate=0,
             second_pass_seconds=0,
+            host_pause_seconds=0.05,
+            turn_seconds=2.0,  # of a Crawl-delay that a mutated robots.txt asks for
             retries=0,
             contact="a test",
             attempt_seconds=4.0,
