@@ -28,7 +28,6 @@ ONLY_IN = {
         "examples/zoo/captioner.py",
         "examples/zoo/captioner_text.py",
         "examples/zoo/english.py",
-        "examples/zoo/teacher.py",
         "examples/zoo/text_encoder.py",
     ),
     "open_clip": ("reptok/open_clip_models.py", "reptok/metrics/clip_score.py"),

@@ -164,20 +164,18 @@ class EnglishRecipe(Recipe):
         wordnet: folder of WordNet's files; Debian's package wordnet-base puts them there.
         width, layers, heads: of the transformer; the word pieces' embeddings are most of its weights.
         max_length: longest text in tokens, start and end included; longer ones are cut.
-        texts: how many are drawn and read by the teacher, once, before the training.
         steps: length of the training, and of its schedule.
     """
 
     wordnet: str = insignificant("/usr/share/wordnet")
     width: Count = 144
-    layers: Count = 2
+    layers: Count = 1
     heads: Count = 6
     max_length: Count = 64
-    texts: Count = 40_000
-    batch_size: Count = 192
-    steps: Count = 1500
+    batch_size: Count = 96
+    steps: Count = 100
     learning_rate: Positive = 1e-3
-    warmup_steps: Whole = 100
+    warmup_steps: Whole = 10
     weight_decay: Number = 0.01
     log_every: Count = insignificant(20)
 

@@ -52,6 +52,8 @@ def train_and_publish(training: Training, out: Workspace) -> dict[str, float]:
         launch(training, out)
     values = json.loads((finished / RESULT).read_text())
     if (init := finished / "model" / "init.json").exists():
-        values |= {f"init/{k}": v for k, v in json.loads(init.read_text()).items() if k.startswith("numbers")}
+        values |= {
+            f"init/{k}": v for k, v in json.loads(init.read_text()).items() if k.startswith("parameters")
+        }
     out.publish_folder(finished / "model")
     return {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from examples.zoo.teacher import taught
 from examples.zoo.wordnet import read
 from reptok.configs import TextEncoderConfig
 from reptok.text_encoder import TextEncoder
@@ -64,22 +63,3 @@ def test_wordnet_is_read_line_by_line(tmp_path):
     (tmp_path / "data.adv").unlink()
     with pytest.raises(FileNotFoundError, match="wordnet-base"):
         read(tmp_path)
-
-
-def test_a_resumed_teacher_reads_no_text_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("examples.zoo.teacher.KEPT_TOGETHER", 2)
-    read = []
-
-    def teacher(texts):
-        if "plum" in texts and len(read) == 1:
-            raise KeyboardInterrupt
-        read.append(list(texts))
-        return torch.tensor([[len(text), 0.5] for text in texts])
-
-    texts = ["fig", "apple", "plum", "apricot", "date"]
-    with pytest.raises(KeyboardInterrupt):
-        taught(teacher, texts, tmp_path)
-    read.append([])
-    found = taught(teacher, texts, tmp_path)
-    assert found.tolist() == [[3, 0.5], [5, 0.5], [4, 0.5], [7, 0.5], [4, 0.5]]
-    assert read == [["fig", "apple"], [], ["plum", "apricot"], ["date"]]
