@@ -84,7 +84,7 @@ def test_a_workflow_is_chosen_by_name(installed):
 
 
 def test_what_is_not_installed_is_said(tmp_path):
-    assert "workflow is one of reptok, zoo, not 'counting'" in planned(
+    assert "workflow is one of reptok, evaluate, zoo, not 'counting'" in planned(
         tmp_path, "workflow=counting"
     ).stderr  # fmt: skip
     assert (
