@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pipelines import registry
 from pipelines.configuration import start, words
+from pipelines.configuration.derived import SCORING
 from pipelines.configuration.schema import Config
 from pipelines.configuration.start import init_for
 from pipelines.dag.reference import ARTIFACT, required
@@ -36,7 +37,7 @@ from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderCo
 from reptok.configs import LatentTokenizerConfig
 from reptok.metrics.protocols import protocol
 
-OWN, EVALUATE = "reptok", "evaluate"
+OWN = "reptok"
 
 
 def build(config: Config) -> list[Stage]:
@@ -46,20 +47,20 @@ def build(config: Config) -> list[Stage]:
         ValueError: There is no such workflow, or the configuration lacks what it needs.
     """
     installed = registry.workflows()
-    if config.workflow == EVALUATE:
-        return evaluate(config)
     for key in ("model", "protocol", "prompts"):
-        if getattr(config, key):
+        if getattr(config, key) and config.workflow != SCORING:
             raise ValueError(
                 f"{key}= is for experiment=evaluate, which scores a model; init= starts a training from one"
             )
     if config.workflow == OWN:
         stages = reptok(config)
+    elif config.workflow == SCORING:
+        stages = evaluate(config)
     elif config.workflow in installed:
         entry = installed[config.workflow]
         stages = entry.build(config, config.extras.get(entry.key) or entry.config())
     else:
-        known = ", ".join([OWN, EVALUATE, *installed])
+        known = ", ".join([OWN, SCORING, *installed])
         raise ValueError(f"workflow is one of {known}, not {config.workflow!r}")
     stages = registry.with_makers(stages, config.extras)
     made = {stage.output for stage in stages}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +47,7 @@ def score(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
 ) -> None:
     """Score a set of samples: FID, sFID, Inception score, KID, precision, recall, each with its N and ±."""
-    from reptok.metrics.protocols import metric_name
+    from reptok.metrics.protocols import full_name
     from reptok.metrics.protocols import protocol as named
     from reptok.metrics.sample_files import open_images
     from reptok.metrics.score import reference_of, scores, see
@@ -71,8 +70,7 @@ def score(
     seen = look(images)
     results = {}
     for metric, estimate in scores(seen, held, network.name):
-        name = wanted.metric(metric, len(seen)) if wanted else metric_name(metric, reference.stem, len(seen))
-        error = None if math.isnan(estimate.error) else estimate.error
+        name, error = full_name(metric, wanted, reference.stem, len(seen)), estimate.known_error
         results[name] = {"value": estimate.value, "error": error, "images": estimate.images}
         typer.echo(
             visible(f"{name:40} {estimate.value:10.4f}" + ("" if error is None else f" ± {error:.4f}"))
@@ -105,8 +103,5 @@ def _digest(path: Path) -> str | None:
     """SHA-256 of a file; None of a folder."""
     if path.is_dir():
         return None
-    digest = sha256()
     with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

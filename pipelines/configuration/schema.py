@@ -17,13 +17,13 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.encoding.device import ComputeConfig
+from pipelines.evaluation.sampling import SampleImagesConfig
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.stages.download import DownloadConfig
 from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
 from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
-from pipelines.stages.sample_images import SampleImagesConfig
 from pipelines.stages.score_samples import ScoreSamplesConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig

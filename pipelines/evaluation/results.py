@@ -19,6 +19,8 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 
 METRICS_FILE = "metrics.json"
+REPORTS = ("tokenizer_report", "generator_report")
+"""Kinds of the evaluations that a published model has."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,39 +9,58 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import Shard, ShardJob
+from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.shards import Shard, ShardJob, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
+from reptok.bounds import Count, Number, Share, Whole
 from reptok.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from reptok.pipeline import RepTokPipeline
 
+SolverName = Literal["euler", "heun", "sde", "dopri5", "dopri8", "bosh3", "adaptive_heun"]
 SAMPLES = "samples-{:05d}.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """How a model is asked.
+class SampleImagesConfig:
+    """Which model, how much of it, and how it is asked.
 
     Attributes:
+        model: a published model: folder or hub id.
+        protocol: says how many images, where nothing else does.
+        images: how many; 0 leaves it to the protocol or the prompts.
+        prompts: a file of texts, one a line.
+        images_per_prompt: how many of each, one after the other.
         guidance: scale of classifier-free guidance; 1 is none.
         guidance_interval: flow times between which it acts.
         generator_steps: solver steps of the generator.
         decoder_steps: solver steps of the decoder.
-        solver: of both; a name of `reptok.flow.solver.SOLVERS`.
-        seed: of row 0; row i has seed + i.
+        solver: of both: euler, heun, sde (stochastic), or adaptive: dopri5, dopri8, bosh3, adaptive_heun.
+        seed: of the first image; each further one has the next.
+        rows_per_shard: images in a file, the unit of resume.
+        compute: device, precision and batch size.
+        workers: who makes them.
     """
 
-    guidance: float
-    guidance_interval: tuple[float, float]
-    generator_steps: int
-    decoder_steps: int
-    solver: str
-    seed: int
+    model: str = field(default="", metadata={"reference": "network", "named": True})
+    protocol: str = insignificant("")
+    images: Whole = 0
+    prompts: str = field(default="", metadata={"reference": "file"})
+    images_per_prompt: Count = 1
+    guidance: Number = 1.5
+    guidance_interval: tuple[Share, Share] = (0.3, 0.9)
+    generator_steps: Count = 50
+    decoder_steps: Count = 50
+    solver: SolverName = "euler"
+    seed: Whole = 0
+    rows_per_shard: Count = 500
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    workers: WorkerResources = insignificant(factory=WorkerResources)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -86,8 +105,7 @@ class SampleJob(ShardJob):
 
     folder: Path
     prompts: tuple[str, ...]
-    asked: Asked
-    compute: ComputeConfig
+    config: SampleImagesConfig
     pipe: RepTokPipeline = field(init=False, repr=False, compare=False)
 
     def setup(self) -> None:
@@ -98,8 +116,8 @@ class SampleJob(ShardJob):
         """
         from reptok.pretrained import load_pretrained
 
-        self.compute.prepare()
-        pipe = load_pretrained(self.folder).eval().to(self.compute.device)
+        self.config.compute.prepare()
+        pipe = load_pretrained(self.folder).eval().to(self.config.compute.device)
         conditioner = pipe.conditioner
         if conditioner.reads_text and not self.prompts:
             raise ValueError(f"{self.folder} makes images of texts: give them with prompts=FILE, one a line")
@@ -116,34 +134,34 @@ class SampleJob(ShardJob):
         from reptok.metrics.sample_files import NpzWriter
 
         start, stop = shard.payload["start"], shard.payload["stop"]
-        asked, name = self.asked, SAMPLES.format(shard.index)
+        config, name = self.config, SAMPLES.format(shard.index)
         lines = []
-        with torch.inference_mode(), out.create(name) as file, preferred(self.compute.device):
+        with torch.inference_mode(), out.create(name) as file, preferred(config.compute.device):
             target: Any = file
             archive = NpzWriter(target, stop - start, self.pipe.tokenizer.image_size)
-            for first in range(start, stop, self.compute.batch_size):
-                rows = range(first, min(first + self.compute.batch_size, stop))
-                wanted = [self._wanted(row, shard.payload["per_prompt"]) for row in rows]
+            for first in range(start, stop, config.compute.batch_size):
+                rows = range(first, min(first + config.compute.batch_size, stop))
+                wanted = [self._wanted(row) for row in rows]
                 condition = self.pipe.conditioner.asked([w for w in wanted if w is not None])
-                with self.compute.autocast():
+                with config.compute.autocast():
                     images = self.pipe.sample(
-                        condition.to(self.pipe.device), [asked.seed + row for row in rows],
-                        cfg_scale=asked.guidance, guidance_interval=asked.guidance_interval,
-                        num_steps=asked.generator_steps, decoder_steps=asked.decoder_steps,
-                        solver=asked.solver,
+                        condition.to(self.pipe.device), [config.seed + row for row in rows],
+                        cfg_scale=config.guidance, guidance_interval=config.guidance_interval,
+                        num_steps=config.generator_steps, decoder_steps=config.decoder_steps,
+                        solver=config.solver,
                     )  # fmt: skip
                 archive.add(torch.from_numpy(to_uint8(images)).movedim(-1, -3))
                 lines += [
-                    json.dumps({"row": row, "asked": what, "seed": asked.seed + row}, ensure_ascii=False)
+                    json.dumps({"row": row, "asked": what, "seed": config.seed + row}, ensure_ascii=False)
                     for row, what in zip(rows, wanted, strict=True)
                 ]
             archive.close()
         out.write_bytes(name.replace(".npz", ".jsonl"), ("\n".join(lines) + "\n").encode())
         return {"rows_in": shard.rows, "rows_out": shard.rows}
 
-    def _wanted(self, row: int, per_prompt: int) -> str | int | None:
+    def _wanted(self, row: int) -> str | int | None:
         if self.prompts:
-            return self.prompts[row // per_prompt]
+            return self.prompts[row // self.config.images_per_prompt]
         if self.pipe.conditioner.reads_classes:
             return row % self.pipe.conditioner.config.num_classes  # every class equally often
         return None

@@ -6,22 +6,22 @@ Everything is read from what the runs published; nothing is computed anew.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.planner import flat
 from pipelines.dag.progress import duration
 from pipelines.dag.redaction import redacted
 from pipelines.dag.storage import open_folder
-from pipelines.evaluation.results import Score
+from pipelines.evaluation.results import REPORTS, Score
 from pipelines.reports import literature
 from pipelines.reports.lineage import Step, lineage
 from pipelines.reports.pictures import curves
 from pipelines.reports.report import CURVES, HISTORY_FILE, Chapter, Picture, chapter_of, environment, picture
 
 MODEL = "model"
-REPORTS = ("tokenizer_report", "generator_report")
 ABSENT = "–"
 
 
@@ -139,7 +139,7 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Values of the configuration that not all runs share, as (stage.key, one text per run)."""
     configs = [_config(run) for run in runs]
     keys = list(dict.fromkeys(key for config in configs for key in config))
-    rows = [(key, [str(config.get(key, ABSENT)) for config in configs]) for key in keys]
+    rows = [(key, [config.get(key, ABSENT) for config in configs]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
@@ -177,16 +177,9 @@ def figures_of(runs: Sequence[Run]) -> list[tuple[str, str, list[Picture | None]
     return rows
 
 
-def _config(run: Run) -> dict[str, Any]:
-    return {f"{step.stage}.{key}": value for step in run.steps for key, value in _flat(step.config, "")}
-
-
-def _flat(value: Any, key: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, redacted(str(value))
+def _config(run: Run) -> dict[str, str]:
+    values = flat({step.stage: step.config for step in run.steps})
+    return {key: redacted(str(value)) for key, value in values.items()}
 
 
 def _model(place: str) -> Artifact:

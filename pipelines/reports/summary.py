@@ -16,9 +16,9 @@ from pipelines.dag.reference import HOME
 from pipelines.dag.stage import StageResult
 from pipelines.dag.storage import open_folder
 from pipelines.dag.tracking import TrackingConfig
-from pipelines.evaluation.results import Evaluation
+from pipelines.evaluation.results import REPORTS, Evaluation, Score
 
-REPORTS = ("tokenizer_report", "generator_report", "scores")
+EVALUATIONS = (*REPORTS, "scores")
 COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
 
 
@@ -52,9 +52,8 @@ def markdown(results: Sequence[StageResult]) -> str:
     for evaluation in _evaluations(results):
         lines += [f"### {evaluation.title}", "", "| measure | this run | beside it |", "|---|---|---|"]
         for score in evaluation.scores:
-            beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
             value = f"**{score.show()}** {score.certainty}".strip()
-            lines.append(f"| {score.name} | {value} | {beside} |".replace("\n", " "))
+            lines.append(f"| {score.name} | {value} | {_beside(score)} |".replace("\n", " "))
         lines.append("")
     for result in results:
         if result.artifact is not None and result.artifact.kind == "model":
@@ -82,7 +81,7 @@ def _stages(results: Sequence[StageResult]) -> Table:
 
 def _evaluations(results: Sequence[StageResult]) -> Iterator[Evaluation]:
     for result in results:
-        if result.artifact is not None and result.artifact.kind in REPORTS:
+        if result.artifact is not None and result.artifact.kind in EVALUATIONS:
             yield Evaluation.read(result.artifact)
 
 
@@ -93,12 +92,15 @@ def _scores(evaluation: Evaluation) -> Table:
     table.add_column("this run", justify="right", style="bold")
     table.add_column("beside it")
     for score in evaluation.scores:
-        beside = ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
         value = (
             f"{score.show()} [dim]{escape(score.certainty)}[/]" if score.certainty else escape(score.show())
         )
-        table.add_row(escape(score.name), value, escape(beside))
+        table.add_row(escape(score.name), value, escape(_beside(score)))
     return table
+
+
+def _beside(score: Score) -> str:
+    return ", ".join(f"{name} {score.show(value)}" for name, value in score.baselines.items())
 
 
 def describe(stats: Mapping[str, float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import located, required
@@ -13,10 +13,9 @@ from pipelines.dag.stage import Resources, Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, ExtractorsConfig
 from pipelines.evaluation.results import Evaluation, save_figure
+from pipelines.evaluation.sampling import SolverName
 from reptok.bounds import Count, Number, Share
 from reptok.configs import EncoderConfig, TextEncoderConfig
-
-SolverName = Literal["euler", "heun", "sde", "dopri5", "dopri8", "bosh3", "adaptive_heun"]
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView

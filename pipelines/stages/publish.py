@@ -10,7 +10,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import located
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.results import Evaluation
+from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
-REPORTS = ("tokenizer_report", "generator_report")
 
 
 @dataclass(frozen=True, kw_only=True)

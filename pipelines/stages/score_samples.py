@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Score
 from pipelines.evaluation.sampling import SampleShards
 from reptok.bounds import Count
-from reptok.metrics.protocols import PROTOCOLS, metric_name, protocol
+from reptok.metrics.protocols import PROTOCOLS, full_name, protocol
 
 if TYPE_CHECKING:
     from reptok.metrics.score import Network
@@ -89,10 +88,11 @@ class ScoreSamples(Stage):
 
         held = reference_of(reference, network, look, **how)
         seen = look(SampleShards(inputs["samples"]), "samples")
-        found = {}
-        for name, estimate in scores(seen, held, network.name):
-            full = wanted.metric(name, len(seen)) if wanted else metric_name(name, reference.stem, len(seen))
-            found[full] = estimate
+        found = {
+            full_name(metric, wanted, reference.stem, len(seen)): estimate
+            for metric, estimate in scores(seen, held, network.name)
+        }
+        values = {name: estimate.value for name, estimate in found.items()}
         shown = [_score(name, estimate) for name, estimate in found.items()]
         against = wanted.reference if wanted else reference.name
         Evaluation(
@@ -102,9 +102,9 @@ class ScoreSamples(Stage):
             scores=shown,
             figures=[],
             notes=[],
-            metrics={name: estimate.value for name, estimate in found.items()},
+            metrics=values,
         ).write(out)
-        return {name: estimate.value for name, estimate in found.items()}
+        return values
 
     def _network(self) -> Network:
         if self.config.inception_weights:
@@ -126,6 +126,6 @@ def _score(name: str, estimate: Estimate) -> Score:
         value=estimate.value,
         higher_is_better=higher,
         images=estimate.images,
-        error=None if math.isnan(estimate.error) else estimate.error,
+        error=estimate.known_error,
         headline=metric in ("gfid", "rfid"),
     )

@@ -6,25 +6,18 @@ The squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, averaged 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from reptok.metrics.uncertainty import Estimate
+
 SUBSETS, SUBSET = 100, 1000
-
-
-@dataclass(frozen=True)
-class KernelDistance:
-    """Mean over the subsets, and its standard error by the spread of the subsets' values."""
-
-    value: float
-    error: float
 
 
 def kernel_distance(
     samples: Tensor, references: Tensor, *, subsets: int = SUBSETS, size: int = SUBSET, seed: int = 0
-) -> KernelDistance:
+) -> Estimate:
     """Compare features (N, D) with (M, D).
 
     Args:
@@ -33,6 +26,9 @@ def kernel_distance(
         subsets: how many pairs of subsets are drawn.
         size: images of a subset, at most those there are.
         seed: of the drawing.
+
+    Returns:
+        Mean over the subsets, and its standard error by the spread of the subsets' values.
 
     Raises:
         ValueError: fewer than two images a subset, or more than a set has.
@@ -48,7 +44,7 @@ def kernel_distance(
         y = references[torch.randperm(len(references), generator=generator)[:size]].double()
         values[i] = _discrepancy(x, y)
     spread = float(values.std()) if subsets > 1 else math.nan
-    return KernelDistance(float(values.mean()), spread / math.sqrt(subsets))
+    return Estimate(float(values.mean()), spread / math.sqrt(subsets), len(samples))
 
 
 def _discrepancy(x: Tensor, y: Tensor) -> Tensor:

@@ -127,6 +127,11 @@ PROTOCOLS: dict[str, Protocol] = {
 """The published ones, by name."""
 
 
+def full_name(metric: str, protocol: Protocol | None, reference: str, images: int) -> str:
+    """A metric's name by its protocol, or, without one, by its reference and the number of images."""
+    return protocol.metric(metric, images) if protocol else metric_name(metric, reference, images)
+
+
 def protocol(name: str) -> Protocol:
     """Return the protocol of this name.
 

@@ -141,8 +141,8 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
         return
     smaller = min(number, len(real))
     if smaller >= 2:
-        found = kernel_distance(samples.pooled, real.pooled, size=min(SUBSET, smaller))
-        yield ("kid" if network == INCEPTION else f"kd_{network}"), Estimate(found.value, found.error, number)
+        kernel = kernel_distance(samples.pooled, real.pooled, size=min(SUBSET, smaller))
+        yield ("kid" if network == INCEPTION else f"kd_{network}"), kernel
     if smaller > NEIGHBOURS:
         found_shares = precision_recall(samples.pooled, real.pooled)
         yield f"precision{suffix}", share(found_shares.precision, number)

@@ -27,6 +27,11 @@ class Estimate:
     error: float
     images: int
 
+    @property
+    def known_error(self) -> float | None:
+        """The error, None where there is none."""
+        return None if math.isnan(self.error) else self.error
+
     def __str__(self) -> str:
         """`18.31 ± 0.12 (N = 500)`, with as many digits as the error allows."""
         digits = 2 if not self.error > 0 or not math.isfinite(self.error) else max(0, 1 - _power(self.error))

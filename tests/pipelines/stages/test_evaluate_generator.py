@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.evaluation.results import Evaluation
-from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig, SolverName
+from pipelines.evaluation.sampling import SolverName
+from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
 from reptok.configs import EncoderConfig, TextEncoderConfig
 from reptok.flow.solver import SOLVERS
 from reptok.metrics.clip_score import ClipScore

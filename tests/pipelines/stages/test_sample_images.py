@@ -10,8 +10,8 @@ from pipelines.dag.fingerprint import fingerprint
 from pipelines.dag.shards import WorkerResources
 from pipelines.encoding.device import ComputeConfig
 from pipelines.evaluation.results import Evaluation
-from pipelines.evaluation.sampling import SampleShards, read_prompts, rows_of
-from pipelines.stages.sample_images import SampleImages, SampleImagesConfig
+from pipelines.evaluation.sampling import SampleImagesConfig, SampleShards, read_prompts, rows_of
+from pipelines.stages.sample_images import SampleImages
 from pipelines.stages.score_samples import ScoreSamples, ScoreSamplesConfig
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
 from reptok.generator import TokenGenerator
