@@ -48,7 +48,7 @@ class FetchConfig:
         turn_seconds: longest time that a URL waits for its host's turn.
         second_pass_seconds: when a URL whose failure may heal is asked for once more, within the same shard;
             0 for never.
-        host_failures: URLs in a row that find a host unreachable before it is left alone.
+        host_failures: URLs in a row that find a host unreachable, or are told 429, before it is left alone.
         host_pause_seconds: how long it is left alone until one URL may try again.
     """
 

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from reptok import cli
-from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
+from reptok.configs import EncoderConfig, RepTokConfig
 from reptok.decoder.sizes import SIZES
 from reptok.flops import (
     decoder_cost,
@@ -22,7 +22,7 @@ from reptok.flops import (
 from reptok.generator import GeneratorConfig, TokenGenerator
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import save_pretrained
-from reptok.tokenizer import RepTok
+from tests.fixtures.tiny_tokenizer import tiny_tokenizer
 
 
 def test_the_decoder_counts_what_was_counted_by_hand():
@@ -79,13 +79,7 @@ def test_an_encoder_is_known_by_its_folder_or_its_name(tiny_models):
 @pytest.fixture(scope="module")
 def model(tiny_models, tmp_path_factory):
     torch.manual_seed(0)
-    tokenizer = RepTok(
-        RepTokConfig(
-            encoder=EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32),
-            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
-            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
-        )
-    )
+    tokenizer = tiny_tokenizer(tiny_models)
     config = GeneratorConfig(token_dim=32, dim=16, depth=1, condition="class", num_classes=2)
     folder = tmp_path_factory.mktemp("cli") / "model"
     save_pretrained(RepTokPipeline(tokenizer, TokenGenerator(config), class_names=["cat", "dog"]), folder)

@@ -9,11 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import reptok
 from reptok.configs import (
-    AutoencoderConfig,
-    DecoderConfig,
-    EncoderConfig,
     LatentTokenizerConfig,
-    RepTokConfig,
     TextEncoderConfig,
 )
 from reptok.generator import GeneratorConfig, TokenGenerator
@@ -21,22 +17,14 @@ from reptok.latent_tokenizer import LatentTokenizer
 from reptok.pipeline import RepTokPipeline, to_pictures
 from reptok.pretrained import load_generator, load_pretrained, load_tokenizer, save_pretrained
 from reptok.text_encoder import TextEncoder
-from reptok.tokenizer import RepTok
+from tests.fixtures.tiny_tokenizer import tiny_tokenizer
 
 FAST = {"num_steps": 2, "decoder_steps": 2}
 
 
 def make(tiny_models, condition="text", trainable="cls"):
     torch.manual_seed(0)
-    tokenizer = RepTok(
-        RepTokConfig(
-            encoder=EncoderConfig(
-                name="folder", path=str(tiny_models / "encoder"), image_size=32, trainable=trainable
-            ),
-            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
-            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
-        )
-    )
+    tokenizer = tiny_tokenizer(tiny_models, trainable)
     text = TextEncoder(TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16))
     generator = TokenGenerator(
         GeneratorConfig(

@@ -13,11 +13,11 @@ from pipelines.evaluation.results import Evaluation
 from pipelines.evaluation.sampling import SampleImagesConfig, SampleShards, read_prompts, rows_of
 from pipelines.stages.sample_images import SampleImages
 from pipelines.stages.score_samples import ScoreSamples, ScoreSamplesConfig
-from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, GeneratorConfig, RepTokConfig
+from reptok.configs import GeneratorConfig
 from reptok.generator import TokenGenerator
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_pretrained, save_pretrained
-from reptok.tokenizer import RepTok
+from tests.fixtures.tiny_tokenizer import tiny_tokenizer
 
 FEW = {"generator_steps": 3, "decoder_steps": 2, "guidance": 2.0}
 ONE = WorkerResources(workers=1)
@@ -26,13 +26,7 @@ ONE = WorkerResources(workers=1)
 @pytest.fixture(scope="module")
 def model(tiny_models, tmp_path_factory):
     torch.manual_seed(0)
-    tokenizer = RepTok(
-        RepTokConfig(
-            encoder=EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32),
-            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
-            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
-        )
-    )
+    tokenizer = tiny_tokenizer(tiny_models)
     config = GeneratorConfig(token_dim=32, dim=16, depth=1, condition="class", num_classes=3)
     generator = TokenGenerator(config)
     for parameter in generator.parameters():  # classes must differ before any training

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.generator import GeneratorConfig, TokenGenerator
-from reptok.tokenizer import RepTok
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.optim import AdamW, Role, clip_scale, gradient_norm, lr_factor, roles_of
+from tests.fixtures.tiny_tokenizer import tiny_tokenizer
 
 
 def test_warm_up_is_linear_and_then_constant():
@@ -89,15 +88,7 @@ def test_only_matrices_decay_and_the_embedding_has_its_own_rate():
 
 def test_roles_are_those_of_the_modules(tiny_models):
     """Linear maps and convolutions of real models decay, and nothing else that they have."""
-    tokenizer = RepTok(
-        RepTokConfig(
-            encoder=EncoderConfig(
-                name="folder", path=str(tiny_models / "encoder"), image_size=32, trainable="everything"
-            ),
-            decoder=DecoderConfig(width=32, depth=1, heads=2, token_dim=32, latent_size=4),
-            autoencoder=AutoencoderConfig(path=str(tiny_models / "autoencoder")),
-        )
-    )
+    tokenizer = tiny_tokenizer(tiny_models, "everything")
     roles = roles_of(tokenizer)
     trained = {name for name, parameter in tokenizer.named_parameters() if parameter.requires_grad}
     assert {name for name in trained if roles[name].lr == "cls"} == {"encoder.embedding"}
