@@ -84,6 +84,6 @@ lock-images:  ## write the digests of all foreign images to docker/images.lock, 
 	@docker/lock-images.sh
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml again into requirements.lock
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra metrics --extra dev pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra metrics --extra app --extra dev pyproject.toml -o requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra pipelines --extra metrics pyproject.toml -c requirements.lock -o docker/requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c requirements.lock docker/mlflow/requirements.in -o docker/mlflow/requirements.lock

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reptok import data_cli, score_cli
+from reptok import data_cli, push_cli, score_cli
+from reptok.app import command
 from reptok.bench import commands
 from reptok.terminal import visible
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from reptok.image_tokenizer import ImageTokenizer
@@ -150,8 +150,9 @@ def interpolate(
 
     tokenizer = _load(model, device).tokenizer
     start, end = tokenizer.tokenize(next(_batches(tokenizer, [first, second], 2)))
-    walk = torch.stack([torch.lerp(start, end, w) for w in torch.linspace(0, 1, frames).tolist()])
-    pictures = to_pictures(tokenizer.detokenize(walk, num_steps=steps, solver=solver, seed=[seed] * frames))
+    weights = torch.linspace(0, 1, frames).tolist()
+    walk = tokenizer.interpolate(start, end, weights, num_steps=steps, solver=solver, seed=seed)
+    pictures = to_pictures(walk)
     row = Image.new("RGB", (sum(p.width for p in pictures), pictures[0].height))
     for i, picture in enumerate(pictures):
         row.paste(picture, (i * picture.width, 0))
@@ -163,7 +164,7 @@ def interpolate(
 @app.command()
 def info(model: Model) -> None:
     """Say what a model folder holds."""
-    from reptok.pretrained import default_card
+    from reptok.model_card import default_card
 
     pipe = _load(model, "cpu")
     typer.echo(default_card(pipe).split("---\n", 2)[-1].strip())
@@ -223,6 +224,8 @@ def flops() -> None:
 
 
 app.command()(score_cli.score)
+app.command()(command.app)
+app.command()(push_cli.push)
 
 
 def main() -> None:
@@ -235,26 +238,11 @@ def main() -> None:
 
 
 def _load(model: str, device: str) -> RepTokPipeline:
+    from reptok.device import device_of
     from reptok.pretrained import load_pretrained
 
-    place = _device(device)
+    place = device_of(device)
     return load_pretrained(model).to(place)
-
-
-def _device(name: str) -> torch.device:
-    """A device of this machine, by its name."""
-    import torch
-
-    try:
-        place = torch.device(name)
-        torch.empty(1, device=place)
-    except (
-        RuntimeError,
-        AssertionError,
-        ImportError,
-    ) as error:  # no such name, no such device, no such build
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return place
 
 
 def _batches(tokenizer: ImageTokenizer, pictures: list[Path], batch_size: int) -> Iterator[Tensor]:

@@ -80,6 +80,32 @@ class ImageTokenizer(nn.Module, ABC):
         """
         return self.autoencoder.decode(self.detokenize_latent(token, **sampling))
 
+    def interpolate(
+        self,
+        start: Tensor,
+        end: Tensor,
+        weights: Sequence[float],
+        *,
+        num_steps: int | Sequence[float] = 50,
+        solver: str | Solver = "euler",
+        seed: int = 0,
+    ) -> Tensor:
+        """Walk straight from one token to another, with the same noise at every place.
+
+        Args:
+            start: The token ([K,] D) at weight 0.
+            end: The one at weight 1.
+            weights: The places.
+            num_steps: See :class:`DecoderSampling`, like the rest.
+            solver: As above.
+            seed: As above.
+
+        Returns:
+            Images (len(weights), 3, S, S) around [-1, 1], unclamped.
+        """
+        walk = torch.stack([torch.lerp(start, end, weight) for weight in weights])
+        return self.detokenize(walk, num_steps=num_steps, solver=solver, seed=[seed] * len(walk))
+
     def reconstruct(self, images: Tensor, **sampling: Unpack[DecoderSampling]) -> Tensor:
         """Images to their tokens and back; arguments of :meth:`detokenize`."""
         return self.detokenize(self.tokenize(images), **sampling)

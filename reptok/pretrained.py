@@ -29,6 +29,7 @@ from reptok.encoder.vit import save_vit
 from reptok.folder import check_folder, loading, local_folder, weight_shapes
 from reptok.generator.generator import TokenGenerator
 from reptok.latent_tokenizer import LatentTokenizer
+from reptok.model_card import default_card
 from reptok.pipeline import RepTokPipeline
 from reptok.text_encoder import TextEncoder
 from reptok.tokenizer import RepTok
@@ -163,38 +164,6 @@ def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
         text_encoder=_load_text_encoder(folder / "text_encoder") if "text_encoder" in parts else None,
         class_names=names,
     ).eval()
-
-
-def default_card(pipe: RepTokPipeline) -> str:
-    """A model card that says what the folder holds."""
-
-    def millions(module: nn.Module) -> str:
-        return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
-
-    tokenizer = pipe.tokenizer
-    parts = [f"| autoencoder | {millions(tokenizer.autoencoder)} |"]
-    if isinstance(tokenizer, RepTok):
-        decoder = tokenizer.config.decoder
-        parts = [
-            f"| encoder, {tokenizer.encoder.dim} wide | {millions(tokenizer.encoder)} |",
-            f"| decoder, {decoder.width} x {decoder.depth} | {millions(tokenizer.decoder)} |",
-            *parts,
-        ]
-    lines = [
-        "---\nlibrary_name: reptok\ntags: [reptok, image-generation]\n---\n",
-        "# RepTok model\n",
-        f"An image is {_tokens(tokenizer.num_tokens)}. Load it with `reptok.load_pretrained(folder)`.\n",
-        "| part | size |\n|---|---|",
-        *parts,
-    ]
-    if pipe.generator is not None:
-        kind, condition = pipe.generator.config.kind, pipe.generator.config.condition
-        lines.append(f"| generator, {kind}, condition {condition} | {millions(pipe.generator)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _tokens(number: int) -> str:
-    return "one continuous token" if number == 1 else f"{number} continuous tokens"
 
 
 def _save_text_encoder(encoder: TextEncoder, folder: Path) -> None:

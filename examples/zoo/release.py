@@ -21,13 +21,15 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.planner import plan
 from pipelines.dag.progress import duration
 from pipelines.workflows import build
+from reptok.model_card import default_card
 from reptok.pipeline import RepTokPipeline
-from reptok.pretrained import default_card, load_generator, load_pretrained, save_pretrained
+from reptok.pretrained import load_generator, load_pretrained, save_pretrained
 
 FOUNDATIONS = {
     "vae": "autoencoder", "encoder": "encoder", "text_encoder": "text_encoder", "captioner": "captioner",
 }  # fmt: skip
 MODEL, CLASS_MODEL = "reptok", "reptok_class"
+LICENSE = "apache-2.0"
 
 
 def release(artifacts: Mapping[str, Artifact], target: Path, command: str = "") -> None:
@@ -56,7 +58,10 @@ def release(artifacts: Mapping[str, Artifact], target: Path, command: str = "") 
     to_half(generator.state_dict())
     names = artifacts["dataset"].read_json("index.json")["class_names"]
     by_class = RepTokPipeline(pipe.tokenizer, generator, class_names=names)
-    card = default_card(by_class) + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
+    card = (
+        default_card(by_class, LICENSE)
+        + f"\nIts tokenizer is the one of `{MODEL}`, whose card has the figures.\n"
+    )
     save_pretrained(
         by_class, target / CLASS_MODEL, card=card + _origin(artifacts, command, "class_generator")
     )

@@ -67,21 +67,6 @@ def render_report(
     )
 
 
-def render_card(
-    title: str, evaluations: Sequence[Evaluation], pictures: Sequence[tuple[str, str]], facts: str
-) -> str:
-    """Render the model card as Markdown.
-
-    Args:
-        title: name of the model.
-        evaluations: their scores become tables.
-        pictures: titles with file names inside the model folder.
-        facts: Markdown that says what the folder holds.
-    """
-    template = environment().get_template("model_card.md.j2")
-    return template.render(title=title, evaluations=evaluations, pictures=pictures, facts=facts)
-
-
 def chapter_of(artifact: Artifact) -> Chapter:
     """Load an evaluation artifact with its pictures."""
     evaluation = Evaluation.read(artifact)

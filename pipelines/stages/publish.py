@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.fingerprint import plain
 from pipelines.dag.reference import located
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -14,6 +15,7 @@ from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
 
 if TYPE_CHECKING:
+    from pipelines.reports.lineage import Step
     from reptok.pipeline import RepTokPipeline
 
 REPORT_FILE = "report.html"
@@ -27,11 +29,13 @@ class PublishConfig:
     Attributes:
         name: name in the model registry.
         title: heading of the report and of the model card.
+        license: of the weights, by the hub's name for it (apache-2.0, cc-by-nc-4.0 ...); the card states it.
         text_encoder: the frozen language model the generator was trained with; None without text.
     """
 
     name: str = "reptok"
     title: str = "RepTok: one token per image"
+    license: str = "unknown"
     text_encoder: TextEncoderConfig | None = None
 
 
@@ -40,7 +44,7 @@ class Publish(Stage):
 
     name = "publish"
     output = "model"
-    modules = ("pipelines.reports.report", "reptok.pipeline", "reptok.pretrained")
+    modules = ("pipelines.reports.model_card", "reptok.pipeline", "reptok.pretrained")
     config: PublishConfig
 
     def __init__(self, config: PublishConfig, reports: tuple[str, ...] = REPORTS):
@@ -51,17 +55,15 @@ class Publish(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.reports.lineage import lineage
-        from pipelines.reports.report import chapter_of, render_card, render_report, training_pictures
-        from reptok.pretrained import default_card, save_pretrained
+        from pipelines.reports.report import chapter_of, render_report, training_pictures
+        from reptok.pretrained import save_pretrained
 
-        pipe = self._pipeline(inputs)
+        pipe, steps = self._pipeline(inputs), lineage(inputs.values())
         reports = [inputs[kind] for kind in self.reports]
-        pictures = self._copy_pictures(reports, out)
-        evaluations = [Evaluation.read(report) for report in reports]
-        facts = "| part " + default_card(pipe).partition("| part ")[2]
-        card = render_card(self.config.title, evaluations, pictures, facts)
         folder = out.scratch / "model"
-        save_pretrained(pipe, folder, card=card)
+        save_pretrained(
+            pipe, folder, card=self._card(pipe, steps, reports, self._copy_pictures(reports, out))
+        )
         out.publish_folder(folder)
 
         trainings = {"Tokenizer": inputs["tokenizer"], "Generator": inputs["generator"]}
@@ -69,12 +71,28 @@ class Publish(Stage):
             self.config.title,
             [chapter_of(report) for report in reports],
             training_pictures(trainings),
-            lineage(inputs.values()),
+            steps,
         )
         out.write_bytes(REPORT_FILE, html.encode())
         out.log.text(REPORT_FILE, html)
         out.log.model(self.config.name, out.url)
         return {"parameters": float(sum(parameter.numel() for parameter in pipe.parameters()))}
+
+    def _card(
+        self,
+        pipe: RepTokPipeline,
+        steps: Sequence[Step],
+        reports: Sequence[Artifact],
+        pictures: Sequence[tuple[str, str]],
+    ) -> str:
+        from pipelines.reports.model_card import Origin, front_matter, render_card
+        from reptok.model_card import parts_table, task_of
+
+        title = self.config.title
+        origin = Origin.of(self.config.license, steps, plain(self.config.text_encoder))
+        evaluations = {report.kind: Evaluation.read(report) for report in reports}
+        head = front_matter(title, task_of(pipe), origin, evaluations)
+        return head + render_card(title, list(evaluations.values()), pictures, parts_table(pipe), origin)
 
     def _pipeline(self, inputs: Mapping[str, Artifact]) -> RepTokPipeline:
         from reptok.pipeline import RepTokPipeline

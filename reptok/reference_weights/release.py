@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reptok.model_card import default_card
 from reptok.pipeline import RepTokPipeline
-from reptok.pretrained import default_card, save_pretrained
+from reptok.pretrained import save_pretrained
 from reptok.reference_weights.checkpoint import entry, read_checkpoint
 from reptok.reference_weights.generator import import_generator
 from reptok.reference_weights.tokenizer import import_tokenizer

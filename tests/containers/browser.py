@@ -70,6 +70,18 @@ class Page:
         """The value of a piece of JavaScript."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def wait_until(self, script: str, seconds: float = 120) -> None:
+        """Wait until a piece of JavaScript is true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(script):
+            assert time.monotonic() < deadline, f"not {script}: {self.text()}\n{self.problems}"
+            self._listen(0.2)
+
+    def choose(self, field: str, file: Path) -> None:
+        """Choose a file in the field that a piece of JavaScript names."""
+        found = self._call("Runtime.evaluate", expression=field)["result"]["objectId"]
+        self._call("DOM.setFileInputFiles", files=[str(file)], objectId=found)
+
     def wait_for(self, *texts: str, seconds: float = 180) -> None:
         """Wait until the page shows every text, and then until it has asked for nothing for two seconds."""
         deadline = time.monotonic() + seconds

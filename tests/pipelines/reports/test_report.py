@@ -8,11 +8,11 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Figure, Score, save_figure
 from pipelines.reports.lineage import lineage
+from pipelines.reports.model_card import Origin, render_card
 from pipelines.reports.report import (
     chapter_of,
     history_curves,
     marks,
-    render_card,
     render_report,
     training_pictures,
 )
@@ -79,7 +79,7 @@ def test_a_strangers_text_means_itself_in_the_card(text):
     def card(words):
         score = Score(name=words, value=1.0, baselines={words: 2.0})
         made = evaluation(title=words, lead=words, notes=[words], scores=[score])
-        return marks_down.parse(render_card(words, [made], [(words, "a_b.webp")], ""))
+        return marks_down.parse(render_card(words, [made], [(words, "a_b.webp")], "", Origin()))
 
     def kinds(tokens):
         return [[token.type, kinds(token.children or [])] for token in tokens]

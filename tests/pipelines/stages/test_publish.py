@@ -1,4 +1,5 @@
 import pytest
+from huggingface_hub import ModelCard
 
 import reptok
 from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
@@ -19,7 +20,7 @@ def published(small_world, tiny_models, run_stage):
                 neighbours=5, decoder_steps=2, generator_steps=2, shown_samples=1, text_encoder=text
             )
         ),
-        Publish(PublishConfig(title="A <i>model</i>", text_encoder=text)),
+        Publish(PublishConfig(title="A <i>model</i>", license="mit", text_encoder=text)),
     ]
     made = dict(small_world)
     for stage in stages:
@@ -46,4 +47,10 @@ def test_the_published_folder_is_a_whole_model_with_card_and_report(published):
     for line in card.splitlines():
         if line.startswith("!["):
             assert line.split("(")[1].rstrip(")") in model.files("pictures/*")
+    data = ModelCard(card).data
+    assert (data.license, data.pipeline_tag, data.model_name) == ("mit", "text-to-image", "A <i>model</i>")
+    psnr = published["tokenizer_report"].read_json("metrics.json")["metrics"]["eval/psnr"]
+    found = {(result.task_type, result.metric_type): result for result in data.eval_results}
+    assert found["image-to-image", "psnr"].metric_value == pytest.approx(psnr, rel=1e-12)
+    assert any(task == "text-to-image" for task, _ in found)
     assert not [name for name in model.files() if name.endswith((".bin", ".pt", ".pkl"))]

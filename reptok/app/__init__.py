@@ -1,0 +1,1 @@
+"""A page in the browser on one model: generate, reconstruct, interpolate. Needs the extra `[app]`."""
