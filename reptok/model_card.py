@@ -25,8 +25,8 @@ def default_card(pipe: RepTokPipeline, license: str = "") -> str:
     number = pipe.tokenizer.num_tokens
     tokens = "one continuous token" if number == 1 else f"{number} continuous tokens"
     return (
-        f"---\nlibrary_name: {LIBRARY}\npipeline_tag: {task_of(pipe)}\n{stated}tags: [{', '.join(TAGS)}]\n---\n\n"
-        f"# RepTok model\n\n"
+        f"---\nlibrary_name: {LIBRARY}\npipeline_tag: {task_of(pipe)}\n{stated}"
+        f"tags: [{', '.join(TAGS)}]\n---\n\n# RepTok model\n\n"
         f"An image is {tokens}. Load it with `reptok.load_pretrained(folder)`.\n\n{parts_table(pipe)}"
     )
 

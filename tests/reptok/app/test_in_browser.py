@@ -91,7 +91,7 @@ def files(tmp_path):
 
 def press(tab, words, role="button"):
     """Click what says these words."""
-    kind = "[role=tab]" if role == "tab" else "button:not([role=tab])"
+    kind = "[role=tab]" if role == "tab" else "button.primary"
     shown = f"[...document.querySelectorAll('{kind}')].filter(button => button.offsetParent)"
     found = f"{shown}.find(button => button.innerText.trim() === '{words}')"
     tab.wait_until(f"!!{found}")

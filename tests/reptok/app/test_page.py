@@ -53,7 +53,7 @@ def picture(tmp_path):
 def client(address):
     from gradio_client import Client
 
-    return Client(address, verbose=False, analytics_enabled=False)
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 60})
 
 
 def test_two_people_are_served_one_after_the_other(served, picture):
