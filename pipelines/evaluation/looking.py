@@ -173,6 +173,13 @@ def reference_of(features: Artifact) -> Reference:
     return held(images, _tensors(features, MOMENTS) if features.files(MOMENTS) else {})
 
 
+def write_moments(moments: dict[str, Tensor], out: Workspace) -> None:
+    """Write what `reptok.metrics.sample_files.npz_moments` found."""
+    from safetensors.torch import save
+
+    out.write_bytes(MOMENTS, save(moments))
+
+
 def _tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load
 

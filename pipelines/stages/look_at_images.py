@@ -10,10 +10,10 @@ from pipelines.dag.shards import Shard, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.looking import (
-    MOMENTS,
     LookAtReferenceJob,
     LookAtSamplesJob,
     LookConfig,
+    write_moments,
 )
 from pipelines.evaluation.real_images import RealImagesConfig
 from pipelines.evaluation.sampling import sample_files
@@ -66,8 +66,6 @@ class LookAtReference(Stage):
         self.resources = occupied(config.look.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from safetensors.torch import save
-
         from reptok.metrics.sample_files import holds_images, npz_moments
         from reptok.metrics.score import INCEPTION
 
@@ -75,7 +73,7 @@ class LookAtReference(Stage):
         archive = real.place.suffix == ".npz"
         moments = npz_moments(real.place) if archive and look.name == INCEPTION else {}
         if moments:
-            out.write_bytes(MOMENTS, save(moments))
+            write_moments(moments, out)
             if not holds_images(real.place):
                 return {"rows_in": 0, "rows_out": 0}
         return map_shards(real.shards("reference"), LookAtReferenceJob(look, real), out, look.workers)
