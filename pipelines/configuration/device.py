@@ -20,11 +20,14 @@ GPUS = {
     "encode.workers.gpus": "encode.workers.workers",
     "captioner.workers.gpus": "captioner.workers.workers",
     "evaluate.samples.workers.gpus": "evaluate.samples.workers.workers",
+    "evaluate.scores.workers.gpus": "evaluate.scores.workers.workers",
     "train.tokenizer.gpus_per_worker": "train.tokenizer.workers",
     "train.generator.gpus_per_worker": "train.generator.workers",
 }
 """GPUs of a process, and how many processes there are."""
-WORKERS = {f"{part}.workers.workers": 2 for part in ("encode", "captioner", "evaluate.samples")}
+WORKERS = {
+    f"{part}.workers.workers": 2 for part in ("encode", "captioner", "evaluate.samples", "evaluate.scores")
+}
 """Defaults that are not 1."""
 OWN_GPUS = "cluster.num_gpus"
 
