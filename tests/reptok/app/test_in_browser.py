@@ -57,10 +57,12 @@ def served(tmp_path):
     command = [str(Path(sys.executable).with_name("reptok")), "app", str(MODEL), "--port", "0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as app:
-        lines = iter(app.stdout.readline, "")
-        address = next(filter(None, (re.match(r"http://127\.0\.0\.1:\d+", line) for line in lines)), None)
+        lines, address = [], None
+        while address is None and (line := app.stdout.readline()):
+            lines.append(line)
+            address = re.match(r"http://127\.0\.0\.1:\d+", line)
         try:
-            assert address is not None, "the command has ended"
+            assert address is not None, f"the command has ended: {lines}"
             yield address[0], tmp_path / "hosts"
         finally:
             app.send_signal(signal.SIGTERM)
