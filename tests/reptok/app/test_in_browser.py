@@ -139,7 +139,7 @@ def test_a_person_generates_reconstructs_and_interpolates(served, tab, files):
 
     press(tab, "Between two pictures", "tab")
     for number, file in enumerate(files):
-        tab.choose(f"{FILES}[0]", file)  # a field with a picture is none to choose in any more
+        tab.choose(f"{FILES}.at({-number})", file)
         pictures(tab, number + 1)
     press(tab, "Interpolate")
     first, between, second = pictures(tab, 5)[2:]
