@@ -43,14 +43,18 @@ def verify(
 
 @app.command()
 def stats(
-    folder: Dataset,
+    folder: Annotated[Path, typer.Argument(help="A dataset folder, or one of verdicts.")],
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture file.")] = None,
     images: Annotated[int, typer.Option(help="Pictures on the sheet.", min=1)] = 64,
 ) -> None:
-    """Count samples, bytes, successes, captions and classes; draw a contact sheet."""
+    """Count samples, bytes, successes, captions and classes, and what filters found; draw a contact sheet."""
     from reptok.data.stats import contact_sheet, describe
+    from reptok.data.verdict_stats import PATTERN, describe_verdicts
 
-    for line in describe(folder):
+    judged = any(folder.glob(PATTERN))
+    if judged and sheet is not None:
+        raise ValueError(f"{folder} holds verdicts, and no pictures for a sheet; give a dataset")
+    for line in describe_verdicts(folder) if judged else describe(folder):
         typer.echo(visible(line))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)

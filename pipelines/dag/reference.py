@@ -126,6 +126,9 @@ def refer(path: str, key: str) -> Reference:
 
 def references(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Dotted key, value and kind ("network" or "file") of every reference that a configuration makes."""
+    if isinstance(config, Mapping):
+        for name, part in config.items():
+            yield from references(part, f"{prefix}{name}.")
     if not dataclasses.is_dataclass(config):
         return
     for field in dataclasses.fields(config):
