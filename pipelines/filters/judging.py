@@ -120,8 +120,9 @@ class _Sitting:
                 verdict = said[row["key"]]
                 verdict |= finding.scores
                 if finding.reason:
-                    verdict |= {"kept": False, "reason": drop_reason(finding.reason).removeprefix("dropped_")}
-                    verdict |= {"detail": finding.detail, "quarantined": finding.quarantined}
+                    word = drop_reason(finding.reason, "refused").removeprefix("dropped_")
+                    verdict |= {"kept": False, "reason": word, "detail": finding.detail}
+                    verdict["quarantined"] = finding.quarantined
             left = [row for row in left if said[row["key"]]["kept"]]
         if self._duplicates:
             places = dict(zip(said, range(len(self.verdicts), len(self.verdicts) + len(said)), strict=True))
