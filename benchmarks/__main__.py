@@ -30,6 +30,7 @@ BENCHES = (
     "selection",
     "ray_train",
     "checkpoint",
+    "fid_statistics",
 )
 
 

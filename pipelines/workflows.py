@@ -17,6 +17,7 @@ from pipelines.configuration.schema import Config
 from pipelines.configuration.start import init_for
 from pipelines.dag.reference import ARTIFACT, required
 from pipelines.dag.stage import Stage, StageResult
+from pipelines.scoring import evaluate
 from pipelines.sources.hub import is_hub
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.download import Download
@@ -28,15 +29,12 @@ from pipelines.stages.filter_images import ChosenFilters, FilterImages
 from pipelines.stages.import_images import ImportImages, ImportToCaption
 from pipelines.stages.index_captions import IndexCaptions
 from pipelines.stages.publish import Publish
-from pipelines.stages.sample_images import SampleImages
-from pipelines.stages.score_samples import ScoreSamples
 from pipelines.stages.select_urls import SelectUrls
 from pipelines.stages.shard import ShardDataset
 from pipelines.stages.train_generator import TrainGenerator, TrainGeneratorConfig
 from pipelines.stages.train_tokenizer import TrainTokenizer, TrainTokenizerConfig
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
 from reptok.configs import LatentTokenizerConfig
-from reptok.metrics.protocols import protocol
 
 OWN = "reptok"
 
@@ -78,24 +76,6 @@ def build(config: Config) -> list[Stage]:
 def reptok(config: Config) -> list[Stage]:
     """From the chosen source to a dataset, both trainings, evaluation, one published model."""
     return [*dataset_of(config), *model_of(config)]
-
-
-def evaluate(config: Config) -> list[Stage]:
-    """Samples of a published model and, where a reference is given, their scores.
-
-    Raises:
-        ValueError: A protocol without the reference that it compares with.
-    """
-    samples, scores = config.evaluate.samples, config.evaluate.scores
-    asked = replace(samples, model=config.model, protocol=config.protocol, prompts=config.prompts)
-    if not scores.reference:
-        if config.protocol:
-            raise ValueError(
-                f"protocol={config.protocol} compares with {protocol(config.protocol).reference}: "
-                "give that file with evaluate.scores.reference=FILE"
-            )
-        return [SampleImages(asked)]
-    return [SampleImages(asked), ScoreSamples(replace(scores, protocol=config.protocol))]
 
 
 def dataset_of(config: Config) -> list[Stage]:

@@ -6,7 +6,7 @@ in `__post_init__` of their dataclass.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -36,3 +36,6 @@ Pixels = Annotated[int, Interval(ge=1, le=65_535)]
 
 Quality = Annotated[int, Interval(ge=1, le=100)]
 """Of a JPEG."""
+
+Quantisation = Literal["round", "truncate"]
+"""How images in [-1, 1] become bytes."""

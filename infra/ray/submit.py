@@ -215,11 +215,14 @@ async def follow(client: Any, head: Head, name: str) -> str:
         await asyncio.wait({reader}, timeout=POLL_SECONDS)
         try:
             job = await asyncio.to_thread(head.get, f"/api/jobs/{name}")
-            if job["status"] in ENDED:
+            ended, exit_code = job["status"] in ENDED, job.get("driver_exit_code")
+            # A head that kept its database misses the driver of a dead machine, and calls the job FAILED.
+            unknown = not ended or (job["status"] == "FAILED" and exit_code is None)
+            gone = unknown and await asyncio.to_thread(head.driver_is_gone, job)
+            if ended and not gone:
                 await asyncio.wait({reader}, timeout=LAST_LINES_SECONDS)
                 reader.cancel()
                 return str(job["status"])
-            gone = await asyncio.to_thread(head.driver_is_gone, job)
             silent_since = None
         except urllib.error.HTTPError as error:
             gone = error.code == 404  # a new head, which knows nothing of the one before

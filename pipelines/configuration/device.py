@@ -22,12 +22,14 @@ GPUS = {
     "captioner.workers.gpus": "captioner.workers.workers",
     "data.filter_images.workers.gpus": "data.filter_images.workers.workers",
     "evaluate.samples.workers.gpus": "evaluate.samples.workers.workers",
+    "evaluate.scores.workers.gpus": "evaluate.scores.workers.workers",
     "train.tokenizer.gpus_per_worker": "train.tokenizer.workers",
     "train.generator.gpus_per_worker": "train.generator.workers",
 }
 """GPUs of a process, and how many processes there are."""
 WORKERS = {
-    f"{part}.workers.workers": 2 for part in ("encode", "captioner", "data.filter_images", "evaluate.samples")
+    f"{part}.workers.workers": 2
+    for part in ("encode", "captioner", "data.filter_images", "evaluate.samples", "evaluate.scores")
 }
 """Defaults that are not 1."""
 OWN_GPUS = "cluster.num_gpus"

@@ -17,6 +17,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.encoding.device import ComputeConfig
+from pipelines.evaluation.looking import ScoresConfig
 from pipelines.evaluation.sampling import SampleImagesConfig
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.stages.download import DownloadConfig
@@ -25,7 +26,6 @@ from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
 from pipelines.stages.filter_images import FilterImagesConfig
 from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
-from pipelines.stages.score_samples import ScoreSamplesConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
 from pipelines.stages.shard import ShardConfig
 from reptok.bounds import Count, Number, Pixels, Whole
@@ -86,7 +86,7 @@ class EvaluateGroup:
     generator: EvaluateGeneratorConfig = field(default_factory=EvaluateGeneratorConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     samples: SampleImagesConfig = field(default_factory=SampleImagesConfig)
-    scores: ScoreSamplesConfig = field(default_factory=ScoreSamplesConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

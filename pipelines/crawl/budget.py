@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pipelines.crawl.expiring import Expiring
 from pipelines.crawl.limits import FetchConfig
@@ -20,8 +21,20 @@ _SWEEP = 100_000
 
 Asked = tuple[str, str, int]
 """A host as `canonical_host` has it, the address that serves it ("" if that has no budget), and URLs."""
-Given = tuple[list[float], float]
-"""In how many seconds each turn comes, and, if they are fewer, in how many to ask again."""
+
+
+class Given(NamedTuple):
+    """An answer.
+
+    Attributes:
+        turns: in how many seconds each turn comes.
+        again: in how many to ask again, if they are fewer than asked for; else 0.
+        apart: seconds between two turns from then on, at the least.
+    """
+
+    turns: list[float]
+    again: float = 0.0
+    apart: float = 0.0
 
 
 class Budget:
@@ -63,12 +76,12 @@ class Budget:
         while len(turns) < count:
             start = max(now, *(self._next.get(name, 0.0) for name in apart))
             if start - now > HORIZON_SECONDS:
-                return turns, start - now - HORIZON_SECONDS / 2
+                return Given(turns, start - now - HORIZON_SECONDS / 2, max(apart.values()))
             for name, seconds in apart.items():
                 if seconds:
                     self._next[name] = start + seconds
             turns.append(start - now)
-        return turns, 0.0
+        return Given(turns)
 
     def _apart(self, host: str) -> float:
         """Seconds between two turns of a host."""

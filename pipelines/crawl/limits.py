@@ -45,7 +45,8 @@ class FetchConfig:
         host_rates: the same for hosts by name, such as one that invites bulk downloads.
         address_rate: requests per second to one address, whatever hosts it serves, of all workers together;
             hosts of `host_rates`, and those that are served here, have none.
-        turn_seconds: longest time that a URL waits for its host's turn.
+        turn_seconds: longest time that a URL waits for its host's turn; what cannot have one in it does not
+            wait.
         second_pass_seconds: when a URL whose failure may heal is asked for once more, within the same shard;
             0 for never.
         host_failures: URLs in a row that find a host unreachable, or are told 429, before it is left alone.
@@ -69,7 +70,7 @@ class FetchConfig:
     host_rate: Number = insignificant(10.0)
     host_rates: dict[str, Number] = insignificant(factory=dict)
     address_rate: Number = insignificant(20.0)
-    turn_seconds: Limit = insignificant(1800.0)
+    turn_seconds: Limit = insignificant(600.0)
     second_pass_seconds: Seconds = insignificant(60.0)
     host_failures: Count = 10
     host_pause_seconds: Seconds = 60.0

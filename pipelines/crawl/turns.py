@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipelines.crawl.budget import Asked, Given
@@ -31,16 +32,16 @@ class Turns:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._remote = hasattr(source, "remote")
-        self._queues: dict[tuple[str, str], deque[asyncio.Future[float]]] = {}
+        self._queues: dict[tuple[str, str], deque[_Waiting]] = {}
         self._pumps: set[asyncio.Task[None]] = set()
         self._paused: dict[str, float] = {}
         self._questions: list[tuple[Asked, asyncio.Future[Given]]] = []
 
     async def wait(self, host: str, address: str, seconds: float) -> bool:
-        """Wait for a turn of a host at an address; False if none came within so long."""
+        """Wait for a turn of a host at an address; False, soon or late, if none comes within so long."""
         end = time.monotonic() + seconds
         while True:
-            delay = await self._turn(host, address, end - time.monotonic())
+            delay = await self._turn(host, address, end)
             if delay is None:
                 return False
             if delay:
@@ -67,23 +68,23 @@ class Turns:
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
-    async def _turn(self, host: str, address: str, seconds: float) -> float | None:
-        """In how many seconds the next turn comes."""
+    async def _turn(self, host: str, address: str, end: float) -> float | None:
+        """In how many seconds the next turn comes; None if it does not before the end."""
         key = (host, address)
         if not self._remote and key not in self._queues:
-            ((turns, _),) = self._source.take([(host, address, 1)])
-            if turns:
-                return float(turns[0])
+            (given,) = self._source.take([(host, address, 1)])
+            if given.turns:
+                return float(given.turns[0])
         if key not in self._queues:
             self._queues[key] = deque()
             pump = asyncio.create_task(self._pump(key))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
-        waiting: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(end, asyncio.get_running_loop().create_future())
         self._queues[key].append(waiting)
         try:
-            async with asyncio.timeout(seconds):
-                return await waiting
+            async with asyncio.timeout(end - time.monotonic()):
+                return await waiting.turn
         except TimeoutError:
             return None
 
@@ -92,22 +93,23 @@ class Turns:
         queue = self._queues[key]
         try:
             while True:
-                while queue and queue[0].done():  # it has given up
+                while queue and queue[0].turn.done():  # it has given up
                     queue.popleft()
                 if not queue:
                     return
-                turns, again = await self._ask((*key, len(queue)))
-                for delay in turns:
-                    while queue and queue[0].done():
+                given = await self._ask((*key, len(queue)))
+                for delay in given.turns:
+                    while queue and queue[0].turn.done():
                         queue.popleft()
                     if queue:
-                        queue.popleft().set_result(delay)
-                if again:
-                    await asyncio.sleep(again)
+                        queue.popleft().turn.set_result(delay)
+                if given.again:
+                    _tell_those_in_vain(queue, given)
+                    await asyncio.sleep(given.again if queue else 0)
         except Exception as error:
             for waiting in queue:
-                if not waiting.done():
-                    waiting.set_exception(error)
+                if not waiting.turn.done():
+                    waiting.turn.set_exception(error)
         finally:
             del self._queues[key]
 
@@ -128,12 +130,35 @@ class Turns:
         await asyncio.sleep(GATHER_SECONDS)
         questions, self._questions = self._questions, []
         try:
-            given = await self._source.take([question for question, _ in questions])
+            answers = await self._source.take([question for question, _ in questions])
         except Exception as error:
             for _, answer in questions:
                 if not answer.done():
                     answer.set_exception(error)
             return
-        for (_, answer), turns in zip(questions, given, strict=True):
+        for (_, answer), given in zip(questions, answers, strict=True):
             if not answer.done():
-                answer.set_result(turns)
+                answer.set_result(given)
+
+
+@dataclass
+class _Waiting:
+    """Who waits, until when (by the monotonic clock)."""
+
+    end: float
+    turn: asyncio.Future[float | None]
+
+
+def _tell_those_in_vain(queue: deque[_Waiting], given: Given) -> None:
+    """Give up at once for all whose turn cannot come in their time: turns may come later, never sooner."""
+    turn, hopeful = time.monotonic() + given.again, []
+    for waiting in queue:
+        if waiting.turn.done():
+            continue
+        if waiting.end < turn:
+            waiting.turn.set_result(None)
+        else:
+            hopeful.append(waiting)
+            turn += given.apart
+    queue.clear()
+    queue.extend(hopeful)

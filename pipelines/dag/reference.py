@@ -5,6 +5,7 @@ model of the hub. A dataclass marks such a field in its metadata:
 
     {"reference": "network"}    a folder, a hub id (owner/name), or artifact:KIND, what a stage makes
     {"reference": "file"}       a file of weights
+    {"reference": "images"}     a file of images, or a folder of them, known by names and sizes
     {..., "named": True}        its name, as typed, is written into the artifact
     {..., "optional": True}     while it is empty, what is made does not know that it could be named
 
@@ -125,7 +126,7 @@ def refer(path: str, key: str) -> Reference:
 
 
 def references(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted key, value and kind ("network" or "file") of every reference that a configuration makes."""
+    """Dotted key, value and kind ("network", "file", "images") of each reference of a configuration."""
     if isinstance(config, Mapping):
         for name, part in config.items():
             yield from references(part, f"{prefix}{name}.")
@@ -150,7 +151,7 @@ def artifacts_of(config: Any, name: str) -> tuple[str, ...]:
     """
     found = []
     for key, value, kind in references(config):
-        if kind == "file":
+        if kind in ("file", "images"):
             required(value, f"{name}.{key}")
         else:
             found.append(refer(value, f"{name}.{key}").artifact)
@@ -164,6 +165,9 @@ def identity(config: Any, field: dataclasses.Field[Any], significant_only: bool)
         return value
     if field.metadata["reference"] == "file":
         known = {"digest": folder_digest(required(value, field.name))}
+    elif field.metadata["reference"] == "images":
+        place = required(value, field.name)
+        known = {"digest": folder_digest(place) if place.is_file() else listing_digest(place)}
     else:
         known = refer(value, field.name).identity
     shown = field.metadata.get("named") or not significant_only
@@ -223,6 +227,16 @@ def folder_digest(folder: Path) -> str:
     files = [file for file in sorted(folder.rglob("*")) if file.suffix in _WEIGHTS and file.is_file()]
     files = [folder] if folder.is_file() else files
     return _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+def listing_digest(folder: Path) -> str:
+    """16 hex digits over the names and sizes of a folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(
+            f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode("utf-8", "replace")
+        )
+    return digest.hexdigest()[:16]
 
 
 @lru_cache(64)

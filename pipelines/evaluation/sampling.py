@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import fetch_model, refer
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
-from reptok.bounds import Count, Number, Share, Whole
+from reptok.bounds import Count, Number, Quantisation, Share, Whole
 from reptok.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from reptok.pipeline import RepTokPipeline
 
 SolverName = Literal["euler", "heun", "sde", "dopri5", "dopri8", "bosh3", "adaptive_heun"]
-SAMPLES = "samples-{:05d}.npz"
+SAMPLES, INDEX = "samples-{:05d}.npz", "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class SampleImagesConfig:
         model: a published model: folder or hub id.
         protocol: says how many images, where nothing else does.
         images: how many; 0 leaves it to the protocol or the prompts.
+        sets: how many sets of so many images, each of its own noise: their scores tell how far one set's
+            may be trusted.
         prompts: a file of texts, one a line.
         images_per_prompt: how many of each, one after the other.
         guidance: scale of classifier-free guidance; 1 is none.
@@ -41,6 +44,7 @@ class SampleImagesConfig:
         generator_steps: solver steps of the generator.
         decoder_steps: solver steps of the decoder.
         solver: of both: euler, heun, sde (stochastic), or adaptive: dopri5, dopri8, bosh3, adaptive_heun.
+        quantisation: how pixels become bytes; the protocol's.
         seed: of the first image; each further one has the next.
         rows_per_shard: images in a file, the unit of resume.
         compute: device, precision and batch size.
@@ -50,6 +54,7 @@ class SampleImagesConfig:
     model: str = field(default="", metadata={"reference": "network", "named": True})
     protocol: str = insignificant("")
     images: Whole = 0
+    sets: Count = 1
     prompts: str = field(default="", metadata={"reference": "file"})
     images_per_prompt: Count = 1
     guidance: Number = 1.5
@@ -57,6 +62,7 @@ class SampleImagesConfig:
     generator_steps: Count = 50
     decoder_steps: Count = 50
     solver: SolverName = "euler"
+    quantisation: Quantisation = "round"
     seed: Whole = 0
     rows_per_shard: Count = 500
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -76,6 +82,13 @@ def read_prompts(path: Path) -> list[str]:
     if not (prompts := [line for line in lines if line]):
         raise ValueError(f"{path} holds no prompts: one a line")
     return prompts
+
+
+def model_place(model: str, inputs: Mapping[str, Artifact]) -> Path | str:
+    """Where the model lies for every worker: a folder, or its id on a hub, which is asked once."""
+    fetch_model(model, "model")
+    found = refer(model, "model")
+    return inputs[found.artifact].local_path() if found.artifact else found.folder or found.hub
 
 
 def rows_of(prompts: Sequence[str], images: int, protocol: str, per_prompt: int) -> int:
@@ -100,11 +113,12 @@ class SampleJob(ShardJob):
     """Make the images of one range of rows.
 
     Writes `samples-{i}.npz` (`arr_0` uint8 (N, H, W, 3), as ADM's evaluator reads it) and `samples-{i}.jsonl`
-    with `row`, `asked` and `seed` of each.
+    with `row`, `asked` and `seed` of each. `rows` are those of one set, which the next one asks for again.
     """
 
-    folder: Path
+    folder: Path | str
     prompts: tuple[str, ...]
+    rows: int
     config: SampleImagesConfig
     pipe: RepTokPipeline = field(init=False, repr=False, compare=False)
 
@@ -130,7 +144,7 @@ class SampleJob(ShardJob):
         import torch
 
         from reptok.attention import preferred
-        from reptok.data.transforms import to_uint8
+        from reptok.data.transforms import quantised
         from reptok.metrics.sample_files import NpzWriter
 
         start, stop = shard.payload["start"], shard.payload["stop"]
@@ -150,7 +164,7 @@ class SampleJob(ShardJob):
                         num_steps=config.generator_steps, decoder_steps=config.decoder_steps,
                         solver=config.solver,
                     )  # fmt: skip
-                archive.add(torch.from_numpy(to_uint8(images)).movedim(-1, -3))
+                archive.add(quantised(images, config.quantisation))
                 lines += [
                     json.dumps({"row": row, "asked": what, "seed": config.seed + row}, ensure_ascii=False)
                     for row, what in zip(rows, wanted, strict=True)
@@ -160,6 +174,7 @@ class SampleJob(ShardJob):
         return {"rows_in": shard.rows, "rows_out": shard.rows}
 
     def _wanted(self, row: int) -> str | int | None:
+        row %= self.rows
         if self.prompts:
             return self.prompts[row // self.config.images_per_prompt]
         if self.pipe.conditioner.reads_classes:
@@ -167,20 +182,32 @@ class SampleJob(ShardJob):
         return None
 
 
-class SampleShards:
-    """The images of a `samples` artifact in the order of their rows; an `ImageSet`."""
+@dataclass(frozen=True)
+class SampleFile:
+    """A file of images.
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Open the artifact."""
-        from reptok.metrics.sample_files import NpzImages
+    Attributes:
+        file: its name.
+        rows: how many.
+        set: number of the set that they belong to.
+    """
 
-        self.path = Path(artifact.local_path())
-        self._parts = [NpzImages(artifact.local_path(name)) for name in artifact.files("samples-*.npz")]
+    file: str
+    rows: int
+    set: int = 0
 
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
 
-    def batches(self, size: int) -> Any:
-        """Yield uint8 (B, 3, H, W), at most `size` at a time."""
-        for part in self._parts:
-            yield from part.batches(size)
+def write_index(out: Workspace, shards: Sequence[Shard], sets: int = 1) -> None:
+    """Write what the artifact holds: a file for each shard that was not given up, so many sets one by one."""
+    each = len(shards) // sets
+    found = [
+        SampleFile(SAMPLES.format(shard.index), shard.rows, shard.index // each)
+        for shard in shards
+        if out.exists(SAMPLES.format(shard.index))
+    ]
+    out.write_json(INDEX, [asdict(file) for file in found])
+
+
+def sample_files(samples: Artifact) -> list[SampleFile]:
+    """The files of an artifact `samples`, in order."""
+    return [SampleFile(**found) for found in samples.read_json(INDEX)]

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 INK = "#808080"
 COLOURS = ("#8d99a6", "#3f7fd1", "#e07b39", "#4f9d69", "#a564b0", "#c2a032", "#d1556f", "#3fa7b5")
-FONT_SIZE = 17
+FONT_SIZE = 15
 GAP = 6
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Font = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def grid(
     spans = [span for _, span in columns] or [width]
     if any(len(row.images) != width for row in rows) or sum(spans) != width:
         raise ValueError(f"rows of {[len(row.images) for row in rows]} images do not fit columns {spans}")
-    font = ImageFont.load_default(size=FONT_SIZE)
+    font = _font()
     if not label_width and any(row.label for row in rows):
         label_width = round(max(font.getlength(row.label) for row in rows)) + 3 * GAP
     lefts = _left_edges(spans, tile, label_width)
@@ -149,6 +149,13 @@ def _draw(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGBA")
+
+
+def _font() -> Font:
+    """Matplotlib's own font: Pillow's knows no dashes and no accents."""
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", FONT_SIZE)
 
 
 def _left_edges(spans: Sequence[int], tile: int, left: int) -> list[int]:

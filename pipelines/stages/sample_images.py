@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.reference import fetch_model, refer, required
+from pipelines.dag.reference import required
 from pipelines.dag.shards import Shard, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.evaluation.sampling import SampleImagesConfig, SampleJob, read_prompts, rows_of
+from pipelines.evaluation.real_images import ranges
+from pipelines.evaluation.sampling import (
+    SampleImagesConfig,
+    SampleJob,
+    model_place,
+    read_prompts,
+    rows_of,
+    write_index,
+)
 from pipelines.stages.tables import occupied
 
 
@@ -37,15 +45,15 @@ class SampleImages(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         config = self.config
-        fetch_model(config.model, "model")
-        found = refer(config.model, "model")
-        place = inputs[found.artifact].local_path() if found.artifact else found.folder or found.hub
-        shards = [
-            Shard(
-                number, f"samples-{number:05d}", min(config.rows_per_shard, self.rows - start),
-                {"start": start, "stop": min(start + config.rows_per_shard, self.rows)},
-            )
-            for number, start in enumerate(range(0, self.rows, config.rows_per_shard))
-        ]  # fmt: skip
-        job = SampleJob(place, tuple(self.prompts), config)  # type: ignore[arg-type]
-        return map_shards(shards, job, out, config.workers)
+        place = model_place(config.model, inputs)
+        each = ranges("samples", self.rows, config.rows_per_shard)
+        shards = []
+        for number in range(config.sets):
+            for shard in each:
+                index = number * len(each) + shard.index
+                rows = {key: number * self.rows + row for key, row in shard.payload.items()}
+                shards.append(Shard(index, f"samples-{index:05d}", shard.rows, rows))
+        job = SampleJob(place, tuple(self.prompts), self.rows, config)
+        stats = map_shards(shards, job, out, config.workers)
+        write_index(out, shards, config.sets)
+        return stats

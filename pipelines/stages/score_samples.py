@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.reference import required
-from pipelines.dag.stage import Resources, Stage
+from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
+from pipelines.evaluation.looking import reference_of, seen
 from pipelines.evaluation.results import Evaluation, Score
-from pipelines.evaluation.sampling import SampleShards
-from reptok.bounds import Count
-from reptok.metrics.protocols import PROTOCOLS, full_name, protocol
+from pipelines.evaluation.sampling import sample_files
+from reptok.metrics.protocols import PROTOCOLS, Task, full_name, protocol
 
 if TYPE_CHECKING:
-    from reptok.metrics.score import Network
     from reptok.metrics.uncertainty import Estimate
 
-WEIGHTS = {"reference": "file"}
-HIGHER = ("inception_score", "precision", "recall")
+HIGHER = ("inception_score", "precision", "recall", "psnr", "ssim")
 BESIDE = ("_of_halves",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSamplesConfig:
-    """What to hold samples against, and who looks.
+    """By what name.
 
     Attributes:
         protocol: a name of `reptok.metrics.protocols.PROTOCOLS`; "" where the score carries its number only.
-        reference: real images, or their moments: an `.npz` or `.tar` file.
-        inception_weights: file of the FID Inception's weights, as torch-fidelity publishes it.
-        encoder: a timm folder that looks instead; its distance is no FID.
-        batch_size: images at a time.
-        device: torch device.
+        reference: name of the real images, for scores without a protocol.
+        network: name of the network that looked.
+        task: whether the samples are reconstructions of the real images.
     """
 
     protocol: str = ""
-    reference: str = field(default="", metadata=WEIGHTS)
-    inception_weights: str = field(default="", metadata=WEIGHTS)
-    encoder: str = field(default="", metadata={"reference": "network"})
-    batch_size: Count = 50
-    device: str = "cpu"
+    reference: str = ""
+    network: str = "inception"
+    task: Task = "generation"
 
     def __post_init__(self) -> None:
         if self.protocol:
@@ -50,72 +45,71 @@ class ScoreSamplesConfig:
 
 
 class ScoreSamples(Stage):
-    """Let one network look at samples and reference, and compare."""
+    """Compare what a network said of samples and of real images; of several sets, the mean and its error."""
 
-    name, inputs, output = "score_samples", ("samples",), "scores"
+    name, inputs, output = "score_samples", ("samples", "sample_features", "reference_features"), "scores"
     scored = True
-    modules = ("reptok.metrics.features", "reptok.metrics.inception", "reptok.metrics.score")
+    modules = ("reptok.metrics.score",)
     config: ScoreSamplesConfig
 
-    def __init__(self, config: ScoreSamplesConfig):
-        """It computes in the driver's process.
-
-        Raises:
-            ValueError: not exactly one network is named.
-        """
-        super().__init__(config)
-        if bool(config.inception_weights) == bool(config.encoder):
-            raise ValueError(
-                "who looks at the samples? evaluate.scores.inception_weights=FILE for FID, or "
-                "evaluate.scores.encoder=FOLDER for a distance of its own name"
-            )
-        self.resources = Resources(gpus=float(config.device != "cpu"))
-
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        from reptok.metrics.score import reference_of, scores, see
+        from reptok.metrics.uncertainty import over_seeds
 
-        config = self.config
-        wanted = PROTOCOLS.get(config.protocol)
-        network = self._network()
-        reference = required(config.reference, "evaluate.scores.reference")
-        how = {"crop": wanted.crop, "side": wanted.size} if wanted else {}
-
-        def look(images, title="reference images"):  # type: ignore[no-untyped-def]
-            def progress(done: int) -> None:
-                out.log.progress(done, len(images), title)
-
-            return see(images, network, config.batch_size, progress)
-
-        held = reference_of(reference, network, look, **how)
-        seen = look(SampleShards(inputs["samples"]), "samples")
-        found = {
-            full_name(metric, wanted, reference.stem, len(seen)): estimate
-            for metric, estimate in scores(seen, held, network.name)
-        }
+        config, protocol = self.config, PROTOCOLS.get(self.config.protocol)
+        sets = list(self._sets(inputs))
+        images = min(number for number, _ in sets)
+        found = {}
+        for metric, estimate in sets[0][1].items():
+            if len(sets) > 1:
+                estimate = over_seeds([scores[metric].value for _, scores in sets], images)
+            found[full_name(metric, protocol, config.reference, images, config.task)] = estimate
         values = {name: estimate.value for name, estimate in found.items()}
-        shown = [_score(name, estimate) for name, estimate in found.items()]
-        against = wanted.reference if wanted else reference.name
+        against = protocol.reference if protocol else config.reference
+        rebuilt = config.task == "reconstruction"
+        lead = (
+            f"{images:,} {'reconstructions' if rebuilt else 'samples'} against {against}. A name holds its "
+            "protocol, and the number of images where that is not the protocol's."
+        )
+        if len(sets) > 1:
+            lead += f" Means of {len(sets)} sets, each of its own noise, with the errors of these means."
         Evaluation(
-            title="Samples against a reference set",
-            lead=f"{len(seen):,} samples against {against}. A name holds its protocol, and the number of "
-            "samples where that is not the protocol's.",
-            scores=shown,
+            title="Reconstructions of a set of images" if rebuilt else "Samples against a reference set",
+            lead=lead,
+            scores=[_score(name, estimate) for name, estimate in found.items()],
             figures=[],
             notes=[],
             metrics=values,
         ).write(out)
         return values
 
-    def _network(self) -> Network:
-        if self.config.inception_weights:
-            from reptok.metrics.inception import InceptionFeatures
+    def _sets(self, inputs: Mapping[str, Artifact]) -> Iterator[tuple[int, dict[str, Estimate]]]:
+        """The number of images and all scores of one set after the other."""
+        from reptok.metrics.score import scores
 
-            return InceptionFeatures(
-                required(self.config.inception_weights, "inception_weights"), self.config.device
-            )
-        from reptok.metrics.features import EncoderFeatures
+        real, samples = reference_of(inputs["reference_features"]), inputs["samples"]
+        files: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for number, found in enumerate(sample_files(samples)):
+            files[found.set].append((number, found.file))
+        for _, parts in sorted(files.items()):
+            features = seen(inputs["sample_features"], [number for number, _ in parts])
+            near = _per_image(samples, [name for _, name in parts])
+            yield len(features), {**near, **dict(scores(features, real, self.config.network))}
 
-        return EncoderFeatures.from_folder(required(self.config.encoder, "encoder"), self.config.device)
+
+def _per_image(samples: Artifact, names: Sequence[str]) -> dict[str, Estimate]:
+    """Means of what stands beside each image: how near a reconstruction came."""
+    import torch
+
+    from reptok.metrics.reconstruction import PER_IMAGE
+    from reptok.metrics.uncertainty import mean
+
+    values: dict[str, list[float]] = defaultdict(list)
+    for name in names:
+        for line in samples.read_bytes(name.replace(".npz", ".jsonl")).splitlines():
+            row = json.loads(line)
+            for metric in PER_IMAGE.keys() & row.keys():
+                values[metric].append(row[metric])
+    return {metric: mean(torch.tensor(values[metric])) for metric in PER_IMAGE if metric in values}
 
 
 def _score(name: str, estimate: Estimate) -> Score:
@@ -124,6 +118,7 @@ def _score(name: str, estimate: Estimate) -> Score:
     return Score(
         name=name,
         value=estimate.value,
+        unit="dB" if metric == "psnr" else "",
         higher_is_better=higher,
         images=estimate.images,
         error=estimate.known_error,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reptok.bounds import Quantisation
 from reptok.data.images import centre_crop, decode_image
 
 
@@ -25,8 +26,20 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 def to_bytes(images: Tensor) -> Tensor:
     """As `to_uint8`, on the same device."""
-    pixels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
-    return pixels.round().to(torch.uint8).movedim(-3, -1).contiguous()
+    return quantised(images).movedim(-3, -1).contiguous()
+
+
+def quantised(images: Tensor, how: Quantisation = "round") -> Tensor:
+    """Map float (B, 3, H, W) in [-1, 1], clamped, to uint8 alike.
+
+    Args:
+        images: what a decoder gives.
+        how: "round" to the nearest, as files do, or "truncate", as the authors' release does before FID.
+    """
+    values = images.detach().float().clamp(-1, 1)
+    if how == "truncate":
+        return (values * 127.5 + 127.5).to(torch.uint8)
+    return ((values + 1) * 127.5).round().to(torch.uint8)
 
 
 def load_image(data: bytes, size: int) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reptok.data.transforms import quantised
 from reptok.metrics.features import load_foreign_weights
-from reptok.metrics.reconstruction import truncate_to_uint8
 
 SPATIAL_CHANNELS = 7
 """Of the seventh mixed layer's first branch: at 17 x 17 positions they are the 2,023 features of sFID."""
@@ -70,4 +70,4 @@ class InceptionFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (B, 2048) of images (B, 3, H, W) in [-1, 1], quantised by truncation."""
-        return self.look(truncate_to_uint8(images))["pooled"]
+        return self.look(quantised(images, "truncate"))["pooled"]

@@ -28,7 +28,8 @@ def kernel_distance(
         seed: of the drawing.
 
     Returns:
-        Mean over the subsets, and its standard error by the spread of the subsets' values.
+        Mean over the subsets, and its standard error by the spread of the subsets' values; NaN where a subset
+        is more than half of a set.
 
     Raises:
         ValueError: fewer than two images a subset, or more than a set has.
@@ -43,7 +44,8 @@ def kernel_distance(
         x = samples[torch.randperm(len(samples), generator=generator)[:size]].double()
         y = references[torch.randperm(len(references), generator=generator)[:size]].double()
         values[i] = _discrepancy(x, y)
-    spread = float(values.std()) if subsets > 1 else math.nan
+    apart = subsets > 1 and 2 * size <= min(len(samples), len(references))  # else all are nearly the same
+    spread = float(values.std()) if apart else math.nan
     return Estimate(float(values.mean()), spread / math.sqrt(subsets), len(samples))
 
 

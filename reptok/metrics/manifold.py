@@ -7,6 +7,7 @@ images within that of the samples. Both need sets of about the same size; ADM ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 NEIGHBOURS = 3
 BLOCK = 2048
-"""Rows at a time: a distance matrix of 50,000 by 50,000 would take 20 GB."""
+"""Rows and columns at a time: a distance matrix of 50,000 by 50,000 would take 20 GB."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,42 @@ def precision_recall(samples: Tensor, references: Tensor, neighbours: int = NEIG
             f"not {len(samples)} and {len(references)}"
         )
     centre = references.double().mean(0)  # distances stay, and their rounding shrinks
-    made, real = samples.double() - centre, references.double() - centre
     return PrecisionRecall(
-        precision=_covered(made, real, _radii(real, neighbours)),
-        recall=_covered(real, made, _radii(made, neighbours)),
+        precision=_covered(samples, references, _radii(references, neighbours, centre), centre),
+        recall=_covered(references, samples, _radii(samples, neighbours, centre), centre),
     )
 
 
-def _radii(points: Tensor, neighbours: int) -> Tensor:
+def _radii(points: Tensor, neighbours: int, centre: Tensor) -> Tensor:
     """Squared distance (N,) of each point (N, D) to its k-th nearest neighbour."""
     rows = []
-    for start in range(0, len(points), BLOCK):
-        distances = _squared(points[start : start + BLOCK], points)
-        own = torch.arange(start, start + len(distances), device=points.device)
-        distances.scatter_(1, own[:, None], torch.inf)  # itself, whatever rounding makes of its distance
-        rows.append(distances.kthvalue(neighbours, dim=1).values)
+    for first, some in _blocks(points, centre):
+        nearest = torch.empty(len(some), 0, dtype=some.dtype, device=some.device)
+        for second, others in _blocks(points, centre):
+            distances = _squared(some, others)
+            if first == second:
+                distances.fill_diagonal_(torch.inf)  # itself, whatever rounding makes of its distance
+            found = distances.topk(min(neighbours, len(others)), dim=1, largest=False).values
+            nearest = torch.cat([nearest, found], 1)
+        rows.append(nearest.kthvalue(neighbours, dim=1).values)
     return torch.cat(rows)
 
 
-def _covered(points: Tensor, centres: Tensor, radii: Tensor) -> float:
+def _covered(points: Tensor, centres: Tensor, radii: Tensor, centre: Tensor) -> float:
     """Share of points (N, D) that lie in any of the balls: centres (M, D), squared radii (M,)."""
     inside = 0
-    for start in range(0, len(points), BLOCK):
-        inside += int((_squared(points[start : start + BLOCK], centres) <= radii).any(1).sum())
+    for _, some in _blocks(points, centre):
+        found = torch.zeros(len(some), dtype=torch.bool, device=some.device)
+        for start, others in _blocks(centres, centre):
+            found |= (_squared(some, others) <= radii[start : start + len(others)]).any(1)
+        inside += int(found.sum())
     return inside / len(points)
+
+
+def _blocks(points: Tensor, centre: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Where a block of rows starts, and the rows around the centre, in float64."""
+    for start in range(0, len(points), BLOCK):
+        yield start, points[start : start + BLOCK].double() - centre
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reptok.bounds import Quantisation
+
 Task = Literal["generation", "reconstruction"]
-Quantisation = Literal["truncate", "round"]
 _PREFIX = {"generation": "g", "reconstruction": "r"}
 _BY_TASK = ("fid", "sfid", "kid", "fd", "kd")
 """Metrics whose name begins with their task: gfid and rfid are not one figure."""
@@ -127,9 +128,11 @@ PROTOCOLS: dict[str, Protocol] = {
 """The published ones, by name."""
 
 
-def full_name(metric: str, protocol: Protocol | None, reference: str, images: int) -> str:
-    """A metric's name by its protocol, or, without one, by its reference and the number of images."""
-    return protocol.metric(metric, images) if protocol else metric_name(metric, reference, images)
+def full_name(
+    metric: str, protocol: Protocol | None, reference: str, images: int, task: Task = "generation"
+) -> str:
+    """A metric's name by its protocol, or, without one, by its reference, task and the number of images."""
+    return protocol.metric(metric, images) if protocol else metric_name(metric, reference, images, task=task)
 
 
 def protocol(name: str) -> Protocol:

@@ -58,11 +58,6 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
-def truncate_to_uint8(images: Tensor) -> Tensor:
-    """Quantise images in [-1, 1] to 0..255 as the authors' release does before FID: it truncates."""
-    return (images.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8)
-
-
 PER_IMAGE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
 """What every reconstruction is scored by: f(images, originals), float32 (B, 3, H, W) each, gives (B,)."""
 

@@ -9,6 +9,7 @@ B images at a time, H and W in pixels.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from torch import Tensor
 
 from reptok.data.images import CROPS, decode_image
 from reptok.data.untrusted_tar import MAX_DATA_BYTES, iterate_untrusted
-from reptok.metrics.frechet import Gaussian
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGES = "arr_0"
@@ -35,8 +35,14 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """Yield uint8 (B, 3, H, W), `size` at a time, the last with what is left."""
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        """Yield uint8 (B, 3, H, W), `size` at a time, the last with what is left.
+
+        Args:
+            size: images at a time.
+            start: number of the first image.
+            stop: of the first that is not wanted any more; None for all.
+        """
         ...
 
 
@@ -82,11 +88,12 @@ class NpzImages:
     def __len__(self) -> int:
         return self._shape[0]
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        row = int(np.prod(self._shape[1:]))
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        row, stop = int(np.prod(self._shape[1:])), len(self) if stop is None else min(stop, len(self))
         with _member(self.path, IMAGES) as (file, _, _):
-            for start in range(0, len(self), size):
-                number = min(size, len(self) - start)
+            file.seek(start * row, os.SEEK_CUR)
+            for first in range(start, stop, size):
+                number = min(size, stop - first)
                 data = _exactly(file, number * row, self.path)
                 pixels = np.frombuffer(data, np.uint8).reshape(number, *self._shape[1:])
                 yield torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)
@@ -142,26 +149,27 @@ def holds_images(path: Path) -> bool:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def npz_statistics(path: str | Path, spatial: bool = False) -> Gaussian | None:
-    """The moments that a reference file brings: `mu` and `sigma`, or `mu_s` and `sigma_s`; None without.
+def npz_moments(path: str | Path) -> dict[str, Tensor]:
+    """The moments that a reference file brings: `mu` (D,) and `sigma` (D, D), `mu_s` and `sigma_s`, float64.
 
     Raises:
         ValueError: they do not fit each other or are not finite.
     """
-    suffix = "_s" if spatial else ""
+    found: dict[str, Tensor] = {}
     with np.load(path, allow_pickle=False) as file:
-        if f"mu{suffix}" not in file or f"sigma{suffix}" not in file:
-            return None
-        mu, sigma = (
-            torch.from_numpy(np.array(file[f"{name}{suffix}"], np.float64)) for name in ("mu", "sigma")
-        )
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise ValueError(
-            f"{path}: mu{suffix} {tuple(mu.shape)} and sigma{suffix} {tuple(sigma.shape)} do not fit"
-        )
-    if not (torch.isfinite(mu).all() and torch.isfinite(sigma).all()):
-        raise ValueError(f"{path}: mu{suffix} or sigma{suffix} is not finite")
-    return Gaussian(mu, sigma)
+        for mu, sigma in (("mu", "sigma"), ("mu_s", "sigma_s")):
+            if mu in file and sigma in file:
+                found |= {n: torch.from_numpy(np.array(file[n], np.float64)) for n in (mu, sigma)}
+    for suffix in {name.removeprefix("mu") for name in found if name.startswith("mu")}:
+        mean, covariance = found[f"mu{suffix}"], found[f"sigma{suffix}"]
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(
+                f"{path}: mu{suffix} {tuple(mean.shape)} and sigma{suffix} {tuple(covariance.shape)} "
+                "do not fit"
+            )
+        if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+            raise ValueError(f"{path}: mu{suffix} or sigma{suffix} is not finite")
+    return found
 
 
 class _Pictures:
@@ -186,9 +194,9 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self._names)
 
-    def batches(self, size: int) -> Iterator[Tensor]:
+    def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
         batch: list[np.ndarray] = []
-        for name, data in self._files():
+        for name, data in self._files(start, len(self) if stop is None else stop):
             batch.append(self._square(name, data))
             if len(batch) == size:
                 yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
@@ -196,17 +204,28 @@ class _Pictures:
         if batch:
             yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
 
-    def _files(self) -> Iterator[tuple[str, bytes]]:
+    def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
         if self.path.is_dir():
-            for name in self._names:
+            for name in self._names[start:stop]:
                 yield name, (self.path / name).read_bytes()
             return
+        number, inside = -1, False
+
+        def wanted(name: str) -> int | None:
+            nonlocal number, inside
+            number += _is_picture(name)
+            inside = _is_picture(name) and start <= number < stop
+            return MAX_DATA_BYTES if inside else None
+
         with open(self.path, "rb") as tar:
-            for member in iterate_untrusted(tar, wanted=lambda n: MAX_DATA_BYTES if _is_picture(n) else None):
-                if _is_picture(member.path):
+            for member in iterate_untrusted(tar, wanted=wanted):
+                if inside:
                     if member.refused:
                         raise ValueError(f"{self.path}: {member.path} may not be read: {member.refused}")
                     yield member.path, member.data
+                inside = False  # nobody is asked about folders
+                if number + 1 >= stop:
+                    return
 
     def _square(self, name: str, data: bytes) -> np.ndarray:
         try:

@@ -6,7 +6,7 @@ sFID and Inception score, its name in the metric's: `fd_vit`, `kd_vit`, `precisi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from reptok.metrics.frechet import FeatureStatistics, Moments, frechet_distance
+from reptok.metrics.frechet import FeatureStatistics, Gaussian, Moments, frechet_distance
 from reptok.metrics.inception_score import inception_score
 from reptok.metrics.kernel_distance import SUBSET, kernel_distance
 from reptok.metrics.manifold import NEIGHBOURS, precision_recall
-from reptok.metrics.sample_files import ImageSet, holds_images, npz_statistics, open_images
+from reptok.metrics.sample_files import ImageSet, holds_images, npz_moments, open_images
 from reptok.metrics.uncertainty import Estimate, frechet_without_bias, share
 
 INCEPTION = "inception"
@@ -75,19 +75,35 @@ def see(
     images: ImageSet, network: Network, batch_size: int = 50, progress: Callable[[int], None] | None = None
 ) -> Seen:
     """Let a network look at every image; `progress` is told how many it has seen."""
+
+    def parts() -> Iterator[dict[str, Tensor]]:
+        done = 0
+        for pixels in images.batches(batch_size):
+            yield looked(network, pixels)
+            done += len(pixels)
+            if progress is not None:
+                progress(done)
+
+    return gathered(parts())
+
+
+def looked(network: Network, pixels: Tensor) -> dict[str, Tensor]:
+    """What a network says of uint8 (B, 3, H, W), in float32 on the CPU."""
+    return {name: values.float().cpu() for name, values in network.look(pixels).items()}
+
+
+def gathered(parts: Iterable[Mapping[str, Tensor]]) -> Seen:
+    """What a network said of consecutive parts of a set, as one; spatial features are not kept."""
     pooled: list[Tensor] = []
     logits: list[Tensor] = []
     spatial: FeatureStatistics | None = None
-    for pixels in images.batches(batch_size):
-        found = {name: values.float().cpu() for name, values in network.look(pixels).items()}
-        pooled.append(found["pooled"])
-        if "logits" in found:
-            logits.append(found["logits"])
-        if "spatial" in found:
-            spatial = spatial or FeatureStatistics(found["spatial"].shape[1])
-            spatial.update(found["spatial"])
-        if progress is not None:
-            progress(sum(map(len, pooled)))
+    for part in parts:
+        pooled.append(part["pooled"])
+        if "logits" in part:
+            logits.append(part["logits"])
+        if "spatial" in part:
+            spatial = spatial or FeatureStatistics(part["spatial"].shape[1])
+            spatial.update(part["spatial"])
     return Seen(torch.cat(pooled), spatial, torch.cat(logits) if logits else None)
 
 
@@ -105,15 +121,25 @@ def reference_of(
     Raises:
         ValueError: neither images nor statistics that this network can be compared with.
     """
-    pooled: Moments | None = None
-    spatial: Moments | None = None
     path = Path(path)
-    if path.suffix == ".npz" and network.name == INCEPTION:
-        pooled, spatial = npz_statistics(path), npz_statistics(path, spatial=True)
-    if pooled is not None and not holds_images(path):
-        return Reference(None, pooled, spatial)
-    seen = look(open_images(path, **how))
-    return Reference(seen, pooled or FeatureStatistics.of(seen.pooled), spatial or seen.spatial)
+    moments = npz_moments(path) if path.suffix == ".npz" and network.name == INCEPTION else {}
+    alone = "mu" in moments and not holds_images(path)
+    return held(None if alone else look(open_images(path, **how)), moments)
+
+
+def held(images: Seen | None, moments: Mapping[str, Tensor]) -> Reference:
+    """A reference of real images, of the moments of their whole set (see `npz_moments`), or of both.
+
+    Raises:
+        ValueError: neither.
+    """
+    pooled = Gaussian(moments["mu"], moments["sigma"]) if "mu" in moments else None
+    spatial = Gaussian(moments["mu_s"], moments["sigma_s"]) if "mu_s" in moments else None
+    if images is not None:
+        return Reference(images, pooled or FeatureStatistics.of(images.pooled), spatial or images.spatial)
+    if pooled is None:
+        raise ValueError("a reference needs images, or mu and sigma")
+    return Reference(None, pooled, spatial)
 
 
 def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Iterator[tuple[str, Estimate]]:

@@ -39,7 +39,7 @@ def test_thirty_answers_urls_redirects_robots_files_and_alt_texts_through_the_co
         f"/good/{number}": hostile_web.answer(200, encode_jpeg(np.full((64, 64, 3), number, np.uint8)))
         for number in range(COUNT)
     }
-    with fuzz.served(rngs, hostile_web, good) as urls:
+    with fuzz.served(rngs, hostile_web, good) as (urls, hosts):
         rng = random.Random(seed)
         alt_texts = [texts.mutant(rng).encode("utf-8", "replace").decode() for _ in urls]
         pq.write_table(pa.table({"url": urls, "text": alt_texts}), tmp_path / "list.parquet")
@@ -48,7 +48,7 @@ def test_thirty_answers_urls_redirects_robots_files_and_alt_texts_through_the_co
             "run_all.py", "experiment=smoke", f"root={root}", "until=caption", "captioner=source",
             "data.photographs=null", "data.download.serve=",
             f"data.select_urls.sources=[{tmp_path / 'list.parquet'}]",
-            f"data.download.fetch.allow_hosts=[{hostile_web.ADDRESS}]", "data.download.fetch.contact=a test",
+            f"data.download.fetch.allow_hosts=[{','.join(hosts)}]", "data.download.fetch.contact=a test",
             "data.download.fetch.second_pass_seconds=0", "data.download.fetch.host_pause_seconds=0.05",
             "data.download.fetch.turn_seconds=2",
             "data.download.fetch.retries=0", "data.download.fetch.attempt_seconds=5",

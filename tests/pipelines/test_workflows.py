@@ -139,7 +139,7 @@ def test_captions_stay_as_they_come_outside_of_the_demos_web(folder):
         (["experiment=evaluate", "model=zoo/reptok_class"], "say how many images"),
         (
             ["experiment=evaluate", "model=zoo/reptok_class", "protocol=adm256_50k"],
-            "evaluate.scores.reference=FILE",
+            "evaluate.scores.reference=PATH",
         ),
         (["experiment=evaluate", "model=zoo/reptok_class", "protocol=fid"], "no protocol 'fid'"),
     ],
@@ -154,4 +154,7 @@ def test_a_published_model_is_scored_where_a_reference_is_given(tmp_path):
     own = ["experiment=evaluate", "model=zoo/reptok_class", "evaluate.samples.images=4"]
     assert names(*own) == ["sample_images"]
     scored = [f"evaluate.scores.reference={tmp_path}/r.npz", "evaluate.scores.encoder=zoo/encoder"]
-    assert names(*own, *scored) == ["sample_images", "score_samples"]
+    looks = ["look_at_reference", "look_at_samples"]
+    assert sorted(names(*own, *scored)) == [*looks, "sample_images", "score_samples"]
+    rebuilt = [*own, *scored, "evaluate.scores.task=reconstruction"]
+    assert sorted(names(*rebuilt)) == [*looks, "reconstruct_images", "score_samples"]

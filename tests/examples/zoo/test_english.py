@@ -52,6 +52,14 @@ def test_words_that_the_demo_never_saw_are_known():
     assert words_of(ENGLISH.parent / "text_encoder", [*FRUIT, *VEHICLES, *BIRDS]).unknown_share > 0.4
 
 
+def test_printed_signs_are_read_as_typed_ones(encoder):
+    """As captions from word processors have them; a missing piece would be an unknown word."""
+    printed, typed = "a dog’s “red ball” – old", 'a dog\'s "red ball" - old'
+    for ours, theirs in zip(encoder([printed]), encoder([typed]), strict=True):
+        assert torch.equal(ours, theirs)
+    assert words_of(ENGLISH, [printed]).unknown_share == 0
+
+
 def test_wordnet_is_read_line_by_line(tmp_path):
     gloss = 'a fruit; "an apple a day"; "two apples"  '
     line = f"07753743 13 n 02 red_apple 0 eating_apple(a) 0 001 @ 07739125 n 0000 | {gloss}\n"

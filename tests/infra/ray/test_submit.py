@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -175,7 +176,7 @@ def head():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     made = submit.Head(f"http://127.0.0.1:{server.server_port}", "right")
-    made.jobs = answers["/api/jobs/"]
+    made.jobs, made.answers = answers["/api/jobs/"], answers
     yield made
     server.shutdown()
 
@@ -205,6 +206,26 @@ def test_other_roots_and_ended_jobs_are_no_obstacle(head, capsys, others):
     head.jobs.append(job(*others))
     head.clear_root("/r")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "node", "code", "outcome"),
+    [
+        ("FAILED", "dd", None, "LOST"),  # as a new head says that kept the database of the one before
+        ("FAILED", "dd", 1, "FAILED"),
+        ("FAILED", "aa", None, "FAILED"),
+        ("SUCCEEDED", "dd", 0, "SUCCEEDED"),
+        ("RUNNING", "dd", None, "LOST"),
+    ],
+)
+def test_a_followed_job_is_lost_with_its_drivers_machine(head, status, node, code, outcome):
+    class Silent:
+        async def tail_job_logs(self, name):
+            for line in ("first\n",):
+                yield line
+
+    head.answers["/api/jobs/reptok-1"] = {**job(status, node), "driver_exit_code": code}
+    assert asyncio.run(submit.follow(Silent(), head, "reptok-1")) == outcome
 
 
 def test_a_wrong_token_is_not_waited_for(head):

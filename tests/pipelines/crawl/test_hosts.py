@@ -73,11 +73,11 @@ def test_turns_of_a_host_keep_their_distance_and_lie_no_further_ahead_than_the_h
 ) -> None:
     clock = Clock()
     budget = Budget(FetchConfig(host_rate=rate), clock)
-    ((turns, again),) = budget.take([("a", "", 9)])
+    ((turns, again, apart),) = budget.take([("a", "", 9)])
     assert turns == waits
-    assert (again > 0) == (len(turns) < 9)
+    assert (again > 0) == (len(turns) < 9) and apart == (0.25 if again else 0)
     clock.now += again
-    ((later, _),) = budget.take([("a", "", 9)])
+    ((later, _, _),) = budget.take([("a", "", 9)])
     taken = turns + [again + turn for turn in later]
     assert not rate or all(b - a >= 1 / rate - 1e-9 for a, b in pairwise(taken))
 
@@ -92,7 +92,7 @@ def test_a_host_that_invites_bulk_has_its_own_rate() -> None:
 def test_hosts_at_one_address_share_its_budget() -> None:
     budget = Budget(FetchConfig(host_rate=10, address_rate=4), Clock())
     given = budget.take([("a", "1.1.1.1", 1), ("b", "1.1.1.1", 1), ("c", "2.2.2.2", 1), ("a", "1.1.1.1", 1)])
-    assert [turns for turns, _ in given] == [[0], [0.25], [0], [0.5]]
+    assert [turns for turns, _, _ in given] == [[0], [0.25], [0], [0.5]]
 
 
 def test_a_crawl_delay_slows_a_host_and_a_pause_stops_it() -> None:
@@ -102,7 +102,7 @@ def test_a_crawl_delay_slows_a_host_and_a_pause_stops_it() -> None:
     slowed, other = budget.take([("a", "", 3), ("b", "", 3)])
     assert slowed[0] == [0, 0.75] and other[0] == pytest.approx([0, 0.1, 0.2])
     budget.pause("b", 30)
-    ((turns, again),) = budget.take([("b", "", 1)])
+    ((turns, again, _),) = budget.take([("b", "", 1)])
     assert turns == [] and again >= 30 - HORIZON_SECONDS
     clock.now += 30
     assert budget.take([("b", "", 1)])[0][0] == [0]

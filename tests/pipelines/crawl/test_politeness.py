@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.crawl.budget import Budget
+from pipelines.crawl.budget import Asked, Budget, Given
 from pipelines.crawl.fetch import Fetcher
 from pipelines.crawl.guarded import GuardedDownload
 from pipelines.crawl.known import Memory
@@ -25,6 +25,7 @@ from pipelines.crawl.limits import AGENT, FetchConfig
 from pipelines.crawl.names import Names, system_lookup
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.robots import retry_after
+from pipelines.crawl.turns import Turns
 from pipelines.dag import cluster
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.cluster import ClusterConfig
@@ -152,6 +153,36 @@ def test_a_crawl_delay_is_kept_and_no_other_robots() -> None:
     assert len(site.asked["/robots.txt"]) == 1
 
 
+def test_who_cannot_have_a_turn_in_time_does_not_wait_for_it() -> None:
+    with Site(f"User-agent: {AGENT}\nCrawl-delay: 3600\n") as site:
+        found = Counter(reasons(site, [f"/{n}" for n in range(20)]))
+        assert found == {"": 1, "host_busy": 19} and len(site.times()) == 1
+
+
+def test_a_place_in_the_queue_that_is_given_up_helps_those_behind() -> None:
+    """The next turn comes in 10 seconds, others every 5: who waits for 12, 12, 17 and 17 seconds has one?"""
+
+    class Later:
+        def take(self, asked: list[Asked]) -> list[Given]:
+            return [Given([], again=10.0, apart=5.0) for _ in asked]
+
+        def slow(self, host: str, seconds: float) -> None: ...
+        def pause(self, host: str, seconds: float) -> None: ...
+
+    async def run() -> list[bool | None]:
+        turns = Turns(Later())
+        waits = [asyncio.create_task(turns.wait("host", "", seconds)) for seconds in (12, 12, 17, 17)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        found = [wait.result() if wait.done() else None for wait in waits]
+        for wait in waits:
+            wait.cancel()
+        await turns.close()
+        return found
+
+    assert asyncio.run(run()) == [None, False, None, False]
+
+
 def test_a_circuit_outlives_a_shard() -> None:
     memory, config = Memory(), replace(CONFIG, host_failures=3, retries=0, concurrency=1)
     with socket.socket() as held:
@@ -211,9 +242,9 @@ def test_turns_of_many_askers_keep_their_distance() -> None:
     left = {(worker, host): 30 for worker in range(8) for host in "ab"}
     while left:
         worker, host = draw.choice(sorted(left))
-        ((turns, _),) = budget.take([(host, "1.1.1.1", min(5, left[worker, host]))])
-        taken[host] += [now[0] + turn for turn in turns]
-        left[worker, host] -= len(turns)
+        (given,) = budget.take([(host, "1.1.1.1", min(5, left[worker, host]))])
+        taken[host] += [now[0] + turn for turn in given.turns]
+        left[worker, host] -= len(given.turns)
         if not left[worker, host]:
             del left[worker, host]
         now[0] += draw.random() / 20

@@ -33,6 +33,15 @@ def test_titles_and_labels_are_drawn_outside_the_tiles():
     assert titled.getpixel((left + 30, top + 30))[:3] == (255, 0, 0)
 
 
+def test_what_captions_are_written_with_can_be_drawn():
+    """A font draws one and the same box for every sign that it lacks."""
+    drawn = [
+        grid([Row(images=tiles("red"), label=sign)], tile=30, label_width=60).crop((0, 0, 42, 30)).tobytes()
+        for sign in "–—’“×éöжα\uffff"
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_long_labels_are_cut_to_their_room():
     row = Row(images=tiles("red"), label="unbreakable" * 30)
     assert grid([row], tile=60, label_width=90).width == 150

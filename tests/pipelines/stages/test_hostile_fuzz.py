@@ -24,7 +24,7 @@ def test_the_stage_makes_a_row_of_everything(
     fuzz, seed = load_fixture("fuzz_crawl"), random.randrange(1 << 30)
     print(f"seed {seed}")
     rngs = [random.Random(seed + number) for number in range(COUNT)]
-    with fuzz.served(rngs, hostile_web, {}) as urls:
+    with fuzz.served(rngs, hostile_web, {}) as (urls, hosts):
         out = Workspace(str(tmp_path / "urls" / "0"))
         with out.create("urls-00000.parquet") as file:
             keys = [f"{number:012d}" for number in range(len(urls))]
@@ -32,7 +32,7 @@ def test_the_stage_makes_a_row_of_everything(
         out.publish({})
         images = Workspace(str(tmp_path / "images" / "0"), "0")
         fetch = FetchConfig(
-            allow_hosts=(hostile_web.ADDRESS,),
+            allow_hosts=tuple(hosts),
             host_rate=0,
             second_pass_seconds=0,
             host_pause_seconds=0.05,

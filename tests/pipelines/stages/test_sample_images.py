@@ -9,12 +9,11 @@ import torch
 from pipelines.dag.fingerprint import fingerprint
 from pipelines.dag.shards import WorkerResources
 from pipelines.encoding.device import ComputeConfig
-from pipelines.evaluation.results import Evaluation
-from pipelines.evaluation.sampling import SampleImagesConfig, SampleShards, read_prompts, rows_of
+from pipelines.evaluation.sampling import SampleImagesConfig, read_prompts, rows_of, sample_files
 from pipelines.stages.sample_images import SampleImages
-from pipelines.stages.score_samples import ScoreSamples, ScoreSamplesConfig
 from reptok.configs import GeneratorConfig
 from reptok.generator import TokenGenerator
+from reptok.metrics.sample_files import NpzImages
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_pretrained, save_pretrained
 from tests.fixtures.tiny_tokenizer import tiny_tokenizer
@@ -43,7 +42,8 @@ def sampled(run_stage, model, name, batch_size=4, **settings):
 
 
 def pixels(artifact):
-    return torch.cat(list(SampleShards(artifact).batches(3))).permute(0, 2, 3, 1).numpy()
+    parts = [NpzImages(artifact.local_path(name)) for name in artifact.files("samples-*.npz")]
+    return torch.cat([batch for part in parts for batch in part.batches(3)]).permute(0, 2, 3, 1).numpy()
 
 
 def test_a_row_is_what_the_pipeline_makes_of_its_class_and_seed(model, run_stage):
@@ -106,33 +106,20 @@ def test_prompts_for_a_model_of_classes_are_refused(model, run_stage, tmp_path):
         sampled(run_stage, model, "x", prompts=str(tmp_path / "p.txt"))
 
 
-def test_scores_have_protocol_number_and_error(model, run_stage, tiny_models, tmp_path):
-    samples, _ = sampled(run_stage, model, "scored", images=12, rows_per_shard=5)
-    np.savez(
-        tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    )
-    own = tmp_path / "own.npz"
-    np.savez(own, pixels(samples))
-    for reference, far in ((tmp_path / "real.npz", True), (own, False)):
-        config = ScoreSamplesConfig(
-            reference=str(reference), encoder=str(tiny_models / "encoder"), batch_size=5
-        )
-        artifact, stats = run_stage(ScoreSamples(config), {"samples": samples}, f"scores-{reference.stem}")
-        assert (stats[f"gfd_vit/{reference.stem}_n12"] > 1e-3) is far
-        found = {score.name: score for score in Evaluation.read(artifact).scores}
-        recall = found[f"recall_vit/{reference.stem}_n12"]
-        assert recall.higher_is_better and recall.images == (20 if far else 12) and recall.error is not None
-    assert stats["precision_vit/own_n12"] == stats["recall_vit/own_n12"] == 1
+def test_sets_are_asked_for_the_same_and_have_noise_of_their_own(model, run_stage):
+    both, _ = sampled(run_stage, model, "both", images=5, sets=2, rows_per_shard=3)
+    first, _ = sampled(run_stage, model, "first", images=5, rows_per_shard=3)
+    second, _ = sampled(run_stage, model, "second", images=5, rows_per_shard=3, seed=5)
+    assert [(f.file, f.rows, f.set) for f in sample_files(both)] == [
+        ("samples-00000.npz", 3, 0), ("samples-00001.npz", 2, 0),
+        ("samples-00002.npz", 3, 1), ("samples-00003.npz", 2, 1),
+    ]  # fmt: skip
+    assert np.array_equal(pixels(both), np.concatenate([pixels(first), pixels(second)]))
+    (line, *_) = both.read_bytes("samples-00002.jsonl").splitlines()
+    assert json.loads(line) == {"row": 5, "asked": 0, "seed": 5}
 
 
-def test_what_is_scored_is_significant_and_where_it_lies_is_not(model, tmp_path):
-    (tmp_path / "r.npz").write_bytes(b"one")
-    (tmp_path / "s.npz").write_bytes(b"one")
-    (tmp_path / "t.npz").write_bytes(b"two")
-    prints = [
-        fingerprint("s", 1, ScoreSamplesConfig(reference=str(tmp_path / f"{name}.npz")), {}) for name in "rst"
-    ]
-    assert prints[0] == prints[1] != prints[2]
+def test_prints_of_a_protocol_are_those_of_its_number(model):
     adm, same, fewer = (
         fingerprint("s", 1, SampleImages(SampleImagesConfig(model=model, **settings)).config, {})
         for settings in ({"protocol": "adm256_50k"}, {"images": 50_000}, {"protocol": "coco2017_5k"})
@@ -140,12 +127,6 @@ def test_what_is_scored_is_significant_and_where_it_lies_is_not(model, tmp_path)
     assert adm == same != fewer, "a protocol is the number of its samples"
 
 
-def test_nobody_or_two_to_look_is_refused(tmp_path, tiny_models):
-    (tmp_path / "r.npz").write_bytes(b"one")
-    for both in ({}, {"inception_weights": str(tmp_path / "r.npz"), "encoder": str(tiny_models / "encoder")}):
-        with pytest.raises(ValueError, match="who looks at the samples"):
-            ScoreSamples(ScoreSamplesConfig(reference=str(tmp_path / "r.npz"), **both))
-    with pytest.raises(ValueError, match="no protocol 'fid'"):
-        ScoreSamplesConfig(protocol="fid")
+def test_no_model_is_refused():
     with pytest.raises(ValueError, match="which model"):
         SampleImages(SampleImagesConfig(images=2))

@@ -21,6 +21,12 @@ def test_uint8_survives_the_way_through_float():
     assert np.array_equal(transforms.to_uint8(transforms.to_float(image)), image)
 
 
+def test_pixels_are_rounded_as_files_do_or_truncated_as_the_release_does():
+    values = torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 2.0]).view(1, 1, 1, 6)
+    assert transforms.quantised(values, "truncate").flatten().tolist() == [0, 0, 127, 254, 255, 255]
+    assert transforms.quantised(values).flatten().tolist() == [0, 0, 128, 255, 255, 255]
+
+
 def test_to_uint8_clamps():
     assert transforms.to_uint8(torch.tensor([-7.0, 7.0, 0.0]).view(3, 1, 1)).ravel().tolist() == [0, 255, 128]
 

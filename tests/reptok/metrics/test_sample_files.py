@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reptok.metrics.sample_files import NpzWriter, holds_images, npz_statistics, open_images
+from reptok.metrics.sample_files import NpzWriter, holds_images, npz_moments, open_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 6, 6, 3), dtype=np.uint8)
 
@@ -68,6 +68,28 @@ def test_folders_and_tars_are_read_in_order(tmp_path):
         np.testing.assert_array_equal(everything(open_images(tmp_path / place)), PIXELS)
 
 
+def test_parts_of_a_set_are_its_images(tmp_path):
+    np.savez(tmp_path / "stored.npz", PIXELS)
+    np.savez_compressed(tmp_path / "packed.npz", PIXELS)
+    (tmp_path / "folder").mkdir()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        folder = tarfile.TarInfo("p.png")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for number, pixels in enumerate(PIXELS):
+            (tmp_path / "folder" / f"{number}.png").write_bytes(png(pixels))
+            for name, data in (("0.png", png(pixels)), ("0.txt", b"no picture")):  # all of one name
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    for place in ("stored.npz", "packed.npz", "folder", "a.tar"):
+        images = open_images(tmp_path / place)
+        parts = [[len(b) for b in images.batches(2, start, stop)] for start, stop in ((0, 3), (3, 6), (6, 7))]
+        assert parts == [[2, 1], [2, 1], [1]], place
+        found = torch.cat([b for start in (0, 3, 6) for b in images.batches(2, start, min(start + 3, 7))])
+        np.testing.assert_array_equal(found.permute(0, 2, 3, 1).numpy(), PIXELS)
+
+
 def test_pictures_of_other_shapes_are_refused_or_cropped(tmp_path):
     for other in [(8, 12), (4, 4)]:
         for number, size in enumerate([(8, 8), other]):
@@ -117,16 +139,16 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
 
 def test_a_reference_brings_its_moments(tmp_path):
     np.savez(tmp_path / "r.npz", mu=np.arange(3.0), sigma=np.eye(3), mu_s=np.zeros(2), sigma_s=2 * np.eye(2))
-    found, spatial = npz_statistics(tmp_path / "r.npz"), npz_statistics(tmp_path / "r.npz", spatial=True)
-    assert found is not None and found.mean.tolist() == [0, 1, 2] and found.covariance.trace() == 3
-    assert spatial is not None and spatial.covariance.trace() == 4
+    found = npz_moments(tmp_path / "r.npz")
+    assert found["mu"].tolist() == [0, 1, 2] and found["sigma"].trace() == 3
+    assert found["sigma_s"].trace() == 4 and found["mu_s"].dtype == torch.float64
     assert not holds_images(tmp_path / "r.npz")
     np.savez(tmp_path / "bad.npz", mu=np.arange(3.0), sigma=np.eye(2))
     with pytest.raises(ValueError, match="do not fit"):
-        npz_statistics(tmp_path / "bad.npz")
+        npz_moments(tmp_path / "bad.npz")
     np.savez(tmp_path / "nan.npz", mu=np.array([np.nan]), sigma=np.eye(1))
     with pytest.raises(ValueError, match="not finite"):
-        npz_statistics(tmp_path / "nan.npz")
+        npz_moments(tmp_path / "nan.npz")
 
 
 def test_code_in_an_npz_is_not_run(tmp_path):
@@ -136,7 +158,7 @@ def test_code_in_an_npz_is_not_run(tmp_path):
 
     np.savez(tmp_path / "h.npz", mu=np.array([Hostile()], object), sigma=np.eye(1))
     with pytest.raises(ValueError, match="allow_pickle"):
-        npz_statistics(tmp_path / "h.npz")
+        npz_moments(tmp_path / "h.npz")
     np.savez(tmp_path / "i.npz", np.array([Hostile()], object))
     with pytest.raises(ValueError, match="not uint8"):
         open_images(tmp_path / "i.npz")
