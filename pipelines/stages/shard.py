@@ -153,7 +153,7 @@ class ShardDataset(Stage):
         verdicts = inputs.get("verdicts")
         job = ShardTables(images, inputs["captions"], self.config, facts, verdicts)
         stats = map_shards(shards, job, out, self.config.workers)
-        if verdicts and EXCLUDED in verdicts.files():
+        if verdicts and verdicts.folder.exists(EXCLUDED):
             stats["excluded"] = float(write_excluded(shards, verdicts, out))
         write_index(out, len(shards), self.config.image_size, class_names)
         return stats
