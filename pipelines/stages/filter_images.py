@@ -42,9 +42,13 @@ class FilterImagesConfig:
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def chosen(self, installed: Mapping[str, Filter]) -> dict[str, Filter]:
-        """The filters that look, in their order: what one refuses is nobody's twin."""
-        own = {"listed_hash": self.listed_hash, "clip": self.clip}
-        every = {**own, **dict(sorted(installed.items())), "duplicates": self.duplicates}
+        """The filters that look, in their order.
+
+        Installed ones see everything, so that nothing is shown to people that they would have quarantined.
+        Twins come last: what another filter refuses is nobody's twin.
+        """
+        own = {"listed_hash": self.listed_hash, "clip": self.clip, "duplicates": self.duplicates}
+        every = {**dict(sorted(installed.items())), **own}
         return {name: found for name, found in every.items() if found is not None}
 
 

@@ -185,7 +185,7 @@ def test_what_is_quarantined_is_passed_on_to_nobody_shown_nowhere_and_named(imag
 
     monkeypatch.setattr(thresholds, "_picture", picture)
     monkeypatch.setattr(thresholds, "COLUMNS", 20)
-    filters = {"listed_hash": ListedHash(), "service": Knows(sha256=sha256)}
+    filters = {"service": Knows(sha256=sha256), "listed_hash": ListedHash()}
     made, stats = run_stage(stage(**filters), {"images": images})
     assert rows_of(made, "review.parquet", NAMED_KEYS) == [
         {"key": f"{8:012d}", "table": "images-00001", "reason": "known_hash", "detail": "list 7"}
@@ -306,7 +306,7 @@ def test_pictures_of_a_table_that_was_given_up_are_not_passed_on(images, run_sta
 def test_filters_look_in_their_order_and_none_of_two_may_give_one_score():
     config = FilterImagesConfig(listed_hash=ListedHash(), duplicates=Duplicates())
     chosen = config.chosen({"zebra": Breaks(on=()), "ape": Breaks(on=())})
-    assert list(chosen) == ["listed_hash", "ape", "zebra", "duplicates"]
+    assert list(chosen) == ["ape", "zebra", "listed_hash", "duplicates"]
     with pytest.raises(ValueError, match="the score nearest_distance has a name that is taken"):
         stage(one=Duplicates(), other=Duplicates())
 
