@@ -165,14 +165,19 @@ class Knows(Filter):
     """A service that knows a file."""
 
     reads = ("sha256",)
+    scores = ("match",)
 
     sha256: str
 
+    @property
+    def thresholds(self):
+        return {"match": 0.5}
+
     def judge(self, row):
         known = row["sha256"] == self.sha256
-        return Finding(
-            reason="known_hash" if known else None, detail="list 7" if known else None, quarantined=known
-        )
+        if known:
+            return Finding(scores={"match": 1.0}, reason="known_hash", detail="list 7", quarantined=True)
+        return Finding(scores={"match": 0.0})
 
 
 def test_what_is_quarantined_is_passed_on_to_nobody_shown_nowhere_and_named(images, run_stage, monkeypatch):
