@@ -5,6 +5,8 @@
     python -m pipelines dry-run [rows=N] [key=value ...]                        what would filters remove
     python -m pipelines verify [root=URL]                                       compare files with digests
     python -m pipelines compare MODEL MODEL [out=FILE]                          put models side by side
+    python -m pipelines promote [name=reptok] [root=URL]                        the candidate, if it is better
+    python -m pipelines sweep over=KEY=A,B [seeds=2] [key=value ...]            run a grid, and compare it
     python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
 
 `run_all.py`, `plan.py`, `dry_run.py` and `purge.py` are doors to the same commands.
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from pipelines import compare, dry_run, plan, purge, run_all
+from pipelines import compare, dry_run, plan, promote, purge, run_all, sweep
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run_all.main,
@@ -24,6 +26,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "dry-run": dry_run.main,
     "verify": lambda arguments: run_all.main([*arguments, "verify=true"]),
     "compare": compare.main,
+    "promote": promote.main,
+    "sweep": sweep.main,
     "purge": purge.main,
 }
 

@@ -27,6 +27,7 @@ from pipelines.dag.redaction import redacted  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
+    from pipelines.dag.stage import StageResult
 
 
 OF_THE_INVOCATION = ("root", "until", "only", "force", "tracking", "cluster", "estimate")
@@ -41,11 +42,23 @@ def run(config: Config, overrides: Sequence[str] = ()) -> int:
         overrides: what of it the command line set; in MLflow's table of runs, the columns that differ.
     """
     from pipelines import workflows
+
+    results = results_of(config, overrides)
+    workflows.summarise(config, results)
+    failed = [result.name for result in results if result.action == "failed"]
+    if failed:
+        print(f"failed: {', '.join(failed)}. The same command goes on where this one ended.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def results_of(config: Config, overrides: Sequence[str] = ()) -> list[StageResult]:
+    """Run the workflow that `config` describes; what became of every stage."""
+    from pipelines import workflows
     from pipelines.dag import runner
 
     for line in workflows.remarks(config):
         print(redacted(line), flush=True)
-    results = runner.run(
+    return runner.run(
         workflows.build(config),
         root=config.root,
         until=config.until,
@@ -57,11 +70,6 @@ def run(config: Config, overrides: Sequence[str] = ()) -> int:
         params={"experiment": config.experiment, **chosen(overrides)},
         note=workflows.note,
     )
-    workflows.summarise(config, results)
-    failed = [result.name for result in results if result.action == "failed"]
-    if failed:
-        print(f"failed: {', '.join(failed)}. The same command goes on where this one ended.", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def chosen(overrides: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,8 @@ from pipelines.dag.storage import open_folder
 from pipelines.dag.writing import file_errors
 
 FILE_LIMIT_BYTES = 16 * 2**20
+CANDIDATE, CHAMPION = "candidate", "champion"
+"""Aliases in the registry of models: the newest one, and the best one (see `pipelines/promote.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +100,15 @@ class StageLog:
 
         self._put(tag)
 
-    def model(self, name: str, url: str, alias: str = "latest_published") -> None:
-        """Register a published folder as a new version of a model and give it an alias."""
+    def model(self, name: str, url: str) -> None:
+        """Register a published folder as a new version of a model, which is the candidate from now on."""
 
         def register(client: Any, run: str) -> None:
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name)
             known = [v for v in client.search_model_versions(f"name = '{name}'") if v.source == url]
             version = known[0] if known else client.create_model_version(name, url, run)
-            client.set_registered_model_alias(name, alias, version.version)
+            client.set_registered_model_alias(name, CANDIDATE, version.version)
 
         self._put(register)
 

@@ -126,6 +126,39 @@ def curves(
     return _draw(figure)
 
 
+def spreads(
+    series: Mapping[str, Sequence[tuple[str, Sequence[float]]]], x_label: str, y_label: str
+) -> Image.Image:
+    """Draw lines through the means at each place, with a dot for each value there.
+
+    Args:
+        series: Places and their values, by name. Places that are all numbers stand where they belong, other
+            ones side by side.
+        x_label: What places are.
+        y_label: What values are.
+    """
+    places = list(dict.fromkeys(place for line in series.values() for place, _ in line))
+    try:
+        at = {place: float(place) for place in places}
+    except ValueError:
+        at = {place: float(number) for number, place in enumerate(places)}
+    figure, axes = _axes(9.0, 3.2)
+    for (name, line), colour in zip(series.items(), _colours(len(series)), strict=True):
+        known = sorted((at[place], values) for place, values in line if values)
+        axes.plot(
+            [x for x, _ in known], [np.mean(v) for _, v in known], color=colour, linewidth=2, label=name
+        )
+        dots_at = [(x, value) for x, values in known for value in values]
+        axes.plot(*zip(*dots_at, strict=True), "o", color=colour, markersize=6, alpha=0.7)
+    axes.set_xticks(list(at.values()), places)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(color=INK, alpha=0.2)
+    if len(series) > 1:
+        axes.legend(frameon=False, labelcolor=INK)
+    return _draw(figure)
+
+
 def _colours(count: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)] if count > 1 else [COLOURS[1]]
 

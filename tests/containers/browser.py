@@ -30,6 +30,14 @@ def program() -> str | None:
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
+LEFT = ("navigated or closed", "context was destroyed", "Cannot find context")
+"""What the browser answers where a page goes to another while it is asked."""
+
+
+class LeftError(RuntimeError):
+    """The page that was asked is not there any more."""
+
+
 class Page:
     """One tab.
 
@@ -64,7 +72,10 @@ class Page:
 
     def text(self) -> str:
         """What a person reads on the page."""
-        return str(self.evaluate("document.body ? document.body.innerText : ''"))
+        try:
+            return str(self.evaluate("document.body ? document.body.innerText : ''"))
+        except LeftError:
+            return ""  # between two pages
 
     def evaluate(self, script: str) -> Any:
         """The value of a piece of JavaScript."""
@@ -104,6 +115,8 @@ class Page:
             assert time.monotonic() < deadline, f"the browser does not answer {method}"
             self._listen(1)
         answer = self._answers.pop(number)
+        if any(word in str(answer.get("error")) for word in LEFT):
+            raise LeftError(method)
         assert "error" not in answer, (method, answer)
         return answer["result"]
 
