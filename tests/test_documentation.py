@@ -9,6 +9,7 @@ import pytest
 import typer
 from PIL import Image
 
+from pipelines import sweep
 from pipelines.configuration.compose import load_config
 from pipelines.configuration.schema import Config
 from reptok.cli import app
@@ -29,7 +30,7 @@ def commands(text):
     code += re.findall(r"^# (?:command  |          ) (.*)$", text, re.M)
     for line in "\n".join(code).replace("\\\n", " ").splitlines():
         for found in COMMAND.finditer(line.split("#", 1)[0] if not line.startswith("#") else line):
-            rest = re.split(r"\s[&|;]+\s|,|\s+\(|\s{2,}|[&;]{1,2}", found["rest"])[0]
+            rest = re.split(r"\s[&|;]+\s|,(?=\s|$)|\s+\(|\s{2,}|[&;]{1,2}", found["rest"])[0]
             try:
                 yield found["program"], shlex.split(rest)
             except ValueError as error:  # a quotation that the line does not close
@@ -82,6 +83,12 @@ def check_make(words, pictures):
 def check_python(words, pictures):
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
+        if words[1:3] == ["pipelines", "sweep"]:
+            grid = sweep.parse(words[3:])
+            for point in grid.points():
+                compose([*grid.rest, *(f"{key}={value}" for key, value in point.items())], pictures)
+        elif words[1] == "pipelines" and words[2] in ("run", "plan"):
+            compose(words[3:], pictures)
     elif words[0].endswith(".py"):
         assert (REPOSITORY / words[0]).is_file(), f"there is no {words[0]}"
         if words[0] in ("pipelines/run_all.py", "pipelines/plan.py"):
