@@ -26,8 +26,8 @@ class ListedHash(Filter):
     (`download.resize.hash_whole`).
 
     Attributes:
-        max_distance: Bits of 64 in which the hashes may differ. A hundred crops of four photographs, resized
-            and compressed anew, differed in 4 at most; of different photographs in 20 at least.
+        max_distance: Bits of 64 in which the hashes may differ. A hundred crops of four pictures, resized and
+            compressed anew, differed in 4 at most; of different pictures in 20 at least.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("image_phash", "whole_phash")
