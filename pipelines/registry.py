@@ -1,11 +1,12 @@
-"""Sources and workflows that other packages bring, by entry points; this one knows none of them by name.
+"""What other packages bring, by entry points; this one knows none of them by name.
 
     [project.entry-points."reptok.sources"]     name = "package.module:SOURCE"
     [project.entry-points."reptok.workflows"]   name = "package.module:WORKFLOW"
+    [project.entry-points."reptok.filters"]     name = "package.module:Class"
 
-A plug-in has a key of the configuration with a dataclass of its own for it, and may bring a folder of YAML,
-which joins `conf/` on Hydra's search path. Its stages take part where an
-artifact that they make is referred to.
+A source or workflow has a key of the configuration with a dataclass of its own for it, and may bring a folder
+of YAML, which joins `conf/` on Hydra's search path. Its stages take part where an artifact that they make is
+referred to. A filter is a dataclass itself (`pipelines/filters/filter.py`), at `data.filter_images.name`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import ShardJob
 from pipelines.dag.stage import Stage
+from pipelines.filters.filter import Filter
 
-SOURCES, WORKFLOWS = "reptok.sources", "reptok.workflows"
+SOURCES, WORKFLOWS, FILTERS = "reptok.sources", "reptok.workflows", "reptok.filters"
+FILTER_KEYS = "data.filter_images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,18 @@ def sources() -> dict[str, Source]:
 def workflows() -> dict[str, Workflow]:
     """The workflows that are installed, by name."""
     return {entry.name: entry.load() for entry in sorted(entry_points(group=WORKFLOWS))}
+
+
+@cache
+def filters() -> dict[str, type[Filter]]:
+    """The filters that are installed, by the keys of their configuration."""
+    found = sorted(entry_points(group=FILTERS))
+    return {f"{FILTER_KEYS}.{entry.name}": entry.load() for entry in found}
+
+
+def chosen_filters(extras: Mapping[str, Any]) -> dict[str, Filter]:
+    """The installed filters that a configuration chooses, by name."""
+    return {key.rpartition(".")[2]: extras[key] for key in filters() if extras.get(key) is not None}
 
 
 def source(name: str, key: str) -> Source:

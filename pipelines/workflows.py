@@ -25,6 +25,7 @@ from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer
+from pipelines.stages.filter_images import ChosenFilters, FilterImages
 from pipelines.stages.import_images import ImportImages, ImportToCaption
 from pipelines.stages.index_captions import IndexCaptions
 from pipelines.stages.publish import Publish
@@ -78,7 +79,7 @@ def reptok(config: Config) -> list[Stage]:
 
 
 def dataset_of(config: Config) -> list[Stage]:
-    """From URLs or a folder to a dataset, over tables of images and captions where somebody is to caption.
+    """From URLs or a folder to a dataset, over tables of images where somebody is to caption or judge them.
 
     Raises:
         ValueError: The data name no source.
@@ -86,15 +87,18 @@ def dataset_of(config: Config) -> list[Stage]:
     data, join = config.data, config.data.captions.join
     index: list[Stage] = [IndexCaptions(join)] if join else []
     joined = join is not None and not data.folder  # what is imported is joined when it is read
+    filters = data.filter_images.chosen(registry.chosen_filters(config.extras))
+    judging = ChosenFilters(filters=filters, workers=data.filter_images.workers)
     captioned: list[Stage] = [
-        Caption(CaptionConfig(captioner=config.captioner), joined),
-        ShardDataset(data.shard),
+        *([FilterImages(judging)] if filters else []),
+        Caption(CaptionConfig(captioner=config.captioner), joined, judged=bool(filters)),
+        ShardDataset(data.shard, judged=bool(filters)),
     ]
     if data.folder:
         settings = replace(data.import_images, captions=data.captions)
         if not (settings.listing or is_hub(data.folder) or data.folder.startswith(ARTIFACT)):
             required(data.folder, "data.folder")
-        if config.captioner.model is None:
+        if config.captioner.model is None and not filters:
             return [*index, ImportImages(settings)]
         return [*index, ImportToCaption(settings), *captioned]
     if not data.select_urls.sources:

@@ -43,15 +43,27 @@ def verify(
 
 @app.command()
 def stats(
-    folder: Dataset,
+    folder: Annotated[Path, typer.Argument(help="A dataset folder, or one of verdicts.")],
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture file.")] = None,
     images: Annotated[int, typer.Option(help="Pictures on the sheet.", min=1)] = 64,
+    clip: Annotated[
+        Path | None, typer.Option(help="Embed some pictures and their captions with this open_clip folder.")
+    ] = None,
 ) -> None:
-    """Count samples, bytes, successes, captions and classes; draw a contact sheet."""
+    """Count samples, bytes, successes, captions and classes, and what filters found; draw a contact sheet."""
     from reptok.data.stats import contact_sheet, describe
+    from reptok.data.verdict_stats import PATTERN, describe_verdicts
 
-    for line in describe(folder):
+    judged = any(folder.glob(PATTERN))
+    if judged and (sheet or clip):
+        raise ValueError(f"{folder} holds verdicts, and no pictures to show or embed; give a dataset")
+    for line in describe_verdicts(folder) if judged else describe(folder):
         typer.echo(visible(line))
+    if clip is not None:
+        from reptok.data.caption_similarity import describe_similarity
+
+        for line in describe_similarity(folder, clip):
+            typer.echo(visible(line))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(folder, images).save(sheet)

@@ -19,8 +19,11 @@ from reptok.folder import check_folder, inside, loading, parse_json, read_bytes,
 from reptok.weights import check_keys, load_exact, load_weights, save_weights, write_json
 
 CONFIG, WEIGHTS = "open_clip_config.json", "model.safetensors"
+WHOLE = ("open_clip_model.safetensors", WEIGHTS)
+"""Files that may hold a whole model's weights; the first that is there does."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SIZES = {"context_length": 1024, "vocab_size": 2**18, "width": 2**13, "heads": 2**7, "layers": 2**8}
+_VISION = {"image_size": 2**11, "patch_size": 2**8, "width": 2**13, "head_width": 2**10, "layers": 2**8}
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
 """Keys that OpenAI's own files have beside the weights."""
 
@@ -123,6 +126,48 @@ def load_text_tower(folder: Path) -> Any:
     tower = _text_tower(config)
     load_exact(tower, load_weights(folder / WEIGHTS), source=str(folder / WEIGHTS))
     return tower
+
+
+def load_model(folder: Path) -> tuple[Any, list[float], list[float]]:
+    """A whole CLIP from a folder as open_clip's hub has them, both towers its own transformers.
+
+    Returns:
+        The model, and mean and standard deviation of the pixels in [0, 1] that it expects.
+
+    Raises:
+        FileNotFoundError: The folder or a file is missing.
+        ValueError: It holds something else, or its files do not fit together.
+    """
+    check_folder(folder)
+    found = parse_json(read_bytes(inside(folder, CONFIG), 2**20), folder / CONFIG)
+    config, pixels = found.get("model_cfg"), found.get("preprocess_cfg") or {}
+    towers = {"vision_cfg": {*_VISION, "mlp_ratio"}, "text_cfg": set(_SIZES)}
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in towers):
+        raise ValueError(f"{folder / CONFIG} describes no CLIP: vision_cfg and text_cfg are expected")
+    for key, known in towers.items():
+        if odd := set(config[key]) - known:
+            raise ValueError(f"{folder / CONFIG}: {key} is not CLIP's own ({', '.join(sorted(odd))})")
+        for name, size in config[key].items():
+            if name != "mlp_ratio" and (
+                type(size) is not int or not 1 <= size <= {**_VISION, **_SIZES}[name]
+            ):
+                raise ValueError(f"{folder / CONFIG}: {key}.{name} cannot be {size!r}")
+    file = next((file for name in WHOLE if (file := inside(folder, name)).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"{folder} has no weights: {' or '.join(WHOLE)}")
+    shapes = weight_shapes([file])
+    with loading(folder), torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in _whole(config).state_dict().items()}
+    check_keys(expected, shapes, source=str(file))
+    model = _whole(config)
+    load_exact(model, load_weights(file), source=str(file))
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return model, list(pixels.get("mean") or mean), list(pixels.get("std") or std)
+
+
+def _whole(config: dict[str, Any]) -> Any:
+    settings = {"vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
+    return open_clip.CLIP(config["embed_dim"], quick_gelu=bool(config.get("quick_gelu")), **settings)
 
 
 def tokenizer_of(tower: Any) -> Any:

@@ -30,6 +30,13 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, Path]:
+    """The fixture's module, and a folder with a CLIP that knows four colours."""
+    module = _load("small_clip")
+    return module, module.write_clip(tmp_path_factory.mktemp("clip") / "colours")
+
+
+@pytest.fixture(scope="session")
 def small_dataset() -> ModuleType:
     """The writers of small `dataset`, `latents` and `tokens` folders."""
     return _load("small_dataset")

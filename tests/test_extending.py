@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.configuration.compose import load_config
-from pipelines.configuration.schema import Config
+from pipelines import registry
 from pipelines.dag import runner
 from pipelines.dag.stage import Stage
 from pipelines.dag.tracking import TrackingConfig
+from pipelines.stages.filter_images import ChosenFilters, FilterImages
 from pipelines.stages.shard import ShardConfig, ShardDataset
 from reptok.data.columns import CAPTIONS, IMAGES, write_table
 from reptok.data.images import encode_jpeg
@@ -66,7 +66,7 @@ def test_a_filter_after_the_download_takes_its_pictures_out_of_the_dataset(tmp_p
     from pipelines.dag.shard_actor import do_shard
 
     monkeypatch.setattr(shards_module, "_stream", in_this_process)  # workers cannot import a page
-    added = code_of("A filter after the download")
+    flat = code_of("A filter after the download").Flat()
     config = ShardConfig(val_fraction=0.3, image_size=8)
 
     def run(*stages):
@@ -77,29 +77,26 @@ def test_a_filter_after_the_download_takes_its_pictures_out_of_the_dataset(tmp_p
 
     plain = run(ShardDataset(config))
     assert plain["shard"].stats["rows_out"] == ROWS
-    filter_flat = added.FilterFlat(added.FilterFlatConfig())
-    results = run(filter_flat, ShardDataset(config).reading(images="textured_images"))
-    assert results["make_images"].action == "skip" and results["filter_flat"].stats["flat"] == 2
+    judging = FilterImages(ChosenFilters(filters={"flat": flat}))
+    results = run(judging, ShardDataset(config, judged=True))
+    assert results["make_images"].action == "skip" and results["filter_images"].stats["dropped_flat"] == 2
     stats = results["shard"].stats
     assert (stats["rows_in"], stats["rows_out"], stats["dropped_flat"]) == (ROWS, ROWS - 2, 2)
     assert results["shard"].artifact.fingerprint != plain["shard"].artifact.fingerprint
-    again = run(filter_flat, ShardDataset(config).reading(images="textured_images"))
+    again = run(judging, ShardDataset(config, judged=True))
     assert {result.action for result in again.values()} == {"skip"}
 
 
-def test_a_stage_reads_no_other_artifact_in_the_place_of_one_that_it_does_not_read():
+def test_a_stage_reads_another_artifact_in_the_place_of_one_of_its_own_alone():
+    assert ShardDataset(ShardConfig()).reading(images="other_images").inputs == ("other_images", "captions")
     with pytest.raises(ValueError, match="shard reads images, captions, and no pictures"):
         ShardDataset(ShardConfig()).reading(pictures="textured_images")
 
 
-def test_the_lines_that_the_page_changes_stand_in_the_workflow():
-    """The page's diff is against today's code."""
-    text = (Path(__file__).resolve().parents[1] / "pipelines" / "workflows.py").read_text(encoding="utf-8")
-    (diff,) = re.findall(r"```diff\n( +captioned.*?)```", PAGE, re.S)
-    for line in diff.splitlines():
-        if line[0] in "- ":
-            assert line[1:].strip() in text, line
-    load_config(Config)
+def test_the_page_names_the_door_of_filters():
+    """Its line of pyproject.toml is of the group that is looked for."""
+    (line,) = re.findall(r"```toml\n(.*?)\n", PAGE)
+    assert line == f'[project.entry-points."{registry.FILTERS}"]'
 
 
 def test_a_sampler_halves_its_step_and_quarters_its_error():

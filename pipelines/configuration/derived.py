@@ -36,6 +36,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("workflow") == SCORING:  # the model that is scored brings its own networks and sizes
         return values
     _sizes_of_pictures(values)
+    _listed_hashes(values)
     source = sources.derive(values, extras)
     _tokens(values)
     _generator(values)
@@ -58,6 +59,24 @@ def _sizes_of_pictures(values: dict[str, Any]) -> None:
             f"data.download.resize.mode={mode} leaves pictures as they are, and a dataset's are squares of "
             f"data.image_size={size}; choose one of {', '.join(SQUARE)}"
         )
+
+
+def _listed_hashes(values: dict[str, Any]) -> None:
+    """Who compares pictures with the hashes of a list needs a list, and a download that takes such hashes."""
+    key = "data.filter_images.listed_hash"
+    if dotted(values, key) is None:
+        return
+    if place := dotted(values, "data.folder"):
+        raise ConfigError(
+            f"{key} compares with the hashes of a list of URLs, and data.folder={place} is none; leave it "
+            f"out with {key}=null"
+        )
+    if (engine := dotted(values, "data.download.engine")) not in (None, "guarded"):
+        raise ConfigError(
+            f"{key} needs the hash of the whole picture, which data.download.engine={engine} does not take; "
+            f"choose data.download.engine=guarded, or leave the filter out with {key}=null"
+        )
+    follows(values, "data.download.resize.hash_whole", True, key)
 
 
 def _tokens(values: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pipelines.configuration.construct import ConfigError
 DEVICES = (
     "encode.compute.device",
     "captioner.compute.device",
+    "data.filter_images.clip.compute.device",
     "evaluate.tokenizer.device",
     "evaluate.generator.device",
     "evaluate.samples.compute.device",
@@ -19,6 +20,7 @@ DEVICES = (
 GPUS = {
     "encode.workers.gpus": "encode.workers.workers",
     "captioner.workers.gpus": "captioner.workers.workers",
+    "data.filter_images.workers.gpus": "data.filter_images.workers.workers",
     "evaluate.samples.workers.gpus": "evaluate.samples.workers.workers",
     "evaluate.scores.workers.gpus": "evaluate.scores.workers.workers",
     "train.tokenizer.gpus_per_worker": "train.tokenizer.workers",
@@ -26,7 +28,8 @@ GPUS = {
 }
 """GPUs of a process, and how many processes there are."""
 WORKERS = {
-    f"{part}.workers.workers": 2 for part in ("encode", "captioner", "evaluate.samples", "evaluate.scores")
+    f"{part}.workers.workers": 2
+    for part in ("encode", "captioner", "data.filter_images", "evaluate.samples", "evaluate.scores")
 }
 """Defaults that are not 1."""
 OWN_GPUS = "cluster.num_gpus"
@@ -64,6 +67,8 @@ def derive_device(values: dict[str, Any]) -> None:
 
 def _used(values: dict[str, Any], key: str) -> bool:
     """Whether there is something that the key speaks of: a captioner, a model that is scored."""
+    if key.startswith("data.filter_images."):
+        return bool(dotted(values, "data.filter_images.clip"))
     if key.startswith("captioner."):
         return bool(dotted(values, "captioner.model"))
     return not key.startswith(("evaluate.samples.", "evaluate.scores.")) or bool(values.get("model"))

@@ -23,6 +23,7 @@ from pipelines.sources.captions import CaptionsConfig
 from pipelines.stages.download import DownloadConfig
 from pipelines.stages.evaluate_generator import EvaluateGeneratorConfig
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizerConfig
+from pipelines.stages.filter_images import FilterImagesConfig
 from pipelines.stages.import_images import ImportImagesConfig
 from pipelines.stages.publish import PublishConfig
 from pipelines.stages.select_urls import SelectUrlsConfig
@@ -43,6 +44,7 @@ class DataConfig:
         captions: Where the source's own captions stand.
         select_urls: The URL list, and which of its rows are taken.
         download: How images are fetched and resized.
+        filter_images: Which filters look at them; without any there is no such stage.
         shard: How samples are stored.
         import_images: How the pictures of `folder` are read and stored.
     """
@@ -52,6 +54,7 @@ class DataConfig:
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
+    filter_images: FilterImagesConfig = field(default_factory=FilterImagesConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
     import_images: ImportImagesConfig = field(default_factory=ImportImagesConfig)
 
@@ -94,7 +97,7 @@ class Config:
         experiment: Name of the composed experiment.
         workflow: "reptok", whose stages follow from the source (`data`), the captioner and the condition
             (`generator`), or one that is installed.
-        extras: What installed sources and workflows are configured with, by key.
+        extras: What installed sources, workflows and filters are configured with, by key.
         device: "cpu" or "cuda": where every network computes; see `pipelines/configuration/device.py`.
         root: Folder or fsspec URL of the artifacts.
         model: A published model (a folder or a hub id) that workflow=evaluate asks and scores.
@@ -146,13 +149,13 @@ class Config:
 
     @staticmethod
     def extra_schemas() -> dict[str, type]:
-        """Keys of installed sources and workflows."""
+        """Keys of installed sources, workflows and filters."""
         if not registry.plugins():
             raise ConfigError(
                 "no source and no workflow is installed, not even this package's own: after a change of "
                 "pyproject.toml run `make`, or `.venv/bin/uv pip install --no-deps -e .`"
             )
-        return {plugin.key: plugin.config for plugin in registry.plugins()}
+        return {plugin.key: plugin.config for plugin in registry.plugins()} | dict(registry.filters())
 
     @staticmethod
     def extra_folders() -> list[Path]:

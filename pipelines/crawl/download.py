@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.crawl.reasons import CLASSES
 from pipelines.crawl.resize import ResizeConfig
-from pipelines.crawl.reuse import earlier_outcomes
+from pipelines.crawl.reuse import TAKEN_OVER, earlier_outcomes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob
@@ -54,6 +54,11 @@ class DownloadJob(ShardJob):
         """Whose URLs must not be used, wherever a redirect led or leads."""
         return opted_out_of(self.urls)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of what it writes."""
+        return columns.HASHED_IMAGES if self.resize.hash_whole else columns.IMAGES
+
     @abstractmethod
     def obtain(self, urls: Sequence[str], errors: RowErrors) -> tuple[list[Outcome], Mapping[str, float]]:
         """Download URLs: an outcome for each, in order, and additive stats.
@@ -65,12 +70,14 @@ class DownloadJob(ShardJob):
         """Download the shard; the stats hold `images_ok` and a `failed_<reason>` for each reason."""
         name = shard.payload["file"]
         with self.urls.open(name) as file:
-            table = columns.read_table(file, columns.URLS, name, columns=PASSED_ON)
+            listed = ("image_phash",) if self.resize.hash_whole else ()
+            table = columns.read_table(file, columns.URLS, name, columns=[*PASSED_ON, *listed])
         rows = table.to_pylist()
         known: dict[str, Outcome] = {}
         if self.earlier:
             wanted = {row["url"] for row in rows}
-            earlier = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted)
+            taken = TAKEN_OVER + (("whole_phash",) if self.resize.hash_whole else ())
+            earlier = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted, taken)
             known = {url: row for url, row in earlier.items() if row["final_url"] not in self.opted_out}
         asked = [row for row in rows if row["url"] not in known]
         outcomes, stats = self.obtain([row["url"] for row in asked], RowErrors(shard.name, shard.rows))
@@ -80,7 +87,7 @@ class DownloadJob(ShardJob):
             row.update(known.get(row["url"], {}))
         seconds = [row.pop("seconds", 0.0) for row in rows]
         with out.create(f"images-{shard.index:05d}.parquet") as target:
-            written = columns.write_table(target, rows, columns.IMAGES)  # type: ignore[arg-type]
+            written = columns.write_table(target, rows, self.schema)  # type: ignore[arg-type]
         times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
         out.folder.write_bytes(times_file(shard.index), _parquet(times))
         reasons = Counter(f"failed_{row['reason']}" for row in rows if row["reason"])
@@ -96,7 +103,7 @@ class DownloadJob(ShardJob):
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows."""
         with out.create(f"images-{shard.index:05d}.parquet") as target:
-            columns.write_table(target, [], columns.IMAGES)  # type: ignore[arg-type]
+            columns.write_table(target, [], self.schema)  # type: ignore[arg-type]
 
 
 def times_file(index: int) -> str:

@@ -113,4 +113,5 @@ async def _download(
             picture = await resized(result.body)
         except Failure as failure:
             return {**outcome, "status": columns.FAILED_TO_RESIZE, "reason": failure.reason}
-    return {**outcome, "status": columns.SUCCESS, "reason": None, **asdict(picture)}
+    known = {name: value for name, value in asdict(picture).items() if value is not None}
+    return {**outcome, "status": columns.SUCCESS, "reason": None, **known}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import re
 import tempfile
@@ -13,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from pipelines.crawl.download import DownloadJob, Outcome
 from pipelines.crawl.limits import AGENT, FetchConfig
-from pipelines.crawl.phash import perceptual_hash
+from pipelines.crawl.phash import hashes
 from pipelines.crawl.robots import REFUSING_TAGS
 from pipelines.dag.rows import RowErrors
 from reptok.data import columns
@@ -127,13 +124,10 @@ def _outcome(jpg: bytes | None, meta: Mapping[str, Any]) -> Outcome:
     if jpg is None:
         return {"status": meta["status"], "reason": reason_of(meta["error_message"] or "")}
     size = {name: meta[name] for name in ("width", "height", "original_width", "original_height")}
-    with Image.open(io.BytesIO(jpg)) as image:
-        phash = perceptual_hash(image)
     return {
         "status": columns.SUCCESS,
         "reason": None,
         "jpg": jpg,
         **size,
-        "sha256": hashlib.sha256(jpg).hexdigest(),
-        "phash": phash,
+        **hashes(jpg),
     }

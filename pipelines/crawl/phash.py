@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +24,12 @@ def perceptual_hash(image: Image.Image) -> str:
     low = cosines @ np.asarray(grey, np.float64) @ cosines.T
     bits = np.packbits((low > np.median(low)).ravel())
     return bits.tobytes().hex()
+
+
+def hashes(jpg: bytes) -> dict[str, str]:
+    """Columns `sha256` and `phash` of a picture's file."""
+    with Image.open(io.BytesIO(jpg)) as image:
+        return {"sha256": hashlib.sha256(jpg).hexdigest(), "phash": perceptual_hash(image)}
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -26,6 +26,8 @@ MAX_SIDE = 65_500
 """Pixels; no JPEG has longer sides."""
 _RESULT_BYTES = 16  # of memory per pixel: scaled, cropped, as an image, as a file
 
+_HASHED_SIDE = 128  # pixels of that picture; the hash is of 32
+
 _BY_THE_SHORTER_SIDE = ("center_crop", "keep_ratio")
 
 
@@ -44,6 +46,8 @@ class ResizeConfig:
         max_aspect_ratio: largest ratio of longer to shorter side.
         max_pixels: most pixels of the original, judged by its header.
         max_memory_bytes: most memory that decoding and resizing take at a time, over all threads of a worker.
+        hash_whole: keep the perceptual hash of the whole picture, too, and the list's own (`image_phash`): a
+            filter compares them. It follows from data.filter_images.listed_hash.
     """
 
     mode: str = "center_crop"
@@ -54,6 +58,7 @@ class ResizeConfig:
     max_aspect_ratio: Annotated[float, Interval(ge=1, le=MAX_SIDE)] = 3.0
     max_pixels: Annotated[int, Interval(ge=1, le=1 << 30)] = 50_000_000
     max_memory_bytes: Annotated[int, Interval(ge=1 << 20, le=1 << 40)] = 512 * 1024 * 1024
+    hash_whole: bool = field(default=False, metadata={"optional": True})
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("subsampling", SUBSAMPLINGS)):
@@ -82,6 +87,7 @@ class Picture:
         original_height: likewise.
         sha256: of `jpg`.
         phash: perceptual hash of the result, 16 hex digits.
+        whole_phash: the same of the whole picture, None unless it was asked for.
     """
 
     jpg: bytes
@@ -91,6 +97,7 @@ class Picture:
     original_height: int
     sha256: str
     phash: str
+    whole_phash: str | None = None
 
 
 def resize(data: bytes, config: ResizeConfig, memory: MemoryBudget | None = None) -> Picture:
@@ -119,6 +126,7 @@ def resize(data: bytes, config: ResizeConfig, memory: MemoryBudget | None = None
             original_height=decoded.height,
             sha256=hashlib.sha256(jpg).hexdigest(),
             phash=perceptual_hash(image),
+            whole_phash=_whole_phash(decoded) if config.hash_whole else None,
         )
 
 
@@ -177,6 +185,12 @@ def _fitted(decoded: Decoded, config: ResizeConfig) -> np.ndarray:
         square[top : top + height, left : left + width] = pixels
         return square
     return pixels
+
+
+def _whole_phash(decoded: Decoded) -> str:
+    """The perceptual hash of all that was decoded, by way of a small picture, which takes no memory."""
+    small = _scaled(decoded.pixels, _HASHED_SIDE, _HASHED_SIDE, smooth=False)
+    return perceptual_hash(Image.fromarray(small))
 
 
 def _scaled(pixels: np.ndarray, width: int, height: int, *, smooth: bool) -> np.ndarray:

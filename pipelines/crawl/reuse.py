@@ -52,12 +52,21 @@ class EarlierFiles:
         return [self.names[number] for number in found]
 
 
-def earlier_outcomes(images: Artifact, names: Sequence[str], urls: set[str]) -> dict[str, dict[str, Any]]:
-    """The rows of some files, by URL, that are taken over as they are: images, and failures that last."""
+def earlier_outcomes(
+    images: Artifact, names: Sequence[str], urls: set[str], taken: Sequence[str] = TAKEN_OVER
+) -> dict[str, dict[str, Any]]:
+    """The rows of some files, by URL, that are taken over as they are: images, and failures that last.
+
+    Args:
+        images: The artifact.
+        names: Files of it.
+        urls: The URLs that are asked for.
+        taken: Columns.
+    """
     found = {}
     for name in names:
         with images.open(name) as file:
-            for row in columns.iterate_rows(file, columns.IMAGES, name, ["url", *TAKEN_OVER]):
+            for row in columns.iterate_rows(file, columns.IMAGES, name, ["url", *taken]):
                 url = row.pop("url")
                 if url in urls and (row["status"] == columns.SUCCESS or not may_heal(row["reason"])):
                     found[url] = row

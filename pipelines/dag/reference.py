@@ -127,6 +127,9 @@ def refer(path: str, key: str) -> Reference:
 
 def references(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Dotted key, value and kind ("network", "file", "images") of each reference of a configuration."""
+    if isinstance(config, Mapping):
+        for name, part in config.items():
+            yield from references(part, f"{prefix}{name}.")
     if not dataclasses.is_dataclass(config):
         return
     for field in dataclasses.fields(config):

@@ -7,6 +7,7 @@ the word `internal_<Type>` and stands in the log, few of these are borne, and mo
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -42,6 +43,12 @@ def is_ours(error: BaseException | None) -> bool:
 def is_internal(reason: str) -> bool:
     """Whether a reason is one that `RowErrors` gave."""
     return reason.startswith(INTERNAL) and reason.removeprefix(INTERNAL).isidentifier()
+
+
+def drop_reason(reason: str | None, default: str) -> str:
+    """Return the stats key that counts a row dropped for `reason`."""
+    word = re.sub(r"[^a-z0-9]+", "_", (reason or default).lower()).strip("_")
+    return f"dropped_{word[:40] or default}"
 
 
 @dataclass

@@ -17,11 +17,12 @@ from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
-from pipelines.dag.rows import RowErrors
+from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shards import Shard, ShardJob, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.stages.dataset import drop_reason
+from pipelines.filters.judging import REASONS
+from pipelines.filters.verdicts import Verdicts
 from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
@@ -46,14 +47,16 @@ class CaptionJob(ShardJob):
         config: The captioner, its model's path resolved.
         model: What the captions' provenance calls the model; None without one.
         texts: Captions by URL that take the alt-texts' place, as `index_captions` made them.
+        verdicts: Which images are passed on; all of them without.
     """
 
-    reasons: ClassVar[frozenset[str]] = CLASSES | {"beyond_limit", "captioner_failed", "no_image"}
+    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"beyond_limit", "captioner_failed", "no_image"}
 
     images: Artifact
     config: CaptionerConfig
     model: str | None
     texts: Artifact | None = None
+    verdicts: Artifact | None = None
     joined: JoinedTexts | None = field(default=None, init=False, compare=False)
     op: CaptionImages | None = field(default=None, init=False, compare=False)
 
@@ -101,12 +104,15 @@ class CaptionJob(ShardJob):
         columns = ["key", "text", "split", "status", "reason"]
         columns += ["jpg"] if self.op and limit != 0 else []
         columns += ["url"] if self.joined else []
+        verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
         taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
                 if row["status"] != SUCCESS:
                     stats[drop_reason(row["reason"], "failed")] += 1
+                elif verdicts and (refusal := verdicts.refusal(row["key"])):
+                    stats[f"dropped_{refusal}"] += 1
                 elif limit is not None and taken >= limit:
                     stats["dropped_beyond_limit"] += 1
                 else:
@@ -180,9 +186,15 @@ class Caption(Stage):
     name, output, version = "caption", "captions", 2
     inputs: tuple[str, ...] = ("images",)
 
-    def __init__(self, config: CaptionConfig, joined: bool = False):
-        """Caption `images`; `joined` takes captions by URL from the artifact `texts`, where it has them."""
-        self.inputs = ("images", "texts") if joined else ("images",)
+    def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):
+        """Caption `images`.
+
+        Args:
+            config: The captioner.
+            joined: Take captions by URL from the artifact `texts`, where it has them.
+            judged: Caption those alone that the artifact `verdicts` passes on.
+        """
+        self.inputs = ("images", *(("texts",) if joined else ()), *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
 
@@ -195,21 +207,28 @@ class Caption(Stage):
             name = f"{made}/{inputs[made].fingerprint}" if made else config.model.path
             fetch(config.model, key)
             config = replace(config, model=located(config.model, inputs, key))
-        shards = table_shards(images)
+        shards, verdicts = table_shards(images), inputs.get("verdicts")
         if config.limit_samples is not None:
-            shards = list(limited(images, shards, config.limit_samples))
-        return map_shards(shards, CaptionJob(images, config, name, inputs.get("texts")), out, config.workers)
+            shards = list(limited(images, shards, config.limit_samples, verdicts))
+        job = CaptionJob(images, config, name, inputs.get("texts"), verdicts)
+        return map_shards(shards, job, out, config.workers)
 
 
-def limited(images: Artifact, shards: list[Shard], limit: int) -> Iterator[Shard]:
+def limited(
+    images: Artifact, shards: list[Shard], limit: int, verdicts: Artifact | None = None
+) -> Iterator[Shard]:
     """Give each shard its part of the first `limit` images; tables behind the last of them are not read."""
     left = limit
     for shard in shards:
         part = 0
         if left:
-            name = shard.payload["file"]
-            with images.open(name) as file:
-                status = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
-            part = min(left, status.count(SUCCESS))
+            part = min(left, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
             left -= part
         yield replace(shard, payload={**shard.payload, "limit": part})
+
+
+def _successes(images: Artifact, shard: Shard) -> int:
+    name = shard.payload["file"]
+    with images.open(name) as file:
+        status: list[str] = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
+    return status.count(SUCCESS)

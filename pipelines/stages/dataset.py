@@ -5,21 +5,31 @@ Its files stand in `reptok/data/index.py`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
-from reptok.data.columns import SAMPLES, read_table, write_table
+from pipelines.filters.verdicts import EXCLUDED as NAMED
+from reptok.data.columns import NAMED_KEYS, SAMPLES, read_table, write_table
 from reptok.data.images import centre_crop, decode_image
-from reptok.data.index import INDEX, SPLITS, DatasetIndex, ShardEntry, parse_index, shard_name, table_row
+from reptok.data.index import (
+    EXCLUDED,
+    INDEX,
+    SPLITS,
+    DatasetIndex,
+    ShardEntry,
+    parse_index,
+    shard_name,
+    table_row,
+)
 from reptok.data.shards import Sample, SampleWriter, read_samples
 
 CLASS_NAMES = "classes.json"
@@ -32,8 +42,9 @@ READERS = 16
 class DatasetShardWriter:
     """Writes shard `number` of every split; it may stay empty, so that all splits have the same numbers."""
 
-    def __init__(self, out: Workspace, number: int):
-        self._out, self._number = out, number
+    def __init__(self, out: Workspace, number: int, scores: Sequence[str] = ()):
+        """Write into `out`; the tables get a column for each of `scores`, which the samples' `info` holds."""
+        self._out, self._number, self._scores = out, number, scores
         self._files = ExitStack()
         self._writers: dict[str, SampleWriter] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
@@ -59,8 +70,48 @@ class DatasetShardWriter:
                 self._writers[split].close()
                 with self._out.create(f"{shard_name(split, self._number)}.parquet") as file:
                     table: Any = file
-                    write_table(table, self._rows[split], SAMPLES)
+                    rows = self._rows[split]
+                    columns: dict[str, Any] = {
+                        name: [row.get(name) for row in rows] for name in SAMPLES.names
+                    }
+                    for name in self._scores:
+                        columns[name] = pa.array([row.get(name) for row in rows], pa.float64())
+                    write_table(table, columns, SAMPLES)
         self._files.__exit__(*error)
+
+
+def write_excluded(shards: Sequence[Shard], verdicts: Artifact, out: Workspace) -> int:
+    """Write which samples trainings pass over: kept pictures with a twin in another shard; how many they are.
+
+    Args:
+        shards: Of the tables of images, in order; the dataset's shards have their numbers.
+        verdicts: Has a list of such pictures.
+        out: The dataset; all shards are written.
+    """
+    with verdicts.open(NAMED) as file:
+        named = read_table(file, NAMED_KEYS, NAMED, ["key", "table"]).to_pylist()
+    keys: dict[str, set[str]] = {}
+    for row in named:
+        keys.setdefault(row["table"], set()).add(row["key"])
+    places = [
+        (shard_name(split, shard.index), keys[shard.name])
+        for split in SPLITS
+        for shard in shards
+        if shard.name in keys
+    ]
+
+    def rows(place: tuple[str, set[str]]) -> list[int]:
+        name, wanted = f"{place[0]}.parquet", place[1]
+        table: Any = out.folder.open(name)
+        with table:
+            found = read_table(table, SAMPLES, name, ["key"]).column("key").to_pylist()
+        return [number for number, key in enumerate(found) if key in wanted]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = zip((name for name, _ in places), readers.map(rows, places), strict=True)
+        excluded = {name: numbers for name, numbers in found if numbers}
+    out.write_json(EXCLUDED, excluded)
+    return sum(map(len, excluded.values()))
 
 
 def write_index(
@@ -168,12 +219,6 @@ def image_batches(
         while (batch := following.result()) is not None:
             following = reader.submit(read)
             yield batch
-
-
-def drop_reason(reason: str | None, default: str) -> str:
-    """Return the stats key that counts a row dropped for `reason`."""
-    word = re.sub(r"[^a-z0-9]+", "_", (reason or default).lower()).strip("_")
-    return f"dropped_{word[:40] or default}"
 
 
 def _pixels(sample: Sample, shard: str, image_size: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from PIL import ImageColor
 
 from pipelines.captions.joined import JoinedTexts
+from pipelines.crawl.phash import hashes
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import ARTIFACT
@@ -205,7 +206,7 @@ class ImageTableWriter:
     def add(self, sample: Sample, split: str) -> None:
         """Append a sample; its `info` holds the columns' values, and `file`, where it came from."""
         row = {"text": sample.caption, "status": SUCCESS, "jpg": sample.jpg, "split": split}
-        self._rows.append({**sample.info, **row})
+        self._rows.append({**sample.info, **row, **hashes(sample.jpg)})
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
@@ -263,7 +264,7 @@ class ImportToCaption(ImportImages):
     classes.json             names of the source's classes
     """
 
-    output = "images"
+    output, version = "images", 4
 
     def _finish(self, out: Workspace, shards: int, class_names: list[str] | None) -> None:
         out.write_json(CLASS_NAMES, class_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
@@ -13,6 +13,7 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
+from reptok.data.croissant import DatasetFacts
 
 if TYPE_CHECKING:
     from pipelines.reports.lineage import Step
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
+DATASET = "dataset"
+"""Folder of the card and the Croissant metadata of what the model was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +34,27 @@ class PublishConfig:
         title: heading of the report and of the model card.
         license: of the weights, by the hub's name for it (apache-2.0, cc-by-nc-4.0 ...); the card states it.
         text_encoder: the frozen language model the generator was trained with; None without text.
+        dataset: what the card of its dataset says that only people know.
     """
 
     name: str = "reptok"
     title: str = "RepTok: one token per image"
     license: str = "unknown"
     text_encoder: TextEncoderConfig | None = None
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
 
 
 class Publish(Stage):
-    """Write tokenizer, generator and text encoder as one model with its card and its report."""
+    """Write tokenizer, generator and text encoder as one model with its card, report and its data's card."""
 
     name = "publish"
     output = "model"
-    modules = ("pipelines.reports.model_card", "reptok.pipeline", "reptok.pretrained")
+    modules = (
+        "pipelines.reports.dataset_card",
+        "pipelines.reports.model_card",
+        "reptok.pipeline",
+        "reptok.pretrained",
+    )
     config: PublishConfig
 
     def __init__(self, config: PublishConfig, reports: tuple[str, ...] = REPORTS):
@@ -54,6 +64,7 @@ class Publish(Stage):
         super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+        from pipelines.reports.dataset_card import dataset_card
         from pipelines.reports.lineage import lineage
         from pipelines.reports.report import chapter_of, render_report, training_pictures
         from reptok.pretrained import save_pretrained
@@ -74,6 +85,8 @@ class Publish(Stage):
             steps,
         )
         out.write_bytes(REPORT_FILE, html.encode())
+        for name, content in dataset_card(inputs["dataset"], self.config.dataset).items():
+            out.write_bytes(f"{DATASET}/{name}", content)
         out.log.text(REPORT_FILE, html)
         out.log.model(self.config.name, out.url)
         return {"parameters": float(sum(parameter.numel() for parameter in pipe.parameters()))}

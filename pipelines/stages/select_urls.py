@@ -19,13 +19,14 @@ from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.tables import occupied
+from pipelines.urls.alike import Uncounted
 from pipelines.urls.drop_report import as_html, as_json
 from pipelines.urls.duplicates import MAX_DISTANCE
 from pipelines.urls.judge import Dedup, Judge
 from pipelines.urls.listing import Listing, UrlList
 from pipelines.urls.opt_out import OPT_OUT
 from pipelines.urls.rules import Filters, check_columns, image_hashes
-from pipelines.urls.scan import Scan, Uncounted, scan
+from pipelines.urls.scan import Scan, scan
 from pipelines.urls.write import WriteUrls, write_shards
 from reptok.bounds import Count, Whole
 

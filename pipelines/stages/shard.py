@@ -10,10 +10,13 @@ from typing import Any, ClassVar
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.rows import drop_reason
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
-from pipelines.stages.dataset import CLASS_NAMES, DatasetShardWriter, drop_reason, write_index
+from pipelines.filters.judging import REASONS
+from pipelines.filters.verdicts import EXCLUDED, Verdicts
+from pipelines.stages.dataset import CLASS_NAMES, DatasetShardWriter, write_excluded, write_index
 from pipelines.stages.tables import beside, occupied, table_shards
 from reptok.bounds import Decay, Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
@@ -60,16 +63,18 @@ class ShardConfig:
 class ShardTables(ShardJob):
     """Join one table of images with its captions and write its samples."""
 
-    reasons: ClassVar[frozenset[str]] = CLASSES | {"no_caption", "failed"}
+    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"no_caption", "failed"}
 
     images: Artifact
     captions: Artifact
     config: ShardConfig
     facts: tuple[str, ...] = FACTS
+    verdicts: Artifact | None = None
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `{split}-{i}.tar` and `.parquet` of both splits."""
         captions = self._captions(beside(shard, "captions"))
+        verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
         stats = {"rows_in": 0.0, "rows_out": 0.0}
 
         def drop(reason: str) -> None:
@@ -77,11 +82,14 @@ class ShardTables(ShardJob):
 
         name = shard.payload["file"]
         columns = ["key", "status", "reason", "jpg", "split", *self.facts]
-        with self.images.open(name) as file, DatasetShardWriter(out, shard.index) as writer:
+        scored = verdicts.scores if verdicts else ()
+        with self.images.open(name) as file, DatasetShardWriter(out, shard.index, scored) as writer:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
                 if row["status"] != SUCCESS:
                     drop(drop_reason(row["reason"], "failed"))
+                elif verdicts and (refusal := verdicts.refusal(row["key"])):
+                    drop(f"dropped_{refusal}")
                 elif row["key"] not in captions:
                     drop("dropped_no_caption")
                 else:
@@ -90,6 +98,8 @@ class ShardTables(ShardJob):
                     facts = {fact: row[fact] for fact in self.facts if row[fact] is not None}
                     caption, origin = captions[row["key"]]
                     info = {"key": row["key"], **origin, **facts}
+                    if verdicts:
+                        info["scores"] = verdicts.scores_of(row["key"])
                     writer.add(Sample(row["key"], row["jpg"], caption, info), split)
                     stats["rows_out"] += 1
                     stats[f"rows_{split}"] = stats.get(f"rows_{split}", 0.0) + 1
@@ -126,9 +136,11 @@ def caption_origin(row: Mapping[str, Any]) -> dict[str, Any]:
 class ShardDataset(Stage):
     """Write the successful images with their captions as tars, drops counted by reason, index last."""
 
-    name, inputs, output, version = "shard", ("images", "captions"), "dataset", 2
+    name, output, version = "shard", "dataset", 2
 
-    def __init__(self, config: ShardConfig):
+    def __init__(self, config: ShardConfig, judged: bool = False):
+        """Join `images` and `captions`; `judged` leaves out what the artifact `verdicts` does not pass on."""
+        self.inputs = ("images", "captions", *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.workers)
 
@@ -138,7 +150,10 @@ class ShardDataset(Stage):
         facts: tuple[str, ...] = FACTS
         if images.files(CLASS_NAMES):  # imported: the source has said its classes, and the files are its own
             class_names, facts = images.read_json(CLASS_NAMES), (*FACTS, "file")
-        job = ShardTables(images, inputs["captions"], self.config, facts)
+        verdicts = inputs.get("verdicts")
+        job = ShardTables(images, inputs["captions"], self.config, facts, verdicts)
         stats = map_shards(shards, job, out, self.config.workers)
+        if verdicts and verdicts.folder.exists(EXCLUDED):
+            stats["excluded"] = float(write_excluded(shards, verdicts, out))
         write_index(out, len(shards), self.config.image_size, class_names)
         return stats

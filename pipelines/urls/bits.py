@@ -51,6 +51,11 @@ class Bits:
         size = (self._count + 7) // 8
         self._bytes[:size] &= ~other._bytes[:size]
 
+    def add(self, other: Bits) -> None:
+        """Make true what is true in bits of the same length."""
+        size = (self._count + 7) // 8
+        self._bytes[:size] |= other._bytes[:size]
+
     def at(self, positions: np.ndarray) -> np.ndarray:
         """Bool (N,): the values at int64 (N,) positions."""
         return (self._bytes[positions >> 3] & _bit(positions)) != 0

@@ -71,6 +71,41 @@ IMAGES = _schema(
 )
 """One row per URL row, failures included; `jpg` holds a success's resized image, else null."""
 
+HASHED_IMAGES = pa.schema(
+    [*IMAGES, pa.field("image_phash", pa.string()), pa.field("whole_phash", pa.string())], IMAGES.metadata
+)
+"""The same with two perceptual hashes: the list's own of the picture, and that of what came, uncropped."""
+
+VERDICTS = _schema(
+    "verdicts",
+    "filter_images",
+    [
+        _required("key", pa.string()),
+        _required("kept", pa.bool_()),
+        _required("quarantined", pa.bool_()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("source", pa.string()),
+    ],
+)
+"""One row per successful image, in the order of `IMAGES`; a column for each score follows, float64.
+
+`reason` says why it is not kept, `detail` more of it (the key of the earlier twin). What is `quarantined` is
+to be looked at by nobody who is not charged with it. `source` is the host that it came from.
+"""
+
+NAMED_KEYS = _schema(
+    "verdicts",
+    "filter_images",
+    [
+        _required("key", pa.string()),
+        _required("table", pa.string()),
+        _required("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ],
+)
+"""Images named by their keys and their tables of `IMAGES`, in the order of both."""
+
 _GENERATED = pa.struct(
     [
         _required("text", pa.string()),

@@ -20,6 +20,8 @@ SPLITS = ("train", "val")
 INDEX = "index.json"
 QUARANTINE = "quarantined.json"
 """In latents or tokens: the shards of the dataset that they lack, [{shard, rows, cause}]."""
+EXCLUDED = "excluded.json"
+"""In a dataset: the rows that trainings pass over, as twins of rows in earlier shards, {shard: [row]}."""
 _SHARD = re.compile(r"(train|val)-\d{5,}")
 
 
@@ -70,9 +72,15 @@ def shard_name(split: str, number: int) -> str:
 
 
 def table_row(sample: Sample) -> dict[str, Any]:
-    """Return the row of a sample in the parquet beside its tar; its `info` has width and height."""
+    """Return the row of a sample in the parquet beside its tar; its `info` has width and height.
+
+    Scores that the `info` may have become columns.
+    """
     facts = {name: sample.info.get(name) for name in ("label", "subject", "width", "height")}
-    return {"key": sample.key, "caption": sample.caption, **facts}
+    scores = sample.info.get("scores")
+    known = scores if isinstance(scores, dict) else {}
+    columns = {str(name): float(value) for name, value in known.items() if isinstance(value, int | float)}
+    return {**columns, "key": sample.key, "caption": sample.caption, **facts}
 
 
 def parse_index(data: bytes, name: str = INDEX) -> DatasetIndex:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from reptok.data.batch import GeneratorBatch, TokenizerBatch
+from reptok.data.excluded import Included, read_excluded
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import QUARANTINE
 from reptok.data.order import WINDOW
@@ -39,12 +40,14 @@ class TokenizerData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        names, self.rows = _split(dataset, split, latents)
+        names, rows = _split(dataset, split, latents)
+        self._included = Included(names, rows, read_excluded(dataset))
+        self.rows = self._included.rows
         self.image_size = int(_index(dataset)["image_size"])
-        self._images = Shards([dataset / f"{name}.tar" for name in names], self.rows, ImageRows)
-        self._latents = Shards([latents / f"{name}.tar" for name in names], self.rows, BlockRows)
-        _check_keys(self._images, self._latents, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
-        shape = (sum(self.rows), self.image_size, self.image_size, 3)
+        self._images = Shards([dataset / f"{name}.tar" for name in names], rows, ImageRows)
+        self._latents = Shards([latents / f"{name}.tar" for name in names], rows, BlockRows)
+        _check_keys(self._images, self._latents, range(len(rows)) if sum(rows) <= WINDOW else [0])
+        shape = (sum(rows), self.image_size, self.image_size, 3)
         fits = int(np.prod(shape)) <= cache_bytes
         self._pixels = np.empty(shape, np.uint8) if fits else None
         self._decoded = np.zeros(shape[0], bool)
@@ -52,15 +55,17 @@ class TokenizerData:
     def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> TokenizerBatch:
         """Read samples by number; JPEGs are decoded at most once where they are cached, or not at all."""
         seen = columns is None or "images" in columns
+        stored = self._included.stored(samples)
         return TokenizerBatch(
-            images=self._read_images(samples, flipped) if seen else None,
-            moments=gather(self._latents, "moments", samples, flipped),
-            frozen_token=gather(self._latents, "frozen_token", samples, flipped),
+            images=self._read_images(stored, flipped) if seen else None,
+            moments=gather(self._latents, "moments", stored, flipped),
+            frozen_token=gather(self._latents, "frozen_token", stored, flipped),
             samples=samples,
         )
 
     def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
         """Let the system fetch them; no image that is cached."""
+        samples = self._included.stored(samples)
         for name in ("moments", "frozen_token"):
             fetch(self._latents, name, samples, flipped)
         if columns is None or "images" in columns:
@@ -101,23 +106,26 @@ class GeneratorData:
         Raises:
             ValueError: A shard is missing, damaged or of another dataset.
         """
-        names, self.rows = _split(dataset, split, tokens)
-        self._tables = Shards([dataset / f"{name}.parquet" for name in names], self.rows, _TableRows)
-        self._tokens = Shards([tokens / f"{name}.tar" for name in names], self.rows, BlockRows)
-        _check_keys(self._tables, self._tokens, range(len(self.rows)) if sum(self.rows) <= WINDOW else [0])
+        names, rows = _split(dataset, split, tokens)
+        self._included = Included(names, rows, read_excluded(dataset))
+        self.rows = self._included.rows
+        self._tables = Shards([dataset / f"{name}.parquet" for name in names], rows, _TableRows)
+        self._tokens = Shards([tokens / f"{name}.tar" for name in names], rows, BlockRows)
+        _check_keys(self._tables, self._tokens, range(len(rows)) if sum(rows) <= WINDOW else [0])
 
     def read(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> GeneratorBatch:
         """Read samples by number; a mirrored image has a token of its own and the same caption."""
         captions, labels = [""] * len(samples), np.full(len(samples), -1, np.int64)
-        for shard, rows, places in self._tables.locate(samples):
+        stored = self._included.stored(samples)
+        for shard, rows, places in self._tables.locate(stored):
             for row, place in zip(rows, places, strict=True):
                 captions[place], labels[place] = shard.captions[row], shard.labels[row]
-        token = gather(self._tokens, "token", samples, flipped)
+        token = gather(self._tokens, "token", stored, flipped)
         return GeneratorBatch(token, captions, torch.from_numpy(labels), samples)
 
     def fetch(self, samples: np.ndarray, flipped: np.ndarray, columns: Columns = None) -> None:
         """Let the system fetch their tokens; captions and labels lie in memory."""
-        fetch(self._tokens, "token", samples, flipped)
+        fetch(self._tokens, "token", self._included.stored(samples), flipped)
 
 
 class _TableRows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from reptok.data.columns import SAMPLES, write_table
+from reptok.data.excluded import read_excluded
 from reptok.data.index import INDEX, DatasetIndex, ShardEntry, shard_name, table_row
 from reptok.data.shards import Sample, SampleWriter, read_samples
 from reptok.data.stats import read_index
@@ -29,7 +30,8 @@ def reshard(
     """Copy the dataset in `source` to `target`, in shards of another size.
 
     The bytes depend on the samples and on the shard size alone, so that an interrupted copy is begun again by
-    the same call. Every source shard is compared with its checksum first.
+    the same call. Every source shard is compared with its checksum first. Samples that trainings pass over
+    are left out.
 
     Args:
         source: A dataset folder.
@@ -50,14 +52,18 @@ def reshard(
     if (target / INDEX).exists():
         raise FileExistsError(f"{target} holds a dataset already; choose another folder")
     index = read_index(source)
-    sizes = {split: sum(entry.rows for entry in entries) for split, entries in index.splits.items()}
+    excluded = read_excluded(source)
+    sizes = {
+        split: sum(entry.rows - len(excluded.get(entry.shard, ())) for entry in entries)
+        for split, entries in index.splits.items()
+    }
     if rows is None:
         rows = -(-max([1, *sizes.values()]) // (shards or 1))
     target.mkdir(parents=True, exist_ok=True)
     done, total = 0, sum(sizes.values())
     splits: dict[str, tuple[ShardEntry, ...]] = {}
     for split, entries in index.splits.items():
-        samples = _samples(source, entries)
+        samples = _samples(source, entries, excluded)
         written: list[ShardEntry] = []
         while True:
             entry = _write_shard(target, shard_name(split, len(written)), islice(samples, rows))
@@ -78,12 +84,17 @@ def reshard(
     return made
 
 
-def _samples(source: Path, entries: tuple[ShardEntry, ...]) -> Iterator[Sample]:
+def _samples(
+    source: Path, entries: tuple[ShardEntry, ...], excluded: Mapping[str, Sequence[int]]
+) -> Iterator[Sample]:
     for entry in entries:
         path = source / f"{entry.shard}.tar"
         if digest_of(path) != entry.sha256:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the one of {INDEX}")
-        yield from read_samples(path)
+        gone = set(excluded.get(entry.shard, ()))
+        for number, sample in enumerate(read_samples(path)):
+            if number not in gone:
+                yield sample
 
 
 def _write_shard(target: Path, name: str, samples: Iterator[Sample]) -> ShardEntry | None:

@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from reptok.data.columns import SAMPLES, read_table
+from reptok.data.excluded import read_excluded
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import INDEX, DatasetIndex, parse_index
 from reptok.data.rows import ImageRows
 from reptok.data.shards import parse_object
+from reptok.data.verdict_stats import describe_verdicts, verdicts_of
 from reptok.data.verify import MANIFEST
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -105,6 +107,11 @@ def describe(folder: Path) -> Iterator[str]:
         if found.classes:
             yield f"  samples per class: {', '.join(_largest(found.classes, names))}"
     yield from success(folder)
+    excluded = read_excluded(folder)
+    if excluded:
+        yield f"passed over by trainings, as twins in other shards: {sum(map(len, excluded.values())):,}"
+    if (verdicts := verdicts_of(folder)) is not None:
+        yield from describe_verdicts(verdicts)
 
 
 def success(folder: Path) -> Iterator[str]:

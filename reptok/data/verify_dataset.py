@@ -154,7 +154,8 @@ def _table_faults(folder: Path, shard: str, rows: list[dict[str, Any]]) -> list[
     """Compare the table beside a tar with the tar's samples."""
     name = f"{shard}.parquet"
     try:
-        found = read_table(folder / name, SAMPLES, name, SAMPLES.names).to_pylist()
+        columns = list(dict.fromkeys([*SAMPLES.names, *(column for row in rows for column in row)]))
+        found = read_table(folder / name, SAMPLES, name, columns).to_pylist()
     except FileNotFoundError:
         return [f"{name}: missing"]
     except UNREADABLE as error:

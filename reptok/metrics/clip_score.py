@@ -44,9 +44,28 @@ class ClipScore:
         tokenizer = open_clip.get_tokenizer(architecture)
         return cls(model, tokenizer, size, model.visual.image_mean, model.visual.image_std, device)
 
-    @torch.no_grad()
+    @classmethod
+    def from_folder(cls, folder: str | Path, device: str = "cpu") -> ClipScore:
+        """Load a folder of open_clip's (`open_clip_models.load_model`), or one of the hub; raises alike."""
+        from reptok.folder import local_folder
+        from reptok.open_clip_models import load_model, tokenizer_of
+
+        model, mean, std = load_model(local_folder(folder))
+        size = model.visual.image_size
+        size = size[0] if isinstance(size, (tuple, list)) else size
+        return cls(model, tokenizer_of(model), size, mean, std, device)
+
     def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
         """Scores (B,) in [0, 100] of images (B, 3, H, W) in [-1, 1] with one text each.
+
+        Raises:
+            ValueError: if the numbers of images and texts differ.
+        """
+        return 100 * self.cosine(images, texts).clamp(min=0)
+
+    @torch.no_grad()
+    def cosine(self, images: Tensor, texts: list[str]) -> Tensor:
+        """Cosines (B,) in [-1, 1] of images (B, 3, H, W) in [-1, 1] with one text each.
 
         Raises:
             ValueError: if the numbers of images and texts differ.
@@ -58,5 +77,4 @@ class ClipScore:
         x = center_crop(x, [self.image_size])
         image = F.normalize(self.model.encode_image(normalize(x, self.mean, self.std)).float(), dim=-1)
         text = F.normalize(self.model.encode_text(self.tokenize(texts).to(self.device)).float(), dim=-1)
-        cosine: Tensor = (image * text).sum(-1)
-        return 100 * cosine.clamp(min=0)
+        return (image * text).sum(-1)

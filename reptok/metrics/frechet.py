@@ -1,8 +1,9 @@
 """Frechet distance between two sets of features, from statistics that stream and merge.
 
 Heusel et al. (2017): both sets are summarised as Gaussians,
-d^2 = |mu_a - mu_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is a sum of square roots of
-eigenvalues of a symmetric matrix, which stays real where a general matrix square root may not.
+d^2 = |mu_a - mu_b|^2 + tr(A) + tr(B) - 2 tr((R^T B R)^1/2) with A = R R^T. The last trace is a sum of square
+roots of eigenvalues of a symmetric matrix, those of A B, and stays real where a general matrix square root
+may not.
 
 The name belongs to the features: only Inception's 2048 make it "FID". With fewer samples than dimensions the
 distance is biased upwards, so compare only figures of equal sample counts.
@@ -76,7 +77,7 @@ class FeatureStatistics:
         centred = values - self.shift
         self.count += len(values)
         self.sum += centred.sum(0)
-        self.outer += centred.T @ centred
+        self.outer.addmm_(centred.T, centred)
 
     def merge(self, other: FeatureStatistics) -> None:
         """Add another accumulator's samples to this one."""
@@ -85,8 +86,8 @@ class FeatureStatistics:
         if self.count == 0:
             self.shift = other.shift.clone()
         move = other.shift - self.shift  # x - shift = (x - other.shift) + move
-        cross = torch.outer(other.sum, move)
-        self.outer += other.outer + cross + cross.T + other.count * torch.outer(move, move)
+        self.outer += other.outer
+        self.outer.addr_(other.sum, move).addr_(move, other.sum).addr_(move, move, alpha=other.count)
         self.sum += other.sum + other.count * move
         self.count += other.count
 
@@ -117,9 +118,17 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions are of two networks")
     covariance_a, covariance_b = a.covariance, b.covariance
-    values, vectors = torch.linalg.eigh(covariance_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # A^1/2
-    middle = root @ covariance_b @ root
+    root = _root(covariance_a)
+    middle = root.T @ covariance_b @ root
     cross = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross
     return max(float(distance), 0.0)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """R (D, D) with R R^T the positive semidefinite matrix: its triangle, or of a singular one A^1/2."""
+    triangle, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return triangle
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt()

@@ -13,6 +13,7 @@ MODULE = """
 from dataclasses import dataclass
 from pathlib import Path
 from pipelines.dag.stage import Stage
+from pipelines.filters.filter import Filter, Finding
 from pipelines.registry import Source, Workflow
 from reptok.bounds import Count
 
@@ -30,6 +31,11 @@ class Refuse(Draw):
 class Count_(Stage):
     name, inputs, output = "count", ("drawings",), "number"
     def run(self, inputs, out): return {}
+
+@dataclass(frozen=True, kw_only=True)
+class Blur(Filter):
+    limit: Count = 1
+    def judge(self, row): return Finding()
 
 SOURCE = Source(key="data.drawn", config=Config, stages=lambda c: [Draw(c), Refuse(c)], classes=lambda c: 7,
                 tables=lambda c: [], conf=Path(__file__).parent / "drawn_conf")
@@ -49,6 +55,7 @@ def installed(tmp_path):
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: drawn\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
         "[reptok.sources]\ndrawn = drawn:SOURCE\n[reptok.workflows]\ncounting = drawn:WORKFLOW\n"
+        "[reptok.filters]\nblur = drawn:Blur\n"
     )
     return tmp_path
 
@@ -81,6 +88,21 @@ def test_a_workflow_is_chosen_by_name(installed):
     assert done.returncode == 0, done.stderr
     assert [stage["name"] for stage in json.loads(done.stdout)["stages"]] == ["draw", "count"]
     assert "did you mean counting.pictures?" in planned(installed, "counting.picture=2").stderr
+
+
+def test_a_filter_looks_where_it_is_configured(installed):
+    def stages(*overrides):
+        done = planned(installed, *overrides)
+        assert done.returncode == 0, done.stderr
+        return {stage["name"]: stage["fingerprint"] for stage in json.loads(done.stdout)["stages"]}
+
+    plain, one, other = (stages(*own) for own in ((), ("data.filter_images.blur={}",),
+                                                  ("data.filter_images.blur.limit=5",)))  # fmt: skip
+    assert one.keys() - plain.keys() == {"filter_images"}
+    assert one["filter_images"] != other["filter_images"]
+    assert plain["download"] == one["download"] and plain["shard"] != one["shard"] != other["shard"]
+    wrong = planned(installed, "data.filter_images.blur.limits=5").stderr
+    assert "did you mean data.filter_images.blur.limit?" in wrong
 
 
 def test_what_is_not_installed_is_said(tmp_path):

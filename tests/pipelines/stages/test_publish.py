@@ -54,3 +54,14 @@ def test_the_published_folder_is_a_whole_model_with_card_and_report(published):
     assert found["image-to-image", "psnr"].metric_value == pytest.approx(psnr, rel=1e-12)
     assert any(task == "text-to-image" for task, _ in found)
     assert not [name for name in model.files() if name.endswith((".bin", ".pt", ".pkl"))]
+
+
+def test_the_data_that_it_was_trained_on_has_a_card_and_metadata(published):
+    model, dataset = published["model"], published["dataset"]
+    card = model.read_bytes("dataset/README.md").decode()
+    assert "| train | 36 | 1 |" in card and "| val | 12 | 1 |" in card and "of 3 classes" in card
+    assert "| make&#95;dataset | 50 | 48 | http 404 2 |" in card.replace("make_dataset", "make&#95;dataset")
+    assert dataset.fingerprint in card and "Nobody has said under which licence" in card
+    metadata = model.read_json("dataset/croissant.json")
+    (index,) = [node for node in metadata["distribution"] if node["@id"] == "index.json"]
+    assert index["sha256"] == dataset.manifest["files"]["index.json"]["sha256"]
