@@ -70,7 +70,7 @@ def _licence(model: Path) -> str | None:
         data = ModelCard((model / CARD).read_text(encoding="utf-8")).data
     except Exception as error:  # YAML's errors, and what the hub's library finds missing
         raise ValueError(f"{model / CARD} cannot be read as a model card: {error}") from error
-    stated: str | None = data.license
+    stated: str | None = data.get("license")
     return None if stated == "unknown" else stated
 
 

@@ -96,8 +96,8 @@ def _between_pictures(pipe: RepTokPipeline) -> None:
     button, place, shown = _way()
 
     def run(first: str | None, second: str | None, place: float, steps: float, seed: float) -> list[Image]:
-        images = [read_picture(tokenizer, file) for file in (first, second)]
-        return between_images(tokenizer, *images, place, num_steps=int(steps), seed=int(seed))
+        start, end = (read_picture(tokenizer, file) for file in (first, second))
+        return between_images(tokenizer, start, end, place, num_steps=int(steps), seed=int(seed))
 
     inputs = [first, second, place, steps, seed]
     _on([button.click, place.release], run, inputs, shown, "interpolate")
