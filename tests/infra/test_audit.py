@@ -82,9 +82,12 @@ def test_the_runs_folder_and_its_database(tmp_path):
 
 
 def test_an_argument_of_a_process():
-    with subprocess.Popen([sys.executable, "-c", "input()", SECRET], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", SECRET]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()  # before, the system may know no arguments yet
         found = set(audit.processes(KNOWN))
-        assert process.stdin is not None
+        process.stdin.write(b"\n")
         process.stdin.close()
     assert ("compose's ray-token", f"arguments of process {process.pid}") in found
 
