@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipelines.configuration.schema import Config
 
 
-OF_THE_INVOCATION = ("root", "until", "only", "force", "tracking", "cluster", "estimate")
+OF_THE_INVOCATION = ("root", "until", "only", "force", "chain", "tracking", "cluster", "estimate")
 """Keys that say how a workflow runs, and not what it makes."""
 
 
@@ -51,6 +51,7 @@ def run(config: Config, overrides: Sequence[str] = ()) -> int:
         until=config.until,
         only=config.only,
         force=config.force,
+        chain=config.chain,
         cluster=config.cluster,
         tracking=config.tracking,
         name=config.experiment,

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.dag.shards import Shard, ShardJob, read_done
+from pipelines.dag.shard_records import read_done
+from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.tracking import StageLog
 from pipelines.dag.workspace import Workspace
 from pipelines.urls.bits import Bits
@@ -206,7 +207,7 @@ class Uncounted(StageLog):
     """Passes on how far a job is, in its own unit, and counts no rows: the stage's are counted once."""
 
     def __init__(self, log: StageLog, unit: str) -> None:
-        super().__init__()
+        super().__init__(log.stage)
         self._log, self._unit = log, unit
 
     def progress(self, done: float, total: float, unit: str = "") -> None:
