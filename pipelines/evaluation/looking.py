@@ -183,4 +183,5 @@ def write_moments(moments: dict[str, Tensor], out: Workspace) -> None:
 def _tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    return load(artifact.read_bytes(name))
+    found = load(artifact.read_bytes(name))
+    return {key: values.clone() for key, values in found.items()}  # else each keeps the whole file in memory

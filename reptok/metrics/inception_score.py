@@ -32,8 +32,8 @@ def inception_score(logits: Tensor, split: int = SPLIT) -> InceptionScore:
     if not len(logits):
         raise ValueError("an Inception score needs images")
     values = []
-    for group in logits.double().split(split):
-        log_p = group.log_softmax(1)
+    for group in logits.split(split):
+        log_p = group.double().log_softmax(1)
         log_mean = log_p.logsumexp(0) - torch.tensor(float(len(group)), dtype=torch.float64).log()
         values.append((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
     found = torch.stack(values)
