@@ -134,11 +134,12 @@ def scores_of(results: Sequence[StageResult]) -> dict[str, Score]:
 def write(grid: Grid, arms: Sequence[Arm]) -> None:
     """Write the page, its picture and its values."""
     keys = list(grid.over)
+    drawn = chart(arms, keys)
     with file_errors(str(grid.out)):
         grid.out.parent.mkdir(parents=True, exist_ok=True)
-        grid.out.write_text(render_sweep(arms, keys, grid.seeds))
+        grid.out.write_text(render_sweep(arms, keys, grid.seeds, drawn))
         grid.out.with_suffix(".json").write_text(record(arms))
-        if (drawn := chart(arms, keys)) is not None:
+        if drawn is not None:
             drawn.save(grid.out.with_suffix(".webp"), "WEBP", lossless=True)
 
 

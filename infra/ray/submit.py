@@ -215,10 +215,10 @@ async def follow(client: Any, head: Head, name: str) -> str:
         await asyncio.wait({reader}, timeout=POLL_SECONDS)
         try:
             job = await asyncio.to_thread(head.get, f"/api/jobs/{name}")
-            ended, exit_code = job["status"] in ENDED, job.get("driver_exit_code")
+            ended = job["status"] in ENDED
             # A head that kept its database misses the driver of a dead machine, and calls the job FAILED.
-            unknown = not ended or (job["status"] == "FAILED" and exit_code is None)
-            gone = unknown and await asyncio.to_thread(head.driver_is_gone, job)
+            told = ended and (job["status"] != "FAILED" or job.get("driver_exit_code") is not None)
+            gone = not told and await asyncio.to_thread(head.driver_is_gone, job)
             if ended and not gone:
                 await asyncio.wait({reader}, timeout=LAST_LINES_SECONDS)
                 reader.cancel()

@@ -19,11 +19,12 @@ from pipelines.dag.shards import Shard, ShardJob, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.real_images import RealImagesConfig
 from reptok.bounds import Count, Whole
-from reptok.metrics.protocols import Task
+from reptok.metrics.protocols import ENCODER, INCEPTION, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reptok.metrics.sample_files import ImageSet
     from reptok.metrics.score import Network, Reference, Seen
 
 FEATURES, MOMENTS = "features-{:05d}.safetensors", "moments.safetensors"
@@ -69,13 +70,7 @@ class LookConfig:
     @property
     def name(self) -> str:
         """Of the network, as in the metrics' names."""
-        if self.inception_weights:
-            from reptok.metrics.score import INCEPTION
-
-            return INCEPTION
-        from reptok.metrics.features import EncoderFeatures
-
-        return EncoderFeatures.name
+        return INCEPTION if self.inception_weights else ENCODER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +145,16 @@ class LookAtReferenceJob(LookJob):
     """Of a range of the real images."""
 
     real: RealImagesConfig
+    images: ImageSet = field(init=False, repr=False, compare=False)
+
+    def setup(self) -> None:
+        """Load the network, and open the images once."""
+        super().setup()
+        object.__setattr__(self, "images", self.real.open())
 
     def batches(self, shard: Shard) -> Iterator[Tensor]:
         """The images `start` to `stop` of the payload."""
-        return self.real.open().batches(self.look.batch_size, **shard.payload)
+        return self.images.batches(self.look.batch_size, **shard.payload)
 
 
 def seen(features: Artifact, numbers: Sequence[int] | None = None) -> Seen:

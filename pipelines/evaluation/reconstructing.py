@@ -18,6 +18,7 @@ from reptok.bounds import Count, Quantisation, Whole
 
 if TYPE_CHECKING:
     from reptok.image_tokenizer import ImageTokenizer
+    from reptok.metrics.sample_files import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +57,16 @@ class ReconstructJob(ShardJob):
     folder: Path | str
     config: ReconstructImagesConfig
     tokenizer: ImageTokenizer = field(init=False, repr=False, compare=False)
+    images: ImageSet = field(init=False, repr=False, compare=False)
 
     def setup(self) -> None:
-        """Load the model."""
+        """Load the model, and open the images once."""
         from reptok.pretrained import load_pretrained
 
         self.config.compute.prepare()
         pipe = load_pretrained(self.folder).eval().to(self.config.compute.device)
         object.__setattr__(self, "tokenizer", pipe.tokenizer)
+        object.__setattr__(self, "images", self.config.real.open())
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Reconstruct the rows `start` to `stop` of the payload."""
@@ -79,7 +82,7 @@ class ReconstructJob(ShardJob):
         with torch.inference_mode(), out.create(name) as file, preferred(compute.device):
             target: Any = file
             archive = NpzWriter(target, shard.rows, self.tokenizer.image_size)
-            for pixels in config.real.open().batches(compute.batch_size, **shard.payload):
+            for pixels in self.images.batches(compute.batch_size, **shard.payload):
                 originals = (pixels.to(self.tokenizer.device).float() / 127.5) - 1
                 seeds = [config.seed + row + number for number in range(len(pixels))]
                 with compute.autocast():

@@ -118,12 +118,7 @@ def curves(
     figure, axes = _axes(9.0, 3.6)
     for (name, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
         axes.plot(x, y, "o-" if len(x) < 30 else "-", color=colour, linewidth=2, markersize=4, label=name)
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    axes.grid(color=INK, alpha=0.2)
-    if len(series) > 1:
-        axes.legend(frameon=False, labelcolor=INK)
-    return _draw(figure)
+    return _labelled(figure, axes, x_label, y_label, legend=len(series) > 1)
 
 
 def spreads(
@@ -151,12 +146,7 @@ def spreads(
         dots_at = [(x, value) for x, values in known for value in values]
         axes.plot(*zip(*dots_at, strict=True), "o", color=colour, markersize=6, alpha=0.7)
     axes.set_xticks(list(at.values()), places)
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    axes.grid(color=INK, alpha=0.2)
-    if len(series) > 1:
-        axes.legend(frameon=False, labelcolor=INK)
-    return _draw(figure)
+    return _labelled(figure, axes, x_label, y_label, legend=len(series) > 1)
 
 
 def _colours(count: int) -> list[str]:
@@ -176,6 +166,15 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     for side in axes.spines.values():
         side.set_visible(False)
     return figure, axes
+
+
+def _labelled(figure: Figure, axes: Axes, x_label: str, y_label: str, *, legend: bool) -> Image.Image:
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(color=INK, alpha=0.2)
+    if legend:
+        axes.legend(frameon=False, labelcolor=INK)
+    return _draw(figure)
 
 
 def _draw(figure: Figure) -> Image.Image:

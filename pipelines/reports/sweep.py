@@ -124,9 +124,8 @@ def record(arms: Sequence[Arm]) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
-def render_sweep(arms: Sequence[Arm], keys: Sequence[str], seeds: int) -> str:
-    """Render the page as HTML that needs nothing beside it."""
-    shown = chart(arms, keys)
+def render_sweep(arms: Sequence[Arm], keys: Sequence[str], seeds: int, shown: Image.Image | None) -> str:
+    """Render the page, with its chart, as HTML that needs nothing beside it."""
     pictures = []
     if shown is not None:
         buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from pipelines.evaluation.looking import (
 from pipelines.evaluation.real_images import RealImagesConfig
 from pipelines.evaluation.sampling import sample_files
 from pipelines.stages.tables import occupied
+from reptok.metrics.protocols import INCEPTION
 
 NETWORKS = ("reptok.metrics.features", "reptok.metrics.inception", "reptok.metrics.score")
 
@@ -67,7 +68,6 @@ class LookAtReference(Stage):
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from reptok.metrics.sample_files import holds_images, npz_moments
-        from reptok.metrics.score import INCEPTION
 
         look, real = self.config.look, self.config.real
         archive = real.place.suffix == ".npz"

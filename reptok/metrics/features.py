@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reptok.metrics.protocols import ENCODER
 from reptok.weights import check_finite
 
 DEFAULT_SIDE = 224
@@ -31,7 +32,7 @@ class FeatureExtractor(Protocol):
 class EncoderFeatures:
     """The frozen self-supervised encoder's own `[cls]`, for places without Inception weights."""
 
-    name = "vit"
+    name = ENCODER
 
     def __init__(self, features: Callable[[Tensor], Tensor], title: str):
         self.title = title

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reptok.data.transforms import quantised
 from reptok.metrics.features import load_foreign_weights
+from reptok.metrics.protocols import INCEPTION
 
 SPATIAL_CHANNELS = 7
 """Of the seventh mixed layer's first branch: at 17 x 17 positions they are the 2,023 features of sFID."""
@@ -18,7 +19,7 @@ SPATIAL_CHANNELS = 7
 class InceptionFeatures:
     """The 2048 pooled features of the original FID Inception, through torch-fidelity."""
 
-    name = "inception"
+    name = INCEPTION
     title = "Inception-v3 (FID)"
 
     def __init__(self, weights: str | Path, device: str = "cpu"):

@@ -13,6 +13,8 @@ from typing import Literal
 from reptok.bounds import Quantisation
 
 Task = Literal["generation", "reconstruction"]
+INCEPTION, ENCODER = "inception", "vit"
+"""Names of networks that look at images: the first alone makes a distance a FID."""
 _PREFIX = {"generation": "g", "reconstruction": "r"}
 _BY_TASK = ("fid", "sfid", "kid", "fd", "kd")
 """Metrics whose name begins with their task: gfid and rfid are not one figure."""

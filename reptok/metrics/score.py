@@ -18,10 +18,9 @@ from reptok.metrics.frechet import FeatureStatistics, Gaussian, Moments, frechet
 from reptok.metrics.inception_score import inception_score
 from reptok.metrics.kernel_distance import SUBSET, kernel_distance
 from reptok.metrics.manifold import NEIGHBOURS, precision_recall
+from reptok.metrics.protocols import INCEPTION
 from reptok.metrics.sample_files import ImageSet, holds_images, npz_moments, open_images
 from reptok.metrics.uncertainty import Estimate, frechet_without_bias, share
-
-INCEPTION = "inception"
 
 
 class Network(Protocol):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines import sweep
 from pipelines.evaluation.results import Score
-from pipelines.reports.sweep import Arm, lines_of, render_sweep
+from pipelines.reports.sweep import Arm, chart, lines_of, render_sweep
 
 
 def test_a_grid_is_every_value_with_every_other() -> None:
@@ -71,7 +71,7 @@ def test_an_arm_counts_where_its_seeds_overlap_with_none_of_the_first() -> None:
 def test_the_page_says_what_is_better_what_is_not_resolved_and_what_failed() -> None:
     arms = [arm("0", 10.0, 12.0), arm("1", 11.0, 14.0), arm("2", 12.5, 13.0), arm("3", 1.0, 2.0)]
     arms[3].failures.append("train_tokenizer: <b>no memory</b>")
-    page = render_sweep(arms, ["train.weight"], 2)
+    page = render_sweep(arms, ["train.weight"], 2, chart(arms, ["train.weight"]))
     cells = [part.split("</td>")[0] for part in page.split("<td class=")[1:]]
     assert [("not resolved" in cell, "better" in cell.split(">")[0]) for cell in cells] == [
         (False, False), (True, False), (False, True), (False, False),
