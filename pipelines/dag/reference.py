@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import re
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -231,11 +231,15 @@ def folder_digest(folder: Path) -> str:
 
 def listing_digest(folder: Path) -> str:
     """16 hex digits over the names and sizes of a folder's files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return sizes_digest((file.relative_to(folder).as_posix(), file.stat().st_size) for file in files)
+
+
+def sizes_digest(sizes: Iterable[tuple[str, int]]) -> str:
+    """16 hex digits over names and sizes of files, in their order."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        digest.update(
-            f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode("utf-8", "replace")
-        )
+    for name, size in sizes:
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "replace"))
     return digest.hexdigest()[:16]
 
 

@@ -29,10 +29,10 @@ from pipelines.sources.source import (
     Picture,
     Source,
     clean_label,
+    files_digest,
     files_to_read,
     opened,
     shown,
-    sizes_digest,
     split_of_path,
 )
 
@@ -99,7 +99,7 @@ class ParquetSource(Source):
         return parts
 
     def digest(self) -> str:
-        return sizes_digest(self.folder, self.files)
+        return files_digest(self.folder, self.files)
 
     def _count_classes(self) -> None:
         """Learn the classes from the labels of all files: words are names, numbers only count."""

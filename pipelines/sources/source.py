@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from pipelines.dag.reference import sizes_digest
 from pipelines.dag.rows import is_ours
 from reptok.folder import inside
 
@@ -177,12 +177,9 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def sizes_digest(folder: Path, names: Sequence[str]) -> str:
+def files_digest(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of large files by their names and sizes."""
-    digest = sha256()
-    for name in names:
-        digest.update(f"{name}\0{(folder / name).lstat().st_size}\0".encode("utf-8", "replace"))
-    return digest.hexdigest()[:16]
+    return sizes_digest((name, (folder / name).lstat().st_size) for name in names)
 
 
 def clean_caption(text: object) -> str:

@@ -24,9 +24,9 @@ from pipelines.sources.source import (
     Picture,
     Source,
     clean_label,
+    files_digest,
     files_to_read,
     opened,
-    sizes_digest,
     split_of_path,
 )
 from reptok.data.shards import parse_object
@@ -74,7 +74,7 @@ class WebDatasetSource(Source):
         return parts
 
     def digest(self) -> str:
-        return sizes_digest(self.folder, self.tars)
+        return files_digest(self.folder, self.tars)
 
     def _count(self, name: str) -> tuple[int, str]:
         """Samples of a tar; where it is damaged, what follows counts as one."""
