@@ -16,6 +16,7 @@ from PIL import ImageColor
 
 from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.phash import hashes
+from pipelines.crawl.resize import SUBSAMPLINGS
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import ARTIFACT
@@ -56,6 +57,7 @@ class ImportImagesConfig:
             gives `MIN_VAL` all the same.
         samples_per_shard: Pictures in one shard; a WebDataset keeps its own shards.
         jpeg_quality: Of the stored images.
+        subsampling: Of their colours; "4:4:4" keeps all, which shows in small pictures.
         workers: Actors and what each occupies.
     """
 
@@ -68,11 +70,16 @@ class ImportImagesConfig:
     val_fraction: Decay = 0.02
     samples_per_shard: Count = 1000
     jpeg_quality: Quality = 95
+    subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0"
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"import_images.val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.subsampling not in SUBSAMPLINGS:
+            raise ValueError(
+                f"import_images.subsampling is one of {', '.join(SUBSAMPLINGS)}, not {self.subsampling!r}"
+            )
         if self.samples_per_shard < 1:
             raise ValueError(
                 f"import_images.samples_per_shard must be at least 1, got {self.samples_per_shard}"
@@ -195,7 +202,8 @@ class ImportJob(ShardJob):
             caption = picture.caption
         else:
             caption = (picture.subject or "").replace("_", " ")
-        return Sample(key, encode_jpeg(pixels, self.config.jpeg_quality), caption, info), ""
+        jpg = encode_jpeg(pixels, self.config.jpeg_quality, self.config.subsampling)
+        return Sample(key, jpg, caption, info), ""
 
 
 class ImageTableWriter:
