@@ -27,6 +27,7 @@ BENCHES = (
     "stage_start",
     "rerun",
     "scale",
+    "chain",
     "selection",
     "ray_train",
     "checkpoint",

@@ -101,6 +101,10 @@ class Timed(ShardJob):
         """Load the networks; that is not counted."""
         self.job.setup()
 
+    def rows_of(self, shard: Shard) -> int:
+        """Count the shard's samples."""
+        return self.job.rows_of(shard)
+
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Do the shard and add `cpu_seconds` to its stats."""
         begun = time.process_time()
@@ -111,14 +115,14 @@ class Timed(ShardJob):
 def _stage(dataset: Artifact, config: EncodeLatentsConfig, url: str) -> dict[str, float]:
     index = read_index(dataset)
     job = Timed(LatentsJob(dataset, index.image_size, {}, config))
-    return map_shards(dataset_shards(index), job, Workspace(url), WorkerResources(workers=1, cpus=1))
+    return map_shards(dataset_shards(dataset), job, Workspace(url), WorkerResources(workers=1, cpus=1))
 
 
 def _loop(dataset: Artifact, op: EncodeLatents, url: str) -> None:
     """What anybody would write: decode, encode, write, one shard after the other."""
     index = read_index(dataset)
     Path(url).mkdir(exist_ok=True)
-    for shard in dataset_shards(index):
+    for shard in dataset_shards(dataset):
         with Path(url, f"{shard.name}.tar").open("wb") as file:
             blocks = BlockWriter(file)
             for keys, images in image_batches(dataset, shard.name, index.image_size, op.compute.batch_size):

@@ -25,7 +25,8 @@ from benchmarks.stub_stage import ROWS, StubJob, stub_shards
 from pipelines.dag import cluster
 from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.cluster import ClusterConfig
-from pipelines.dag.shards import DONE, WorkerResources, map_shards, read_done, write_plan
+from pipelines.dag.shard_records import DONE, read_done, write_plan
+from pipelines.dag.shards import WorkerResources, map_shards
 from pipelines.dag.tracking import StageLog
 from pipelines.dag.workspace import Workspace
 

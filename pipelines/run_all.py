@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipelines.dag.stage import StageResult
 
 
-OF_THE_INVOCATION = ("root", "until", "only", "force", "tracking", "cluster", "estimate")
+OF_THE_INVOCATION = ("root", "until", "only", "force", "chain", "tracking", "cluster", "estimate")
 """Keys that say how a workflow runs, and not what it makes."""
 
 
@@ -64,6 +64,7 @@ def results_of(config: Config, overrides: Sequence[str] = ()) -> list[StageResul
         until=config.until,
         only=config.only,
         force=config.force,
+        chain=config.chain,
         cluster=config.cluster,
         tracking=config.tracking,
         name=config.experiment,

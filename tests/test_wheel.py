@@ -45,6 +45,18 @@ def test_an_installed_wheel_plans_the_demo(python, tmp_path):
     assert str(REPOSITORY) not in done.stdout
 
 
+@pytest.mark.slow
+def test_an_installed_wheel_has_the_emoji_and_their_licences(python, tmp_path):
+    code = (
+        "from examples.emoji.pictures import PICTURES, load; print(len(load()), PICTURES); "
+        "print([PICTURES.with_name(name).is_file() for name in ('NOTICE', 'OFL.txt')])"
+    )
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert str(REPOSITORY) not in done.stdout
+    assert done.stdout.startswith("1584 ") and done.stdout.endswith("[True, True]\n")
+
+
 def test_every_folder_of_the_configuration_is_in_the_wheel():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["tool"]["setuptools"]["data-files"]

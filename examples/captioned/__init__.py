@@ -1,1 +1,1 @@
-"""Two sets of captioned pictures that Debian packages ship, as folders that `data=folder` reads."""
+"""Captioned pictures that a Debian package ships, as a folder that `data=folder` reads."""

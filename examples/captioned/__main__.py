@@ -1,28 +1,22 @@
 """Write captioned pictures that nobody made for this project into a folder, captions beside them.
 
     python -m examples.captioned stamps TARGET [from=/usr/share/tuxpaint/stamps]
-    python -m examples.captioned emoji TARGET [from=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf]
 
 stamps   Tux Paint's (Debian's tuxpaint-stamps-default, GPL-2): animals, food, tools, one folder per kind
-emoji    Noto's (Debian's fonts-noto-color-emoji, OFL-1.1), by their names in Unicode
 """
 
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-STAMPS, FONT = "/usr/share/tuxpaint/stamps", "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
-SIDE, FONT_SIZE = 128, 109
-"""The font holds pictures of this one size."""
+STAMPS = "/usr/share/tuxpaint/stamps"
+SIDE = 128
 FEW = 20
 """A kind with fewer pictures goes to the others."""
-BLOCKS = (range(0x1F300, 0x1FB00), range(0x2600, 0x27C0))
-"""Code points of pictures."""
 
 Found = tuple[str, Image.Image, str]
 """Name of the file without its ending, the picture on white, its caption."""
@@ -39,21 +33,6 @@ def stamps(folder: Path) -> Iterator[Found]:
             name = "-".join(file.relative_to(folder).with_suffix("").parts[1:])
             shown = kind if kinds.count(kind) >= FEW else "others"
             yield f"{shown}/{name}", on_white(Image.open(file)), caption
-
-
-def emoji(font_file: Path) -> Iterator[Found]:
-    """Every picture of one code point that the font has."""
-    font = ImageFont.truetype(str(font_file), FONT_SIZE)
-    seen = set()
-    for code in (code for block in BLOCKS for code in block):
-        name = unicodedata.name(chr(code), "").lower()
-        canvas = Image.new("RGBA", (136, 128))
-        ImageDraw.Draw(canvas).text((0, 0), chr(code), font=font, embedded_color=True)
-        if name and canvas.getbbox() and len(canvas.getcolors(1 << 16) or ()) > 4:
-            picture = on_white(canvas)
-            if (pixels := picture.tobytes()) not in seen:  # what the font lacks looks all alike
-                seen.add(pixels)
-                yield f"{code:x}", picture, name
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -73,20 +52,19 @@ def main(arguments: list[str]) -> int:
     """The command line; 0, or 2 for wrong use."""
     origin = [a.removeprefix("from=") for a in arguments if a.startswith("from=")]
     positional = [a for a in arguments if not a.startswith("from=")]
-    if len(positional) != 2 or positional[0] not in ("stamps", "emoji"):
+    if len(positional) != 2 or positional[0] != "stamps":
         print(__doc__, file=sys.stderr)
         return 2
-    kind, target = positional[0], Path(positional[1]).expanduser()
-    source = Path(origin[-1] if origin else STAMPS if kind == "stamps" else FONT)
+    target, source = Path(positional[1]).expanduser(), Path(origin[-1] if origin else STAMPS)
     if not source.exists():
-        package = "tuxpaint-stamps-default" if kind == "stamps" else "fonts-noto-color-emoji"
         print(
-            f"error: there is no {source}; it is in Debian's package {package}, or name it by from=",
+            f"error: there is no {source}; it is in Debian's package tuxpaint-stamps-default, or name it by "
+            "from=",
             file=sys.stderr,
         )
         return 2
     count = 0
-    for name, picture, caption in stamps(source) if kind == "stamps" else emoji(source):
+    for name, picture, caption in stamps(source):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(target / f"{name}.png")
         (target / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")

@@ -78,7 +78,7 @@ def _scene(first: Emoji, second: Emoji, rng: Random) -> Scene | None:
         x, y = (0.5 + (at - 0.5) * (1 - side - 2 * MARGIN) for at in PLACES[place])
         scene = Scene((_posed(Item(first, x, y, side, size), rng, 0.25, tilted=False),), ground, place=place)
     else:
-        twice = kind >= 0.9
+        twice = kind >= 0.9 or first == second
         items = _pair(first, first if twice else second, rng, alike=twice)
         upright = rng.random() < 0.4
         relation = "above" if upright else "left of"

@@ -25,6 +25,7 @@ FONT_SIZE, DRAWN = 109, (136, 128)
 """The size that the font's bitmaps have, and theirs in pixels."""
 SIDE = 136
 """Of a square picture, in pixels."""
+THUMBNAIL = SIDE // 4
 VERSION = b"font"
 """Key of the file's metadata: the font that it was made from, its name and digest."""
 HELD_OUT = 0.1
@@ -55,7 +56,12 @@ class Emoji:
             square.paste(file.convert("RGBA"), ((SIDE - DRAWN[0]) // 2, (SIDE - DRAWN[1]) // 2))
         return square
 
-    @property
+    @cached_property
+    def thumbnail(self) -> Image.Image:
+        """The same, RGBA (THUMBNAIL, THUMBNAIL): enough to see what one sees."""
+        return self.picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+
+    @cached_property
     def held_out(self) -> bool:
         """Whether training never sees it: one in ten, by its code points.
 

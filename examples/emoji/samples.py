@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Literal
 
 import numpy as np
@@ -84,12 +85,13 @@ def samples(config: EmojiConfig, split: str) -> Iterator[Sample]:
 
 
 def table(config: EmojiConfig, split: str) -> pa.Table:
-    """The pictures of a split as PNG, with captions and what is true of them, one row each."""
+    """The pictures of a split as PNG, with captions and what is true of them, one row each, mixed."""
     rows = []
     for sample in samples(config, split):
         buffer = io.BytesIO()
         Image.fromarray(sample.image).save(buffer, "PNG")
         rows.append({"image": buffer.getvalue(), "caption": sample.scene.caption, **truth(sample.scene)})
+    Random(f"{config.seed} {split}").shuffle(rows)
     return pa.Table.from_pylist(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -27,7 +27,6 @@ GROUNDS: dict[str, tuple[int, int, int]] = {
 }
 """Colours of grounds, red, green and blue of 0..255."""
 UPSIDE_DOWN = 180
-_THUMBNAIL = 34
 _DISTINCT, _ENOUGH = 80.0, 0.35
 """An emoji stands out from a ground if such a share of it is so far from its colour (RGB, of 441)."""
 _VISIBLE = 12.0
@@ -105,22 +104,21 @@ def draw(scene: Scene, size: int) -> np.ndarray:
     return np.array(canvas.convert("RGB"))
 
 
-@lru_cache(maxsize=4096)
+@cache
 def stands_out(emoji: Emoji, ground: str) -> bool:
     """Whether one sees an emoji on a ground."""
-    pixels = np.asarray(_thumbnail(emoji.picture), np.float64)
+    pixels = np.asarray(emoji.thumbnail, np.float64)
     shown = pixels[pixels[..., 3] > 127]
     far = np.linalg.norm(shown[:, :3] - GROUNDS[ground], axis=1) > _DISTINCT
     return bool(len(shown)) and bool(far.mean() >= _ENOUGH)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def is_seen(emoji: Emoji, turned: int, mirrored: bool) -> bool:
     """Whether an emoji looks otherwise when it is turned or mirrored."""
-    before, after = (
-        Image.alpha_composite(Image.new("RGBA", (_THUMBNAIL,) * 2, (128, 128, 128, 255)), _thumbnail(picture))
-        for picture in (emoji.picture, _posed(emoji, turned, mirrored))
-    )
+    after = _posed(emoji, turned, mirrored).resize(emoji.thumbnail.size, Image.Resampling.BOX)
+    grey = Image.new("RGBA", after.size, (128, 128, 128, 255))
+    before, after = (Image.alpha_composite(grey, picture) for picture in (emoji.thumbnail, after))
     return sum(ImageStat.Stat(ImageChops.difference(before, after)).mean[:3]) / 3 >= _VISIBLE
 
 
@@ -132,7 +130,3 @@ def _posed(emoji: Emoji, turned: int, mirrored: bool) -> Image.Image:
     if turned == UPSIDE_DOWN:
         return picture.transpose(Image.Transpose.ROTATE_180)
     return picture.rotate(turned, Image.Resampling.BICUBIC, expand=True) if turned else picture
-
-
-def _thumbnail(picture: Image.Image) -> Image.Image:
-    return picture.resize((_THUMBNAIL,) * 2, Image.Resampling.BOX)

@@ -37,6 +37,14 @@ class ServedDownload(ShardJob):
         """See the download."""
         self.download.absent(shard, out)
 
+    def rows_of(self, shard: Shard) -> int:
+        """See the download."""
+        return self.download.rows_of(shard)
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """See the download."""
+        return self.download.files_of(shard)
+
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Download the shard; an attempt that failed before leaves no trace in the count."""
         server: FaultServer = self._server  # type: ignore[attr-defined]

@@ -108,6 +108,8 @@ class Config:
         until: Run this stage and what it needs.
         only: Run this stage alone; its inputs must be published.
         force: Run this stage again although it is published.
+        chain: Let stages that work shard by shard hand each shard on as soon as it is done; the artifacts are
+            the same.
         tokenizer: "reptok", or "latent" for the patches of the VAE's latent, which the paper's attention
             baselines (DiT, SiT) generate; nothing of the tokenizer trains then.
         notes: What follows and is worth knowing, in sentences; `plan` and `run` show them.
@@ -125,6 +127,7 @@ class Config:
     until: str | None = None
     only: str | None = None
     force: str | None = None
+    chain: bool = True
     tokenizer: Literal["reptok", "latent"] = "reptok"
     data: DataConfig
     encoder: EncoderConfig

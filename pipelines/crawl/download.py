@@ -86,7 +86,7 @@ class DownloadJob(ShardJob):
         for row in rows:
             row.update(known.get(row["url"], {}))
         seconds = [row.pop("seconds", 0.0) for row in rows]
-        with out.create(f"images-{shard.index:05d}.parquet") as target:
+        with out.create(images_file(shard.index)) as target:
             written = columns.write_table(target, rows, self.schema)  # type: ignore[arg-type]
         times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
         out.folder.write_bytes(times_file(shard.index), _parquet(times))
@@ -102,8 +102,22 @@ class DownloadJob(ShardJob):
 
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows."""
-        with out.create(f"images-{shard.index:05d}.parquet") as target:
+        with out.create(images_file(shard.index)) as target:
             columns.write_table(target, [], self.schema)  # type: ignore[arg-type]
+
+    def rows_of(self, shard: Shard) -> int:
+        """URLs of the shard."""
+        with self.urls.open(shard.payload["file"]) as file:
+            return columns.count_rows(file)
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """The table."""
+        return (images_file(shard.index),)
+
+
+def images_file(index: int) -> str:
+    """Name of a shard's table of images."""
+    return f"images-{index:05d}.parquet"
 
 
 def times_file(index: int) -> str:

@@ -76,6 +76,11 @@ def configure(config: ClusterConfig) -> None:
     _config = config
 
 
+def is_local() -> bool:
+    """Whether Ray is one of this machine, for this run alone."""
+    return _config.joins is None
+
+
 def at_hand() -> bool:
     """Whether there is a Ray already: connected to, or to be joined."""
     if _config.joins is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from pipelines.dag import interruption
@@ -23,49 +23,129 @@ from pipelines.dag.workspace import SCRATCH, Workspace
 
 RUN_RECORD = f"{SCRATCH}/run.json"
 ORIGIN = f"{SCRATCH}/origin.json"
-"""What unfinished work is made from, {kind: digest}; of published work the manifest says it."""
+"""What unfinished work is made from, {kind: digest, or fingerprint of what is unfinished}.
+
+Of published work the manifest says it.
+"""
 
 SUPERSEDED = "_superseded"
 
 
+class Attempt:
+    """A stage on the way to its published artifact, whose lock it holds while it is entered.
+
+    Args:
+        planned: the stage; an input that is not published yet must be when the stage publishes.
+        root: the artifact store.
+        tracker: gets the stage's run.
+
+    Attributes:
+        out: where the stage writes.
+        skipped: the result, if another process has published the artifact meanwhile.
+    """
+
+    out: Workspace
+
+    def __init__(self, planned: PlannedStage, root: str, tracker: Tracker) -> None:
+        self._planned, self._root, self._tracker = planned, root, tracker
+        self._begun = time.monotonic()
+        self._log = StageLog(planned.stage.name)
+        self._lock = ExitStack()
+        self._told: Collection[str] = ()  # inputs that the run knows
+        self.skipped: StageResult | None = None
+
+    @property
+    def lock(self) -> str:
+        """Name of the artifact's lock."""
+        return f"{self._planned.artifact.kind}-{self._planned.artifact.fingerprint}"
+
+    def __enter__(self) -> Attempt:
+        self._lock.enter_context(locked(self._root, self.lock))
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._lock.close()
+
+    def _open(self) -> None:
+        planned, artifact = self._planned, self._planned.artifact
+        if artifact.folder.exists(MANIFEST):
+            current = artifact.published and not outdated_inputs(artifact, planned.inputs)
+            if current and not planned.forced:
+                self.skipped = skipped(planned)
+                return
+            _supersede(artifact, self._root)
+        self.out = Workspace(artifact.url, artifact.fingerprint)
+        self.out.folder.remove_unfinished()
+        self.record_origin()
+        self._log = self.out.log = _open_log(planned, self.out, self._tracker)
+        self._told = _known(planned).keys()
+
+    def record_origin(self) -> None:
+        """Write down what the unfinished work is made from: what is published by now by its digest."""
+        self.out.folder.write_bytes(ORIGIN, canonical_json(_origin(self._planned)))
+
+    def published(self, stats: Mapping[str, float]) -> StageResult:
+        """Publish what lies in the workspace; its scratch is `clean`'s."""
+        planned, out = self._planned, self.out
+        stats = _finite(planned.stage.name, stats)
+        out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
+        seconds = time.monotonic() - self._begun
+        self._log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
+        artifact = _publish(planned, out, stats, seconds)
+        manifest = artifact.folder.read_bytes(MANIFEST).decode()
+        self._log.inputs({kind: known for kind, known in _known(planned).items() if kind not in self._told})
+        entries = {**stats, "seconds": seconds}
+        self._tracker.finish_stage(self._log, entries, manifest, "FINISHED", artifact.url)
+        return StageResult(
+            name=planned.stage.name, action="resume" if planned.action == "resume" else "run",
+            seconds=seconds, stats=stats, artifact=artifact,
+        )  # fmt: skip
+
+    def failed(self, error: BaseException) -> StageResult:
+        """The result of a stage that raised, whatever it was: the runner waits for it."""
+        if interruption.interrupted() and not isinstance(error, Exception):
+            raise error  # the program ends; what the stage saved is resumed
+        told = isinstance(error, (ValueError, OSError))
+        message = redacted(str(error) if told else f"{type(error).__name__}: {error}")
+        trace = redacted("".join(traceback.format_exception(error)))
+        self._log.text("error.txt", trace)
+        self._tracker.finish_stage(self._log, {}, None, "FAILED")
+        message += _keep_traceback(self._planned.artifact, trace)
+        seconds = time.monotonic() - self._begun
+        name = self._planned.stage.name
+        return StageResult(name=name, action="failed", seconds=seconds, stats={}, error=message)
+
+    def clean(self) -> None:
+        """Remove what the work has left beside the published artifact."""
+        self.out.remove_scratch()
+
+    def leave(self) -> None:
+        """Give the work up to a later attempt, which finds its run on record."""
+        self._log.handle(wait_seconds=5.0)
+        self.close()
+
+
 def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
     """Run a stage, unless another process has published it meanwhile; a failure is a result, too."""
-    stage, artifact = planned.stage, planned.artifact
-    begun = time.monotonic()
-    log = StageLog(stage.name)
+    stage, attempt = planned.stage, Attempt(planned, root, tracker)
     try:
-        with locked(root, f"{artifact.kind}-{artifact.fingerprint}"):
-            if artifact.folder.exists(MANIFEST):
-                current = artifact.published and not outdated_inputs(artifact, planned.inputs)
-                if current and not planned.forced:
-                    return skipped(planned)
-                _supersede(artifact, root)
-            out = Workspace(artifact.url, artifact.fingerprint)
-            out.folder.remove_unfinished()
-            out.folder.write_bytes(ORIGIN, canonical_json(_digests(planned)))
-            log = out.log = _open_log(planned, out, tracker)
-            stats = _finite(stage.name, stage.run(stage.as_read(planned.inputs), out))
-            out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
-            seconds = time.monotonic() - begun
-            log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
-            published = _publish(planned, out, stats, seconds)
-            manifest = published.folder.read_bytes(MANIFEST).decode()
-            tracker.finish_stage(log, {**stats, "seconds": seconds}, manifest, "FINISHED", published.url)
-            out.remove_scratch()
-        action = "resume" if planned.action == "resume" else "run"
-        return StageResult(name=stage.name, action=action, seconds=seconds, stats=stats, artifact=published)
-    except BaseException as error:  # a stage may raise anything: the runner waits for its result
-        if interruption.interrupted() and not isinstance(error, Exception):
-            raise  # the program ends; what the stage saved is resumed
-        message = (
-            f"{type(error).__name__}: {error}" if not isinstance(error, (ValueError, OSError)) else str(error)
-        )
-        message, trace = redacted(message), redacted(traceback.format_exc())
-        log.text("error.txt", trace)
-        tracker.finish_stage(log, {}, None, "FAILED")
-        where = _keep_traceback(artifact, trace)
-        seconds = time.monotonic() - begun
-        return StageResult(name=stage.name, action="failed", seconds=seconds, stats={}, error=message + where)
+        with attempt:
+            if attempt.skipped:
+                return attempt.skipped
+            result = attempt.published(stage.run(stage.as_read(planned.inputs), attempt.out))
+            attempt.clean()
+            return result
+    except BaseException as error:
+        return attempt.failed(error)
 
 
 def skipped(planned: PlannedStage) -> StageResult:
@@ -97,7 +177,7 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
             "fingerprint": planned.artifact.fingerprint,
             "config": plain(stage.config),
             "inputs": {kind: artifact.fingerprint for kind, artifact in inputs.items()},
-            "input_digests": _digests(planned),
+            "input_digests": {kind: artifact.digest for kind, artifact in inputs.items()},
             "stats": dict(stats),
             "seconds": round(seconds, 3),
             "git_commit": git_commit(),
@@ -108,8 +188,18 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
     return Artifact(stage.output, planned.artifact.fingerprint, planned.artifact.url)
 
 
-def _digests(planned: PlannedStage) -> dict[str, str]:
-    return {kind: artifact.digest for kind, artifact in planned.inputs.items()}
+def _origin(planned: PlannedStage) -> dict[str, str]:
+    """What a stage's work is made from: digests, or fingerprints of what is unpublished."""
+    inputs = planned.inputs.items()
+    return {
+        kind: artifact.digest if artifact.published else artifact.fingerprint for kind, artifact in inputs
+    }
+
+
+def _known(planned: PlannedStage) -> dict[str, tuple[str, str]]:
+    """URL and digest of the inputs that are published."""
+    inputs = planned.inputs.items()
+    return {kind: (artifact.url, artifact.digest) for kind, artifact in inputs if artifact.published}
 
 
 def _open_log(planned: PlannedStage, out: Workspace, tracker: Tracker) -> StageLog:
@@ -129,7 +219,7 @@ def _open_log(planned: PlannedStage, out: Workspace, tracker: Tracker) -> StageL
         params=flat(plain(stage.config)),
         run_id=record.get("run_id"),
         created=remember,
-        inputs={kind: (artifact.url, artifact.digest) for kind, artifact in inputs.items()},
+        inputs=_known(planned),
     )
 
 

@@ -57,6 +57,15 @@ def log_inputs(client: Any, run_id: str, inputs: Mapping[str, tuple[str, str]]) 
         client.log_inputs(run_id, datasets)
 
 
+def register_model(client: Any, run_id: str, name: str, url: str, alias: str) -> None:
+    """Make a folder a version of a model, which is made where there is none, and give it an alias."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    known = [version for version in client.search_model_versions(f"name = '{name}'") if version.source == url]
+    version = known[0] if known else client.create_model_version(name, url, run_id)
+    client.set_registered_model_alias(name, alias, version.version)
+
+
 def key_of(name: str) -> str:
     """A name that MLflow accepts as a key."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]

@@ -1,9 +1,11 @@
-"""The one adapter that knows Ray Data: shards go through a pool of actors, and those that fail go elsewhere.
+"""The one adapter that knows Ray Data: shards go through pools of actors, and those that fail go elsewhere.
 
-Ray gives the next shard to the actor that is least busy, and so to the one that fails fastest. Therefore an
-actor that cannot set itself up dies, and one in which `STREAK` shards in a row failed begins anew in another
-process. After `FALLS` of either kind a machine is avoided, as long as there is another. What failed once is
-tried once more by other processes when the rest is done.
+A row is a *lane*: a shard of the first step, and the shards of later steps that follow it, each step with a
+pool of its own. Where a step fails, the later ones leave their part of the lane alone. A stage by itself is
+a pipeline of one step.
+
+Ray gives the next lane to the actor that is least busy, and so to the one that fails fastest: see `falls`.
+What failed once is tried once more by other processes when the rest is done.
 """
 
 from __future__ import annotations
@@ -11,213 +13,199 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from pipelines.dag import cluster
 from pipelines.dag.failures import LOST, described
+from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shards import Outcome, Shard, ShardJob, WorkerResources
-from pipelines.dag.storage import open_folder
 from pipelines.dag.workspace import SCRATCH, Workspace
 
-STREAK = FALLS = 3
 ROUNDS = 3
-POLL_SECONDS = 1.0
+STALL_SECONDS = 3600.0
+"""Without anything done anywhere for so long, a pipeline of several steps has lost the machines that it needs
+to work on all of them, and ends."""
+
+Lane = Sequence[Sequence[Shard]]
+"""For each step, the shards that it does one after the other."""
 
 
 class SetupError(RuntimeError):
     """No worker could set itself up; the message is the cause."""
 
 
-@dataclass(frozen=True)
-class Falls:
-    """Which machines workers fell on; lies on the storage, since who falls can tell nobody else for sure.
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What the workers of a pool need.
 
     Attributes:
-        url: a folder of one invocation.
+        job: what they do.
+        out: where.
+        need: how many they are, and what each occupies.
+        invocation: counts what befalls them.
+        failed_on: machines on which some of the shards failed before.
     """
 
-    url: str
+    job: ShardJob
+    out: Workspace
+    need: WorkerResources
+    invocation: str
+    failed_on: Set[str] = frozenset()
 
-    def add(self, node: str, kind: str, cause: str) -> None:
-        """Record one: `kind` is "setup" or "streak"."""
-        open_folder(self.url).write_bytes(f"{node}-{kind}-{uuid.uuid4().hex[:12]}", cause.encode())
+    @staticmethod
+    def of(job: ShardJob, out: Workspace, need: WorkerResources) -> Step:
+        """A step whose workers have not begun."""
+        return Step(job=job, out=out, need=need, invocation=uuid.uuid4().hex[:8])
 
-    def clear(self, node: str) -> None:
-        """Forget those of a machine, where work went well again."""
-        folder = open_folder(self.url)
-        for name in folder.sizes():
-            if name.startswith(f"{node}-"):
-                folder.remove(name)
-
-    def count(self, kind: str = "") -> Counter[str]:
-        """Number by machine, of one kind or of both."""
-        names = (name.rsplit("-", 2) for name in open_folder(self.url).sizes())
-        return Counter(node for node, found, _ in names if kind in ("", found))
-
-    def cause(self) -> str:
-        """Why a worker could not set itself up, "" if all could."""
-        folder = open_folder(self.url)
-        names = [name for name in folder.sizes() if "-setup-" in name]
-        return folder.read_bytes(names[0]).decode() if names else ""
+    @property
+    def falls(self) -> Falls:
+        """Where its workers fell."""
+        return Falls(self.out.folder.url_of(f"{SCRATCH}/shards/falls/{self.invocation}"))
 
 
 class Worker:
-    """A shard actor in a process of Ray's."""
+    """A shard actor in a process of Ray's.
 
-    def __init__(self, job: ShardJob, out: Workspace, invocation: str, falls: Falls, need: WorkerResources):
+    Args:
+        step: whose.
+        number: the step's place in the pipeline.
+    """
+
+    def __init__(self, step: Step, number: int) -> None:
         import ray
 
         context = ray.get_runtime_context()
-        self._node, self._falls = context.get_node_id(), falls
+        self._node, self._number, self._falls = context.get_node_id(), number, step.falls
         self._again = bool(context.was_current_actor_reconstructed)
         self._streak, self._unready = 0, ""
-        if self._again and self._avoided(need):
+        if self._again and self._avoided(step.need):
             raise RuntimeError(f"workers fell on this machine {FALLS} times, and there are others")
         try:
             self._actor = ShardActor(
-                job, out, invocation, self._node, lambda: _alive(WorkerResources(cpus=0))
+                step.job, step.out, step.invocation, self._node, lambda: alive(WorkerResources(cpus=0))
             )
         except Exception as error:
             self._unready = described(error)
-            falls.add(self._node, "setup", self._unready)
+            self._falls.add(self._node, "setup", self._unready)
             if not self._again:  # Ray Data replaces an actor only if it dies before it ever worked
                 raise SetupError(self._unready) from error
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """See `ShardActor`; "handed_back" says that the shard was not begun."""
-        if self._unready:
-            index = json.loads(row["shard"])["index"]
-            nothing = {"record": "{}", "failure": "", "final": False, "node": self._node}
-            return {"index": index, **nothing, "handed_back": True}
-        if self._streak >= STREAK:
+        """Do this step's part of a lane, and append what became of it.
+
+        An outcome is that of `ShardActor`, with the step's number; "handed_back" says that the shard was not
+        begun.
+        """
+        lane = json.loads(row["lane"])
+        if lane["open"] and lane["shards"][self._number] and self._streak >= STREAK and not self._unready:
             self._falls.add(self._node, "streak", "")
             os._exit(1)  # Ray starts it again, and what waits for it goes there
-        outcome = self._actor(row)
+        for shard in lane["shards"][self._number] if lane["open"] else ():
+            outcome = self._do(shard)
+            lane["outcomes"].append({**outcome, "step": self._number, "node": self._node})
+            lane["open"] &= not (outcome["failure"] or outcome["handed_back"])
+        return {"lane": json.dumps(lane)}
+
+    def _do(self, shard: Mapping[str, Any]) -> dict[str, Any]:
+        if self._unready:
+            nothing = {"record": "{}", "failure": "", "final": False}
+            return {"index": shard["index"], **nothing, "handed_back": True}
+        outcome = self._actor({"shard": json.dumps(shard)})
         failed = bool(outcome["failure"])
         self._streak = self._streak + 1 if failed else 0
         if self._again and not failed:
             self._falls.clear(self._node)
             self._again = False
-        return {**outcome, "node": self._node, "handed_back": False}
+        return {**outcome, "handed_back": False}
 
     def _avoided(self, need: WorkerResources) -> bool:
         """Whether this machine is one to avoid; never are all of them."""
-        fallen = _fallen(self._falls)
-        return self._node in fallen and bool(_alive(need) - fallen)
+        fallen = self._falls.fallen()
+        return self._node in fallen and bool(alive(need).keys() - fallen)
 
 
 def in_ray(
     shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
 ) -> Iterator[Outcome]:
-    """Run shards in Ray Data actors, and yield their outcomes as they come."""
+    """Run the shards of one step, and yield their outcomes as they come."""
     cluster.ensure()
-    invocation = uuid.uuid4().hex[:8]
-    falls = Falls(out.folder.url_of(f"{SCRATCH}/shards/falls/{invocation}"))
+    step = Step.of(job, out, resources)
     left = {shard.index: shard for shard in shards}
     causes: dict[int, str] = {}
     failed_on: set[str] = set()
     with job.together() as shared:
         for _ in range(ROUNDS):
+            now = replace(step, job=shared, failed_on=frozenset(failed_on))
             try:
-                for row in _round(list(left.values()), shared, out, invocation, falls, failed_on, resources):
-                    index, failure = row["index"], row["failure"]
-                    if row["handed_back"]:
+                for outcome in _piped([now], [[[shard]] for shard in left.values()]):
+                    index, failure = outcome["index"], outcome["failure"]
+                    if outcome["handed_back"]:
                         continue
-                    if failure and index not in causes and not row["final"]:
+                    if failure and index not in causes and not outcome["final"]:
                         causes[index] = failure  # another process, elsewhere, may do it
-                        failed_on.add(row["node"])
+                        failed_on.add(outcome["node"])
                         continue
                     del left[index]
-                    yield index, json.loads(row["record"]), failure
+                    yield index, json.loads(outcome["record"]), failure
             except Exception:  # too many workers in a row fell before they could begin
-                if not falls.cause():
+                if not step.falls.cause():
                     raise
-                if _alive(resources) <= _fallen(falls, "setup"):
+                if alive(resources).keys() <= step.falls.fallen("setup"):
                     break
             if not left:
                 return
     for index in left:
-        yield index, {}, causes.get(index, falls.cause() or LOST)
+        yield index, {}, causes.get(index, step.falls.cause() or LOST)
 
 
-def _round(
-    shards: Sequence[Shard],
-    job: ShardJob,
-    out: Workspace,
-    invocation: str,
-    falls: Falls,
-    failed_on: Set[str],
-    resources: WorkerResources,
-) -> Iterator[Mapping[str, Any]]:
-    """Give each shard to a worker once, and where others are not on a machine on which some failed before."""
+def through(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[tuple[int, Outcome]]:
+    """Send lanes through several steps, once; yield step and outcome of what was done or failed."""
+    with ExitStack() as together:
+        shared = [replace(step, job=together.enter_context(step.job.together())) for step in steps]
+        for outcome in _piped(shared, lanes):
+            if not outcome["handed_back"]:
+                record = json.loads(outcome["record"])
+                yield outcome["step"], (outcome["index"], record, outcome["failure"])
+
+
+def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, Any]]:
+    """Give each lane to a worker of each step in turn; yield all outcomes of a lane when it is through."""
     import ray.data
 
-    workers = min(resources.workers, len(shards))
+    needs = [
+        replace(step.need, workers=min(step.need.workers, sum(bool(lane[number]) for lane in lanes)))
+        for number, step in enumerate(steps)
+    ]
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # what a dying actor held comes again in the next round
-    context.max_consecutive_actor_init_deaths = FALLS * len(_alive(resources)) + workers - 1
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we say what failed
-    rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        cast(Any, Worker),
-        fn_constructor_args=(job, out, invocation, falls, resources),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
+    context.max_consecutive_actor_init_deaths = max(
+        FALLS * len(alive(need)) + need.workers - 1 for need in needs
     )
-    with _avoiding(results.context.execution_options, falls, frozenset(failed_on), resources):
-        yield from results.iter_rows()
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we say what failed
+    pools = [Pool(step.falls, step.failed_on, need) for step, need in zip(steps, needs, strict=True)]
+    dataset = ray.data.from_items([_row(lane) for lane in lanes], override_num_blocks=len(lanes))
+    for number, (step, need) in enumerate(zip(steps, needs, strict=True)):
+        dataset = dataset.map(
+            cast(Any, Worker),
+            fn_constructor_args=(step, number),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=need.workers, initial_size=need.workers, max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=need.cpus,
+            num_gpus=need.gpus,
+        )
+    if len(steps) > 1:
+        dataset.context.execution_no_progress_timeout_s = STALL_SECONDS
+    with avoiding(dataset.context.execution_options, pools):
+        for row in dataset.iter_rows():
+            yield from json.loads(row["lane"])["outcomes"]
 
 
-@contextmanager
-def _avoiding(options: Any, falls: Falls, failed_on: Set[str], need: WorkerResources) -> Iterator[None]:
-    """Keep new actors off the machines on which too many fell; Ray Data reads the options as each starts."""
-    ended = threading.Event()
-
-    def avoid() -> None:
-        bad, able = _fallen(falls) | failed_on, _alive(need)
-        avoided = bad if able - bad else _fallen(falls)
-        options.label_selector = None
-        if avoided and able - avoided:
-            options.label_selector = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
-
-    def watch() -> None:
-        while not ended.wait(POLL_SECONDS):
-            with suppress(Exception):  # the storage, or the cluster, is away for a moment
-                avoid()
-
-    avoid()
-    thread = threading.Thread(target=watch, name="falls", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _fallen(falls: Falls, kind: str = "") -> set[str]:
-    """The machines on which workers fell too often."""
-    return {node for node, count in falls.count(kind).items() if count >= FALLS}
-
-
-def _alive(need: WorkerResources) -> set[str]:
-    """The machines that are there and have what a worker occupies."""
-    import ray
-
-    return {
-        node["NodeID"]
-        for node in ray.nodes()
-        if node["Alive"]
-        and node["Resources"].get("CPU", 0) >= need.cpus
-        and node["Resources"].get("GPU", 0) >= need.gpus
-    }
+def _row(lane: Lane) -> dict[str, str]:
+    shards = [[asdict(shard) for shard in part] for part in lane]
+    return {"lane": json.dumps({"shards": shards, "outcomes": [], "open": True})}

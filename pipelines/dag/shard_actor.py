@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipelines.dag import shards as plans
 from pipelines.dag.failures import described
 from pipelines.dag.fingerprint import canonical_json
-from pipelines.dag.shards import Shard, ShardJob, checked_stats, record_name
+from pipelines.dag.shard_records import UNCOUNTED, Record, checked_stats, done_record, record_name
+from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 BEGUN = f"{SCRATCH}/shards/begun"
@@ -20,11 +22,13 @@ class DiedTooOften(RuntimeError):
     """A shard took its worker process down with it, again and again."""
 
 
-def do_shard(shard: Shard, job: ShardJob, out: Workspace) -> dict[str, Any]:
+def do_shard(shard: Shard, job: ShardJob, out: Workspace) -> Record:
     """Do a shard and write its done record, which is returned."""
     out = Workspace(out.url, out.fingerprint)
+    if shard.rows == UNCOUNTED:
+        shard = replace(shard, rows=job.rows_of(shard))
     stats = checked_stats(shard, job(shard, out))
-    record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
+    record: Record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
     out.folder.write_bytes(record_name(shard.index), canonical_json(record))
     return record
 
@@ -61,14 +65,14 @@ class ShardActor:
             no other process need try.
         """
         shard = Shard(**json.loads(row["shard"]))
-        record: dict[str, Any] = {}
+        record: Record = {}
         failure, final, counted = "", False, False
         for attempt in range(1, plans.ATTEMPTS + 1):
             try:
                 if not counted:
-                    self._begin(shard)
+                    record = self._begin(shard)
                     counted = True
-                record, failure = do_shard(shard, self._job, self._out), ""
+                record, failure = record or do_shard(shard, self._job, self._out), ""
                 break
             except DiedTooOften as error:
                 failure, final = str(error), True
@@ -81,10 +85,11 @@ class ShardActor:
             self._end(shard)
         return {"index": shard.index, "record": json.dumps(record), "failure": failure, "final": final}
 
-    def _begin(self, shard: Shard) -> None:
-        """Remember that this shard begins here.
+    def _begin(self, shard: Shard) -> Record:
+        """Remember that this shard begins here; its record, should it be done.
 
-        Ray begins a lost shard again, without end and in another process: only the storage knows.
+        Ray begins a lost shard again, without end and in another process: only the storage knows. What was
+        done before its process died may have been read by now, and must not be written again.
 
         Raises:
             DiedTooOften: its process died each time, on machines that are still there.
@@ -92,12 +97,15 @@ class ShardActor:
         name = self._begun(shard)
         folder = self._out.folder
         nodes = json.loads(folder.read_bytes(name)) if folder.exists(name) else []
+        if nodes and (known := done_record(shard.index, folder)):
+            return known
         if len(nodes) >= plans.ATTEMPTS:
             alive = self._alive()
             died = sum(node in alive for node in nodes)
             if died >= plans.ATTEMPTS:
                 raise DiedTooOften(f"its worker process died {died} times (out of memory?)")
         folder.write_bytes(name, json.dumps([*nodes, self._node]).encode())
+        return {}
 
     def _end(self, shard: Shard) -> None:
         """Forget the shard's beginning: it failed, and nobody died."""

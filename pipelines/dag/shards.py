@@ -14,26 +14,19 @@ import json
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Interval
 
 from pipelines.dag import cluster, own_process
-from pipelines.dag.failures import LOST, described, report
-from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.failures import described
 from pipelines.dag.own_process import ProcessDied
-from pipelines.dag.redaction import redacted
-from pipelines.dag.workspace import SCRATCH, Workspace
+from pipelines.dag.shard_records import Record
+from pipelines.dag.tally import Tally
+from pipelines.dag.workspace import Workspace
 
-PLAN = f"{SCRATCH}/shards/plan.json"
-DONE = f"{SCRATCH}/shards/done"
-QUARANTINE = "quarantined.json"
-"""Names the shards that an artifact lacks, with their rows and why; absent if it lacks none."""
-
-READERS = 16
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
 
@@ -45,16 +38,19 @@ class Shard:
     Attributes:
         index: position, unique within the job.
         name: what a message calls it ("urls-00003").
-        rows: rows that it reads, or what else its job counts.
+        rows: rows that it reads, or what else its job counts; `UNCOUNTED` where the job is to count them
+            (`ShardJob.rows_of`) before it begins.
         payload: what the job needs to find its input; JSON values, and nothing that may differ between two
             runs of the same artifact (ports, worker counts): the plan of a resumed job must be the plan it
             began with.
+        follows: the shard of its input that it is made from; that of its own index if None.
     """
 
     index: int
     name: str
     rows: int
     payload: dict[str, Any]
+    follows: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +95,17 @@ class ShardJob(ABC):
     def absent(self, shard: Shard, out: Workspace) -> None:  # noqa: B027 (readers may know by QUARANTINE)
         """Write what stands for a shard that is given up, for readers who expect a file for each."""
 
+    def rows_of(self, shard: Shard) -> int:
+        """Rows of a shard that the plan leaves uncounted, as its input says; asked before `setup`, too."""
+        raise NotImplementedError(f"{type(self).__name__} has uncounted shards, and no rows_of() to count")
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """Names of the published files that it writes for a shard: what a later stage plans by.
+
+        Without any, later stages wait until the artifact is published.
+        """
+        return ()
+
     @abstractmethod
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Do one shard: write its files with `out.create(...)` and return additive stats.
@@ -108,8 +115,23 @@ class ShardJob(ABC):
         """
 
 
-class ShardError(RuntimeError):
-    """Some shards failed; the others are done and kept."""
+@dataclass(frozen=True, kw_only=True)
+class ShardWork:
+    """What a stage does, shard by shard.
+
+    Attributes:
+        shards: all of its artifact, in order.
+        job: what to do with each.
+        workers: who does it.
+        watch: is told the stats of each shard as it is done.
+        facts: what is known of the artifact before it is made, for later stages to ask (`Coming.facts`).
+    """
+
+    shards: Sequence[Shard]
+    job: ShardJob
+    workers: WorkerResources = field(default_factory=WorkerResources)
+    watch: Callable[[Mapping[str, float]], None] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def map_shards(
@@ -139,111 +161,14 @@ def map_shards(
         ShardError: more shards failed than may; names each with its cause.
     """
     resources = resources or WorkerResources()
-    write_plan(shards, out)
-    done = read_done(shards, out)
-    missing = [shard for shard in shards if shard.index not in done]
-    total, rows = (
-        sum(shard.rows for shard in shards),
-        sum(shard.rows for shard in shards if shard.index in done),
-    )
-    if done and missing:
-        print(f"  {len(done)} of {len(shards)} shards are done already", flush=True)
-    failures: dict[int, str] = {}
-    if missing:
-        out.log.progress(rows, total)
-        outcomes = _here(missing, job, out) if here else _stream(missing, job, out, resources)
-        for index, record, failure in outcomes:
-            if failure:
-                failures[index] = failure
-            else:
-                done[index] = record
-                rows += record["rows"]
-                out.log.rows(record["stats"], sum(f["size"] for f in record["files"].values()), job.reasons)
-                if watch:
-                    watch(record["stats"])
-                out.log.progress(rows, total)
-    lost = [(shard, failures.get(shard.index, LOST)) for shard in shards if shard.index not in done]
-    if len(lost) > resources.max_failed * len(shards):
-        raise ShardError(report([(shard.name, cause) for shard, cause in lost], len(shards)))
-    stats: dict[str, float] = {}
-    for index in sorted(done):
-        out.digests.update(done[index]["files"])
-        for key, value in done[index]["stats"].items():
-            stats[key] = stats.get(key, 0.0) + value
-    return _quarantined(lost, stats, job, out)
+    tally = Tally(ShardWork(shards=shards, job=job, workers=resources, watch=watch), out)
+    if missing := tally.missing:
+        for outcome in _here(missing, job, out) if here else _stream(missing, job, out, resources):
+            tally.take(*outcome)
+    return tally.stats()
 
 
-def _quarantined(
-    lost: Sequence[tuple[Shard, str]], stats: dict[str, float], job: ShardJob, out: Workspace
-) -> dict[str, float]:
-    """Name the shards that are given up, and count their rows as dropped."""
-    if not lost:
-        out.folder.remove(QUARANTINE)  # of an attempt before
-        return stats
-    print(f"  given up: {report([(s.name, cause) for s, cause in lost], len(lost))}", flush=True)
-    for shard, _ in lost:
-        job.absent(shard, out)
-    named = [{"shard": s.name, "rows": s.rows, "cause": redacted(cause)} for s, cause in lost]
-    out.write_json(QUARANTINE, named)
-    rows = float(sum(shard.rows for shard, _ in lost))
-    return {
-        **stats,
-        "rows_in": stats.get("rows_in", 0.0) + rows,
-        "dropped_quarantined": rows,
-        "shards_quarantined": float(len(lost)),
-    }
-
-
-def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
-    """Record the plan; refuse another plan than the recorded one."""
-    if len({shard.index for shard in shards}) != len(shards):
-        raise ValueError("two shards have the same index")
-    plan = canonical_json([asdict(shard) for shard in shards])
-    if not out.folder.exists(PLAN):
-        out.folder.write_bytes(PLAN, plan)
-    elif out.folder.read_bytes(PLAN) != plan:
-        raise ValueError(
-            f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
-            "changes the plan must be a significant config field. Remove that folder to begin anew."
-        )
-
-
-def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, dict[str, Any]]:
-    """Done records by shard index; those whose files are not all there at their size do not count."""
-    sizes = out.folder.sizes()
-    recorded = [shard.index for shard in shards if record_name(shard.index) in sizes]
-    done = {}
-    with ThreadPoolExecutor(READERS) as readers:  # on an object store each record is a round trip
-        contents = readers.map(lambda index: out.folder.read_bytes(record_name(index)), recorded)
-        for index, content in zip(recorded, contents, strict=True):
-            record = json.loads(content)
-            if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
-                done[index] = record
-    return done
-
-
-def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
-    """The stats of a shard, proven to account for every row.
-
-    Raises:
-        ValueError: a row is missing or doubled.
-    """
-    counted = {key: float(value) for key, value in stats.items()}
-    absent = {"rows_in", "rows_out"} - counted.keys()
-    if absent:
-        raise ValueError(f"the job returned no {' and no '.join(sorted(absent))}")
-    if counted["rows_in"] != shard.rows:
-        raise ValueError(f"the job read {counted['rows_in']:.0f} rows where the plan says {shard.rows}")
-    dropped = sum(value for key, value in counted.items() if key.startswith("dropped_"))
-    if counted["rows_in"] != counted["rows_out"] + dropped:
-        raise ValueError(
-            f"{counted['rows_in']:.0f} rows in are not {counted['rows_out']:.0f} rows out and "
-            f"{dropped:.0f} dropped"
-        )
-    return counted
-
-
-Outcome = tuple[int, dict[str, Any], str]
+Outcome = tuple[int, Record, str]
 """Index, done record, failure."""
 
 
@@ -289,8 +214,3 @@ def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
         return shard.index, {}, described(error)
     row = actor({"shard": json.dumps(asdict(shard))})
     return row["index"], json.loads(row["record"]), row["failure"]
-
-
-def record_name(index: int) -> str:
-    """Name of a shard's done record."""
-    return f"{DONE}/{index:06d}.json"

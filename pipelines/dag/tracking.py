@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.dag import embedded_tracking
 from pipelines.dag.metrics import board
-from pipelines.dag.mlflow_runs import experiment, key_of, log_inputs, log_params, reopen
+from pipelines.dag.mlflow_runs import experiment, key_of, log_inputs, log_params, register_model, reopen
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
 from pipelines.dag.progress import Progress
 from pipelines.dag.storage import open_folder
@@ -60,9 +60,14 @@ class StageLog:
         self._progress = Progress(stage)
         self._counted = False
 
+    @property
+    def stage(self) -> str:
+        """Whose it is."""
+        return self._progress.stage
+
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record scalars; non-finite ones are recorded as they are."""
-        board.curves(self._progress.stage, values, step)
+        board.curves(self.stage, values, step)
         if self._writer and values:
             now = int(time.time() * 1000)
             entries = [(key_of(k), float(v), now, step or 0) for k, v in values.items()]
@@ -102,25 +107,21 @@ class StageLog:
 
     def model(self, name: str, url: str) -> None:
         """Register a published folder as a new version of a model, which is the candidate from now on."""
+        self._put(lambda client, run: register_model(client, run, name, url, CANDIDATE))
 
-        def register(client: Any, run: str) -> None:
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name)
-            known = [v for v in client.search_model_versions(f"name = '{name}'") if v.source == url]
-            version = known[0] if known else client.create_model_version(name, url, run)
-            client.set_registered_model_alias(name, CANDIDATE, version.version)
-
-        self._put(register)
+    def inputs(self, inputs: Mapping[str, tuple[str, str]]) -> None:
+        """Record input artifacts: kind -> (url, digest)."""
+        self._put(lambda client, run: log_inputs(client, run, inputs))
 
     def progress(self, done: float, total: float, unit: str = "rows") -> None:
         """Print rows, rate and time left, now and then."""
-        board.progress(self._progress.stage, done, total)
+        board.progress(self.stage, done, total)
         self._progress.update(done, total, unit)
 
     def rows(self, stats: Mapping[str, float], size: float = 0, reasons: Collection[str] = ()) -> None:
         """Count the rows of a shard by their fate (see `Board.rows`)."""
         self._counted = True
-        board.rows(self._progress.stage, stats, size, reasons)
+        board.rows(self.stage, stats, size, reasons)
 
     def handle(self, wait_seconds: float = 120.0) -> RunHandle | None:
         """What `attach` needs in another process; None when tracking is off or away."""
@@ -185,7 +186,7 @@ class Tracker:
         self._root = root
         self._writer = MlflowWriter(tracking_uri(config, root)) if config.enabled else None
         self._experiment = ""
-        self._open: list[StageLog] = []
+        self._open: dict[str, StageLog] = {}  # by stage; a later attempt takes the place of an earlier one
         url = open_folder(root).url
         identity = hashlib.sha256(f"{url} {configuration}".encode()).hexdigest()[:16]
         tags = {**tags, "workflow": identity, "root": url, "configuration": configuration}
@@ -224,7 +225,7 @@ class Tracker:
 
         log = StageLog(name, self._writer, Run(create=create, created=created))
         log.tags({"last_invocation": time.strftime("%Y-%m-%d %H:%M:%S")})
-        self._open.append(log)
+        self._open[name] = log
         return log
 
     def finish_stage(
@@ -239,8 +240,7 @@ class Tracker:
             log.tags({"artifact.uri": url, "artifact.digest": json.loads(manifest)["digest"]})
         log._put(lambda client, run: client.set_terminated(run, status))
         log.flush()
-        if log in self._open:
-            self._open.remove(log)
+        self._open.pop(log.stage, None)
 
     def link(
         self, stage: str, action: str, fingerprint: str, scores: Mapping[str, float] = MappingProxyType({})
@@ -262,7 +262,7 @@ class Tracker:
 
     def close(self, status: str, seconds: float = 20.0) -> None:
         """End the parent run, and with the same status the runs of stages that are not finished."""
-        for log in (*self._open, self._log):
+        for log in (*self._open.values(), self._log):
             log._put(lambda client, run: client.set_terminated(run, status))
         self._log.flush(seconds)
 

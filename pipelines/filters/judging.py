@@ -21,7 +21,7 @@ from pipelines.filters.duplicates import EXACT, NEAR, duplicates_of
 from pipelines.filters.filter import Filter, Finding, Row
 from pipelines.filters.twins import write_hashes
 from pipelines.filters.verdicts import verdict_table
-from reptok.data.columns import IMAGES, SUCCESS, VERDICTS, iterate_rows, write_table
+from reptok.data.columns import IMAGES, SUCCESS, VERDICTS, count_rows, iterate_rows, write_table
 
 ROWS_PER_BATCH = 256
 REASONS = frozenset({listed_hash.REASON, clip_similarity.REASON, EXACT, NEAR})
@@ -67,6 +67,15 @@ class JudgeImages(ShardJob):
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows: nothing of those pictures is passed on."""
         self._write(out, shard, [])
+
+    def rows_of(self, shard: Shard) -> int:
+        """Rows of the table of images."""
+        with self.images.open(shard.payload["file"]) as file:
+            return count_rows(file)
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """The table of verdicts."""
+        return (verdict_table(shard.payload["file"]),)
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -34,15 +34,15 @@ class Stored:
 
     Attributes:
         artifact: what it holds or was to hold.
-        identity: its kind and the digest of its bytes, or its place if it was never finished.
-        parents: identities of what it was made from; None where nothing says it.
+        identities: its kind with its name, and with the digest of its bytes if it was finished.
+        parents: an identity of each thing that it was made from; None where nothing says it.
         rows: rows of those who opted out.
         finished: whether it has a manifest.
         torn: whether it has a table that was not written to its end, whose rows nobody can read.
     """
 
     artifact: Artifact
-    identity: Identity
+    identities: frozenset[Identity]
     parents: frozenset[Identity] | None
     rows: int
     finished: bool
@@ -73,14 +73,19 @@ def find(root: str, opted_out: Container[object]) -> Found:
     for artifact in _folders(open_folder(root), found.problems):
         everything.append(_stored(artifact, opted_out, found.problems))
     made = [s for s in everything if s.torn or s.artifact.kind not in WITH_URLS]  # the others' own rows tell
-    tainted = {s.identity for s in everything if s.rows}
-    while heirs := {s.identity for s in made if s.parents and s.parents & tainted} - tainted:
+    tainted = _identities(s for s in everything if s.rows)
+    while heirs := _identities(s for s in made if s.parents and s.parents & tainted) - tainted:
         tainted |= heirs
     if tainted:  # unfinished work whose origin nothing tells is made again at little cost
-        tainted |= {s.identity for s in made if s.parents is None and not s.finished and _is_ours(s.artifact)}
-    found.tainted.extend(s for s in everything if s.identity in tainted)
+        unknown = (s for s in made if s.parents is None and not s.finished and _is_ours(s.artifact))
+        tainted |= _identities(unknown)
+    found.tainted.extend(s for s in everything if s.identities & tainted)
     found.tainted.sort(key=lambda stored: (-stored.rows, stored.artifact.url))
     return found
+
+
+def _identities(stored: Iterable[Stored]) -> frozenset[Identity]:
+    return frozenset().union(*(s.identities for s in stored))
 
 
 def _is_ours(artifact: Artifact) -> bool:
@@ -122,18 +127,18 @@ def _not_followed(folder: Folder) -> str:
 
 
 def _stored(artifact: Artifact, opted_out: Container[object], problems: list[str]) -> Stored:
-    identity, parents, finished = (artifact.kind, artifact.url), None, False
+    identities, parents, finished = {(artifact.kind, artifact.fingerprint)}, None, False
     try:
         finished = artifact.folder.exists(MANIFEST)
         if finished:
-            identity = (artifact.kind, artifact.digest)
+            identities.add((artifact.kind, artifact.digest))
             parents = frozenset(artifact.manifest["input_digests"].items())
         else:
             parents = _origin(artifact)
     except (ValueError, OSError) as error:
         problems.append(f"{error}; what it was made from is not known: delete it, or force its stage")
     rows, torn = _rows(artifact, opted_out, problems), not finished and _is_torn(artifact.folder)
-    return Stored(artifact, identity, parents, rows, finished, torn)
+    return Stored(artifact, frozenset(identities), parents, rows, finished, torn)
 
 
 def _is_torn(folder: Folder) -> bool:

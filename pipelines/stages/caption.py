@@ -18,12 +18,12 @@ from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
-from pipelines.dag.shards import Shard, ShardJob, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import Verdicts
-from pipelines.stages.tables import beside, occupied, table_shards
+from pipelines.stages.tables import beside, occupied, table_rows, table_shards
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
@@ -97,6 +97,14 @@ class CaptionJob(ShardJob):
         with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, [], CAPTIONS)
+
+    def rows_of(self, shard: Shard) -> int:
+        """Rows of the table of images."""
+        return table_rows(self.images, shard.payload["file"])
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """The table of captions."""
+        return (beside(shard, "captions"),)
 
     def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
         """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
@@ -180,7 +188,7 @@ class CaptionJob(ShardJob):
         return {"model": self.model, "revision": revision, "decoding": json.dumps(decoding, sort_keys=True)}
 
 
-class Caption(Stage):
+class Caption(ShardStage):
     """Give every downloaded image a caption; failed rows are counted by their reason."""
 
     name, output, version = "caption", "captions", 2
@@ -197,8 +205,11 @@ class Caption(Stage):
         self.inputs = ("images", *(("texts",) if joined else ()), *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
+        if config.captioner.limit_samples is None:  # the first so many images are known when all are
+            self.by_shard = ("images", "verdicts")
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each table of images."""
         images, config = inputs["images"], self.config.captioner
         name = None
         if config.model is not None:
@@ -211,7 +222,7 @@ class Caption(Stage):
         if config.limit_samples is not None:
             shards = list(limited(images, shards, config.limit_samples, verdicts))
         job = CaptionJob(images, config, name, inputs.get("texts"), verdicts)
-        return map_shards(shards, job, out, config.workers)
+        return ShardWork(shards=shards, job=job, workers=config.workers)
 
 
 def limited(

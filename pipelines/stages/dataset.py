@@ -15,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.coming import Coming
+from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.verdicts import EXCLUDED as NAMED
+from pipelines.stages.tables import table_rows
 from reptok.data.columns import NAMED_KEYS, SAMPLES, read_table, write_table
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import (
@@ -34,6 +37,9 @@ from reptok.data.shards import Sample, SampleWriter, read_samples
 
 CLASS_NAMES = "classes.json"
 """Names of the classes beside tables of imported images."""
+
+IMAGE_SIZE = "image_size"
+"""What is known of a dataset's images before it is made."""
 
 READERS = 16
 """Tables read at a time: on an object store that is latency, not work."""
@@ -186,12 +192,53 @@ def read_index(dataset: Artifact) -> DatasetIndex:
     return index
 
 
-def dataset_shards(index: DatasetIndex) -> list[Shard]:
-    """Return one shard per tar of a dataset, all splits; the payload names tar and split."""
-    return [
-        Shard(number, entry.shard, entry.rows, {"shard": entry.shard, "split": split})
-        for number, (split, entry) in enumerate(index.shards)
+def image_size_of(dataset: Artifact) -> int:
+    """Return the side of a dataset's images, be it there already or coming.
+
+    Raises:
+        ValueError: See `read_index`.
+    """
+    if isinstance(dataset, Coming):
+        return int(dataset.facts[IMAGE_SIZE])
+    return read_index(dataset).image_size
+
+
+def dataset_files(number: int) -> tuple[str, ...]:
+    """Return the names of the files that `DatasetShardWriter` writes for one number."""
+    names = [shard_name(split, number) for split in SPLITS]
+    return tuple(f"{name}{suffix}" for name in names for suffix in (".tar", ".parquet"))
+
+
+def dataset_shards(dataset: Artifact) -> list[Shard]:
+    """Return one shard per tar of a dataset, all splits, be it there already or coming.
+
+    The payload names tar and split. The plan does not count the rows: `dataset_rows` does, where a shard is
+    worked on.
+    """
+    names = [
+        (split, name.removesuffix(".tar")) for split in SPLITS for name in dataset.files(f"{split}-*.tar")
     ]
+    return [
+        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=int(name.rpartition("-")[2]))
+        for index, (split, name) in enumerate(names)
+    ]
+
+
+def remove_empty_splits(dataset: Artifact, shards: Sequence[Shard], out: Workspace) -> None:
+    """Remove the tars of a split of which the dataset, now that it is there, has no samples.
+
+    Raises:
+        ValueError: See `read_index`.
+    """
+    splits = read_index(dataset).splits
+    for shard in shards:
+        if shard.payload["split"] not in splits:
+            out.folder.remove(f"{shard.name}.tar")
+
+
+def dataset_rows(dataset: Artifact, shard: Shard) -> int:
+    """Return the number of samples of a shard, as the table beside its tar says."""
+    return table_rows(dataset, f"{shard.payload['shard']}.parquet")
 
 
 def image_batches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines import registry
@@ -13,8 +13,9 @@ from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.success import SuccessRate
 from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.fingerprint import insignificant, plain
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
-from pipelines.dag.stage import Artifact, Stage, Workspace
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
+from pipelines.dag.stage import Artifact, Workspace
 from pipelines.dag.storage import open_folder
 from pipelines.stages.tables import occupied, table_shards
 
@@ -52,7 +53,7 @@ class DownloadConfig:
             )
 
 
-class Download(Stage):
+class Download(ShardStage):
     """Fetch every URL once, safely and politely, and keep one row for each, failures included.
 
     images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
@@ -71,7 +72,12 @@ class Download(Stage):
         self.inputs = ("urls", self.source.served) if self.source else ("urls",)
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each table of URLs.
+
+        Raises:
+            ValueError: Nobody says how the owner of a site can reach him, or `reuse` names other images.
+        """
         config = self.config
         if config.engine == "guarded" and not config.serve and not config.fetch.contact:
             raise ValueError(
@@ -84,10 +90,16 @@ class Download(Stage):
             shards = _with_earlier(shards, inputs["urls"], earlier)
         rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
         job = self._job(inputs, earlier)
-        stats = map_shards(shards, job, out, self.config.workers, watch=rate.add)
+        return ShardWork(shards=shards, job=job, workers=config.workers, watch=rate.add)
+
+    def finish(
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Record what requests took, and what a later download may ask for again."""
         if self.source and self.source.accounting:
             _compare(self.source.accounting(stats), out)
-        _log_times(shards, out)
+        if stats["rows_in"] <= LOGGED_ROWS:
+            _log_times(work.shards, out)
         self._say(stats, out)
         return stats
 
@@ -164,20 +176,17 @@ def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> lis
         name = shard.payload["file"]
         with urls.open(name) as file:
             wanted = columns.read_table(file, columns.URLS, name, columns=["url"]).column("url").to_pylist()
-        payload = {**shard.payload, "earlier": files.holding(wanted)}
-        found.append(Shard(shard.index, shard.name, shard.rows, payload))
+        found.append(replace(shard, payload={**shard.payload, "earlier": files.holding(wanted)}))
     return found
 
 
-def _log_times(shards: list[Shard], out: Workspace) -> None:
+def _log_times(shards: Sequence[Shard], out: Workspace) -> None:
     """Record every row's network seconds in the run: in the artifact they would make equal answers differ."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from pipelines.crawl.download import times_file
 
-    if sum(shard.rows for shard in shards) > LOGGED_ROWS:
-        return
     names = [times_file(shard.index) for shard in shards]
     tables = [
         pq.read_table(pa.BufferReader(out.folder.read_bytes(name)))

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import artifacts_of, fetch, located
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
-from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.dataset import (
+    dataset_rows,
+    dataset_shards,
+    image_batches,
+    image_size_of,
+    remove_empty_splits,
+)
 from pipelines.stages.tables import occupied
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
@@ -85,6 +91,14 @@ class LatentsJob(ShardJob):
         """Nothing: a training passes over the samples of `quarantined.json`."""
         refuse_to_lack_the_first(shard)
 
+    def rows_of(self, shard: Shard) -> int:
+        """Samples of the shard."""
+        return dataset_rows(self.dataset, shard)
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """The blocks."""
+        return (f"{shard.payload['shard']}.tar",)
+
 
 def refuse_to_lack_the_first(shard: Shard) -> None:
     """Raise ValueError for shard number 0, which also writes what the arrays mean."""
@@ -95,18 +109,20 @@ def refuse_to_lack_the_first(shard: Shard) -> None:
         )
 
 
-class EncodeLatents(Stage):
+class EncodeLatents(ShardStage):
     """Cache what tokenizer training would otherwise compute again in every epoch."""
 
     name, output, version = "encode_latents", "latents", 2
     inputs: tuple[str, ...] = ("dataset",)
+    by_shard = ("dataset",)
     modules = ("reptok.autoencoder", "reptok.encoder.ssl")
 
     def __init__(self, config: EncodeLatentsConfig):
         super().__init__(config)
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each tar of the dataset."""
         config = self.config
         models = {kind: inputs[kind] for kind in artifacts_of(config, self.name)}
         fetch(config.vae, "vae.path")
@@ -115,6 +131,13 @@ class EncodeLatents(Stage):
             from reptok.encoder.ssl import build_encoder
 
             build_encoder(config.encoder)
-        index = read_index(inputs["dataset"])
-        job = LatentsJob(inputs["dataset"], index.image_size, models, config)
-        return map_shards(dataset_shards(index), job, out, config.workers)
+        dataset = inputs["dataset"]
+        job = LatentsJob(dataset, image_size_of(dataset), models, config)
+        return ShardWork(shards=dataset_shards(dataset), job=job, workers=config.workers)
+
+    def finish(
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Keep the splits that the dataset has."""
+        remove_empty_splits(inputs["dataset"], work.shards, out)
+        return stats

@@ -11,11 +11,17 @@ from safetensors.numpy import load, save
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.workspace import SCRATCH, Workspace
 from pipelines.encoding.device import ComputeConfig
-from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.dataset import (
+    dataset_rows,
+    dataset_shards,
+    image_batches,
+    image_size_of,
+    remove_empty_splits,
+)
 from pipelines.stages.encode_latents import LATENT_SPEC, refuse_to_lack_the_first
 from pipelines.stages.tables import occupied
 from reptok.data.blocks import BlockWriter
@@ -86,22 +92,37 @@ class TokensJob(ShardJob):
         """Nothing: a training passes over the samples of `quarantined.json`."""
         refuse_to_lack_the_first(shard)
 
+    def rows_of(self, shard: Shard) -> int:
+        """Samples of the shard."""
+        return dataset_rows(self.dataset, shard)
 
-class EncodeTokens(Stage):
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """The blocks."""
+        return (f"{shard.payload['shard']}.tar",)
+
+
+class EncodeTokens(ShardStage):
     """Run the trained tokenizer over every image; mean and std of the tokens over the train split."""
 
     name, inputs, output, version = "encode_tokens", ("dataset", "tokenizer"), "tokens", 1
+    by_shard = ("dataset",)
 
     def __init__(self, config: EncodeTokensConfig):
         super().__init__(config)
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        index = read_index(inputs["dataset"])
-        shards = dataset_shards(index)
-        job = TokensJob(inputs["dataset"], index.image_size, inputs["tokenizer"], self.config)
-        stats = map_shards(shards, job, out, self.config.workers)
-        moments = merged_moments(shards, out)
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each tar of the dataset."""
+        dataset = inputs["dataset"]
+        job = TokensJob(dataset, image_size_of(dataset), inputs["tokenizer"], self.config)
+        return ShardWork(shards=dataset_shards(dataset), job=job, workers=self.config.workers)
+
+    def finish(
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Keep the splits that the dataset has; write mean and standard deviation of the tokens."""
+        remove_empty_splits(inputs["dataset"], work.shards, out)
+        moments = merged_moments(work.shards, out)
         mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
         out.write_bytes(TOKEN_STATS, save({"mean": mean, "std": std}))
         return {**stats, "token_mean_abs": float(np.abs(mean).mean()), "token_std": float(std.mean())}

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
-from pipelines.dag.shards import Shard, WorkerResources, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardWork, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.clip_similarity import ClipSimilarity
 from pipelines.filters.duplicates import Duplicates, duplicates_of
@@ -69,7 +69,7 @@ class ChosenFilters:
             )
 
 
-class FilterImages(Stage):
+class FilterImages(ShardStage):
     """Judge every picture that was downloaded or imported; no pixel is written.
 
     verdicts-{shard}.parquet   `columns.VERDICTS` and the scores, a row per picture of images-{shard}.parquet
@@ -79,25 +79,28 @@ class FilterImages(Stage):
     """
 
     name, inputs, output, version = "filter_images", ("images",), "verdicts", 1
+    by_shard = ("images",)
     modules = ("pipelines.filters.thresholds",)
 
     def __init__(self, config: ChosenFilters) -> None:
         super().__init__(config)
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        filters = {name: found.placed(inputs) for name, found in self.config.filters.items()}
-        shards = table_shards(inputs["images"])
-        stats = map_shards(shards, JudgeImages(inputs["images"], filters), out, self.config.workers)
-        return self.finish(inputs["images"], shards, out, stats)
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each table of images."""
+        images, config = inputs["images"], self.config
+        filters = {name: found.placed(inputs) for name, found in config.filters.items()}
+        return ShardWork(
+            shards=table_shards(images), job=JudgeImages(images, filters), workers=config.workers
+        )
 
     def finish(
-        self, images: Artifact, shards: Sequence[Shard], out: Workspace, stats: Mapping[str, float]
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
     ) -> Mapping[str, float]:
         """What needs all verdicts: twins in other tables, what to review, pictures at thresholds."""
         from pipelines.filters.thresholds import threshold_page
 
-        config, found = self.config, dict(stats)
+        config, shards, found = self.config, work.shards, dict(stats)
         if (duplicates := duplicates_of(config.filters)) is not None:
             twins = exclude_twins(shards, duplicates.distance, out, config.workers)
             found["excluded"] = float(twins)
@@ -105,7 +108,7 @@ class FilterImages(Stage):
             write_review(shards, out)
         for name in config.filters:
             for score, threshold in config.filters[name].thresholds.items():
-                if page := threshold_page(images, shards, score, threshold, out):
+                if page := threshold_page(inputs["images"], shards, score, threshold, out):
                     out.log.picture(f"thresholds/{score}", page)
         return found
 

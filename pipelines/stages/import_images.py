@@ -16,17 +16,18 @@ from PIL import ImageColor
 
 from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.phash import hashes
+from pipelines.crawl.resize import SUBSAMPLINGS
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.rows import RowErrors, is_ours
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.sources.layouts import LISTED, READ, layout_of, open_source
 from pipelines.sources.source import Picture
-from pipelines.stages.dataset import CLASS_NAMES, DatasetShardWriter, write_index
+from pipelines.stages.dataset import CLASS_NAMES, IMAGE_SIZE, DatasetShardWriter, dataset_files, write_index
 from pipelines.stages.tables import occupied
 from reptok.bounds import Count, Decay, Pixels, Quality
 from reptok.data.columns import IMAGES, SUCCESS, write_table
@@ -35,6 +36,7 @@ from reptok.data.shards import Sample, place_of, split_of
 from reptok.terminal import visible
 
 SHOWN_FAULTS = 5
+FAULTS = "source_faults"
 MIN_VAL, MANY_ROWS = 8, 10_000
 """Samples that validate at least, and rows of which chance gives as many."""
 
@@ -55,6 +57,7 @@ class ImportImagesConfig:
             gives `MIN_VAL` all the same.
         samples_per_shard: Pictures in one shard; a WebDataset keeps its own shards.
         jpeg_quality: Of the stored images.
+        subsampling: Of their colours; "4:4:4" keeps all, which shows in small pictures.
         workers: Actors and what each occupies.
     """
 
@@ -67,11 +70,16 @@ class ImportImagesConfig:
     val_fraction: Decay = 0.02
     samples_per_shard: Count = 1000
     jpeg_quality: Quality = 95
+    subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0"
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"import_images.val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.subsampling not in SUBSAMPLINGS:
+            raise ValueError(
+                f"import_images.subsampling is one of {', '.join(SUBSAMPLINGS)}, not {self.subsampling!r}"
+            )
         if self.samples_per_shard < 1:
             raise ValueError(
                 f"import_images.samples_per_shard must be at least 1, got {self.samples_per_shard}"
@@ -148,6 +156,10 @@ class ImportJob(ShardJob):
             told = picture.split if self.own_split else ""
             yield sample, told or split_of(key, self.config.val_fraction)
 
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """Shards of both splits, or the table."""
+        return (_table(shard.index),) if self.to_images else dataset_files(shard.index)
+
     def _pictures(self, shard: Shard, errors: RowErrors) -> Iterator[Picture]:
         """The part's rows; where its file is damaged, what is missing follows as damaged rows."""
         count = 0
@@ -190,7 +202,8 @@ class ImportJob(ShardJob):
             caption = picture.caption
         else:
             caption = (picture.subject or "").replace("_", " ")
-        return Sample(key, encode_jpeg(pixels, self.config.jpeg_quality), caption, info), ""
+        jpg = encode_jpeg(pixels, self.config.jpeg_quality, self.config.subsampling)
+        return Sample(key, jpg, caption, info), ""
 
 
 class ImageTableWriter:
@@ -211,12 +224,16 @@ class ImageTableWriter:
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             columns = {name: [row.get(name) for row in self._rows] for name in (*IMAGES.names, "file")}
-            with self._out.create(f"images-{self._number:05d}.parquet") as file:
+            with self._out.create(_table(self._number)) as file:
                 table: Any = file
                 write_table(table, columns, IMAGES)
 
 
-class ImportImages(Stage):
+def _table(number: int) -> str:
+    return f"images-{number:05d}.parquet"
+
+
+class ImportImages(ShardStage):
     """Make a dataset of pictures that exist; replaces select_urls, download, caption and shard."""
 
     name, output, version = "import_images", "dataset", 3
@@ -228,7 +245,8 @@ class ImportImages(Stage):
         self.inputs = (*self.made, *(("texts",) if config.captions.join else ()))
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each part of the source."""
         config = self.config
         if self.made:
             config = replace(config, folder=str(inputs[self.made[0]].local_path()))
@@ -247,14 +265,21 @@ class ImportImages(Stage):
             replace(config, folder=str(source.folder), val_fraction=fraction), layout, source.class_names,
             texts=inputs.get("texts"), own_split="val" in source.splits, to_images=self.output == "images",
         )  # fmt: skip
-        stats = map_shards(shards, job, out, config.workers)
-        self._finish(out, len(shards), list(source.class_names or ()) or None)
-        if stats.get("without_caption") and not job.to_images:  # a captioner looks at those
-            print(f"  {self.name}: {stats['without_caption']:.0f} pictures have no caption", flush=True)
-        return {**stats, "source_faults": float(len(source.faults))}
+        class_names = list(source.class_names or ()) or None
+        if job.to_images:
+            out.write_json(CLASS_NAMES, class_names)
+        facts = {IMAGE_SIZE: config.image_size, CLASS_NAMES: class_names, FAULTS: len(source.faults)}
+        return ShardWork(shards=shards, job=job, workers=config.workers, facts=facts)
 
-    def _finish(self, out: Workspace, shards: int, class_names: list[str] | None) -> None:
-        write_index(out, shards, self.config.image_size, class_names)
+    def finish(
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Write the index of a dataset; what lacks a caption is told if no captioner comes."""
+        if self.output == "dataset":
+            write_index(out, len(work.shards), self.config.image_size, work.facts[CLASS_NAMES])
+            if missing := stats.get("without_caption"):
+                print(f"  {self.name}: {missing:.0f} pictures have no caption", flush=True)
+        return {**stats, FAULTS: float(work.facts[FAULTS])}
 
 
 class ImportToCaption(ImportImages):
@@ -265,9 +290,6 @@ class ImportToCaption(ImportImages):
     """
 
     output, version = "images", 4
-
-    def _finish(self, out: Workspace, shards: int, class_names: list[str] | None) -> None:
-        out.write_json(CLASS_NAMES, class_names)
 
 
 def enough_to_validate(fraction: float, rows: int) -> float:

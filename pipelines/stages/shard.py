@@ -11,13 +11,20 @@ from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.rows import drop_reason
-from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
-from pipelines.dag.stage import Stage
+from pipelines.dag.shard_stage import ShardStage
+from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import EXCLUDED, Verdicts
-from pipelines.stages.dataset import CLASS_NAMES, DatasetShardWriter, write_excluded, write_index
-from pipelines.stages.tables import beside, occupied, table_shards
+from pipelines.stages.dataset import (
+    CLASS_NAMES,
+    IMAGE_SIZE,
+    DatasetShardWriter,
+    dataset_files,
+    write_excluded,
+    write_index,
+)
+from pipelines.stages.tables import beside, occupied, table_rows, table_shards
 from reptok.bounds import Decay, Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
 from reptok.data.shards import Sample, split_of
@@ -110,6 +117,14 @@ class ShardTables(ShardJob):
         with DatasetShardWriter(out, shard.index):
             pass
 
+    def rows_of(self, shard: Shard) -> int:
+        """Rows of the table of images."""
+        return table_rows(self.images, shard.payload["file"])
+
+    def files_of(self, shard: Shard) -> tuple[str, ...]:
+        """Shards of both splits."""
+        return dataset_files(shard.index)
+
     def _captions(self, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """By key the caption, and what a sample's JSON says about its origin."""
         with self.captions.open(name) as file:
@@ -133,18 +148,19 @@ def caption_origin(row: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-class ShardDataset(Stage):
+class ShardDataset(ShardStage):
     """Write the successful images with their captions as tars, drops counted by reason, index last."""
 
     name, output, version = "shard", "dataset", 2
 
     def __init__(self, config: ShardConfig, judged: bool = False):
         """Join `images` and `captions`; `judged` leaves out what the artifact `verdicts` does not pass on."""
-        self.inputs = ("images", "captions", *(("verdicts",) if judged else ()))
+        self.inputs = self.by_shard = ("images", "captions", *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.workers)
 
-    def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
+    def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
+        """One shard for each table of images."""
         shards = table_shards(inputs["images"])
         images, class_names = inputs["images"], None
         facts: tuple[str, ...] = FACTS
@@ -152,8 +168,15 @@ class ShardDataset(Stage):
             class_names, facts = images.read_json(CLASS_NAMES), (*FACTS, "file")
         verdicts = inputs.get("verdicts")
         job = ShardTables(images, inputs["captions"], self.config, facts, verdicts)
-        stats = map_shards(shards, job, out, self.config.workers)
+        known = {IMAGE_SIZE: self.config.image_size, CLASS_NAMES: class_names}
+        return ShardWork(shards=shards, job=job, workers=self.config.workers, facts=known)
+
+    def finish(
+        self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Write the index, and which samples trainings pass over."""
+        found, verdicts = dict(stats), inputs.get("verdicts")
         if verdicts and verdicts.folder.exists(EXCLUDED):
-            stats["excluded"] = float(write_excluded(shards, verdicts, out))
-        write_index(out, len(shards), self.config.image_size, class_names)
-        return stats
+            found["excluded"] = float(write_excluded(work.shards, verdicts, out))
+        write_index(out, len(work.shards), self.config.image_size, work.facts[CLASS_NAMES])
+        return found

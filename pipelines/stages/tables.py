@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard, WorkerResources
 from pipelines.dag.stage import Resources
 from reptok.data.columns import count_rows
 
 
 def table_shards(artifact: Artifact) -> list[Shard]:
-    """Return one shard per parquet file of an artifact; the payload names the file.
+    """Return one shard per parquet file of an artifact, be it there already or coming; the payload names it.
+
+    The plan does not count the rows: `table_rows` does, where a shard is worked on.
 
     Raises:
         ValueError: The artifact has no parquet file.
@@ -21,17 +22,16 @@ def table_shards(artifact: Artifact) -> list[Shard]:
         raise ValueError(
             f"{artifact.kind} {artifact.fingerprint} has no parquet file; rerun the stage that made it"
         )
-
-    def rows(name: str) -> int:
-        with artifact.open(name) as file:
-            return count_rows(file)
-
-    with ThreadPoolExecutor(16) as readers:  # footers of remote files: latency, not work
-        counts = list(readers.map(rows, names))
     return [
-        Shard(index, name.removesuffix(".parquet"), count, {"file": name})
-        for index, (name, count) in enumerate(zip(names, counts, strict=True))
+        Shard(index, name.removesuffix(".parquet"), UNCOUNTED, {"file": name})
+        for index, name in enumerate(names)
     ]
+
+
+def table_rows(artifact: Artifact, name: str) -> int:
+    """Return the number of rows of a parquet file, as its footer says."""
+    with artifact.open(name) as file:
+        return count_rows(file)
 
 
 def beside(shard: Shard, kind: str) -> str:

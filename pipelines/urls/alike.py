@@ -145,7 +145,7 @@ class Uncounted(StageLog):
     """Passes on how far a job is, in its own unit, and counts no rows: the stage's are counted once."""
 
     def __init__(self, log: StageLog, unit: str) -> None:
-        super().__init__()
+        super().__init__(log.stage)
         self._log, self._unit = log, unit
 
     def progress(self, done: float, total: float, unit: str = "") -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.dag.shards import Shard, read_done
+from pipelines.dag.shard_records import read_done
+from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
 from pipelines.urls.alike import Run, alike, contents, within
 from pipelines.urls.bits import Bits

@@ -39,10 +39,16 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, background: str = "w
         raise ValueError(f"cannot decode image: {error}") from error
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """Encode uint8 (H, W, 3) as JPEG; the same pixels give the same bytes."""
+def encode_jpeg(image: np.ndarray, quality: int = 95, subsampling: str = "4:2:0") -> bytes:
+    """Encode uint8 (H, W, 3) as JPEG; the same pixels give the same bytes.
+
+    Args:
+        image: The pixels.
+        quality: 1 to 100.
+        subsampling: How many of its colours are kept: "4:2:0" (a quarter), "4:2:2" (half) or "4:4:4" (all).
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()
 
 

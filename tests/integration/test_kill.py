@@ -1,18 +1,27 @@
-"""kill -9 in the middle of each stage, one after the other: the bytes are those of an undisturbed run."""
+"""kill -9 in each stage, and of whatever works on a chain: the bytes are those of an undisturbed run."""
 
 from __future__ import annotations
 
 import json
 import random
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests.integration.conftest import DATA_ARTIFACTS, manifest, wait_for
 from tests.integration.test_workflow import STAGES
 
 pytestmark = pytest.mark.slow
+
+KILLS, PEACEFUL_ATTEMPT = 20, 6
+WORDS = {"worker": "ray::Map", "raylet": "raylet"}
+"""In the command of a process of such a kind; with its raylet all workers of a machine end."""
 
 
 @pytest.mark.timeout(3000)
@@ -33,3 +42,37 @@ def test_killed_in_every_stage(smoke, started, tmp_path):
     assert len(killed) >= len(STAGES) - 1, f"only {killed} were in the middle of their work"
     for kind in (*DATA_ARTIFACTS, "tokenizer", "tokens", "generator"):
         assert manifest(root, kind)["files"] == manifest(smoke, kind)["files"], kind
+
+
+@pytest.mark.timeout(3600)
+def test_20_random_kills_up_to_the_latents(smoke, started, tmp_path):
+    draw, counts, runs = random.Random(1), Counter(), 0
+    while counts.total() < KILLS:
+        runs += 1
+        root = tmp_path / f"root-{runs}"
+        for attempt in range(PEACEFUL_ATTEMPT + 1):
+            process, log = started("run_all.py", "experiment=smoke", f"root={root}", "until=encode_latents")
+            if wait_for(process, log, "shard by shard") and attempt < PEACEFUL_ATTEMPT:
+                strike(process, draw, counts)
+            if process.wait() == 0:
+                break
+        assert process.returncode == 0, log.read_text()[-3000:]
+        for kind in DATA_ARTIFACTS:
+            assert manifest(root, kind)["files"] == manifest(smoke, kind)["files"], (runs, kind)
+        assert not [*root.glob("*/*/_scratch"), *root.rglob("*.part")]
+        print(f"{dict(counts)} in {runs} runs", file=sys.stderr, flush=True)
+    assert set(counts) == {"driver", *WORDS}
+
+
+def strike(process: subprocess.Popen[str], draw: random.Random, counts: Counter[str]) -> None:
+    """Kill two processes of a run, each of a kind and at a moment that are drawn, where there is one then."""
+    for _ in range(2):
+        time.sleep(draw.uniform(0.0, 12.0))
+        kind = draw.choice(("driver", "worker", "worker", "raylet"))
+        with suppress(psutil.Error):
+            victims = [driver := psutil.Process(process.pid)]
+            if word := WORDS.get(kind):
+                victims = [p for p in driver.children(recursive=True) if word in (p.cmdline() or [""])[0]]
+            if process.poll() is None and victims:
+                draw.choice(victims).kill()
+                counts[kind] += 1

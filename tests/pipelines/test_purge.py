@@ -164,6 +164,8 @@ def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Pa
     digests = {n: Artifact("dataset", n, str(store / "dataset" / n)).digest for n in ("1111", "2222")}
     unfinished("latents", "theirs", {"dataset": digests["1111"]})
     unfinished("latents", "others", {"dataset": digests["2222"]})
+    unfinished("latents", "early", {"dataset": "1111"})  # begun in a chain, before that was published
+    unfinished("tokens", "early", {"latents": "early"})
     unfinished("latents", "0123456789abcdef", None)
     unfinished("latents", "0123456789abcdff-3", ["no", "object"])  # type: ignore[arg-type]
     unfinished("my_notes", "2026", None)  # no artifact at all
@@ -174,7 +176,7 @@ def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Pa
     left = {path.parent.name + "/" + path.name for path in store.glob("*/*") if path.is_dir()}
     assert left >= {"latents/others", "generator/theirs", "my_notes/2026", "mlartifacts/" + "0" * 32}
     assert not [name for name in left if name.startswith("latents/0")]
-    assert not {"latents/theirs", "model/theirs"} & left
+    assert not {"latents/theirs", "model/theirs", "latents/early", "tokens/early"} & left
 
 
 def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(store: Path) -> None:

@@ -31,6 +31,7 @@ def test_the_font_gives_the_same_pictures_as_the_file(font):
     assert ours[700].picture.tobytes() == drawn[700].picture.tobytes()
 
 
+@pytest.mark.slow
 def test_the_file_holds_every_emoji_that_the_font_draws_by_its_name(font, tmp_path):
     pytest.importorskip("emoji", reason="names are read by the package emoji, of the dev extra")
     found = pictures.named(font)

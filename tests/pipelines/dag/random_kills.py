@@ -1,10 +1,12 @@
-"""Seeded random kills of driver, worker and raylet of a shard job, until so many have struck.
+"""Seeded random kills of driver, worker and raylet of a shard job or a chain, until so many have struck.
 
-    python random_kills.py KILLS [SEED]     prints {"kills": {...}, "runs": n, "seconds": s, "faults": [...]}
+    python random_kills.py KILLS [SEED [words|chain]]
 
-A keeper process holds a Ray cluster; drivers join it and run one stage of small shards, with 1, 2 or 4
-workers and one or several shards to a Ray block. At random moments a process is killed (SIGKILL); the same
-stage is started again until it is published, and its bytes are compared with those of an undisturbed run.
+prints {"kills": {...}, "runs": n, "seconds": s, "faults": [...]}. A keeper process holds a Ray cluster;
+drivers join it and run one stage of small shards, or the three of `toy_chain`, most often as a chain, with
+1, 2 or 4 workers and one or several shards to a Ray block. At random moments a process is killed (SIGKILL);
+the same work is started again until it is published, and its bytes are compared with those of an undisturbed
+run.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import toy_chain
 from toy_stages import contents
 
 from pipelines.dag import runner
@@ -79,14 +82,19 @@ def keep():
     sys.stdin.read()
 
 
-def drive(root, address, workers, shards_per_block):
-    """Run the stage on the keeper's cluster."""
+FILES = {"words": 2 * SHARDS + 1, "chain": 5 * SHARDS + 3}
+
+
+def drive(root, address, workers, shards_per_block, kind):
+    """Run the stage, or the stages, on the keeper's cluster."""
     import ray.data
 
     from_items = ray.data.from_items
     ray.data.from_items = lambda rows, override_num_blocks: from_items(
         rows, override_num_blocks=-(-len(rows) // int(shards_per_block))
     )
+    if kind != "words":
+        return toy_chain.drive(root, address, workers, kind, SECONDS, shards=SHARDS)
     results = runner.run(
         [Words(WordsConfig(workers=int(workers)))],
         root=root,
@@ -166,7 +174,7 @@ class Strikes:
         if self.early is not None and now >= self.early:
             self.early = None
             self._kill("driver", cluster, driver, counts)
-        if self.begun is None and any(self.root.glob("words/*/_scratch/shards/begun/*/*")):
+        if self.begun is None and any(self.root.glob("*/*/_scratch/shards/begun/*/*")):
             self.begun = now
         while self.begun is not None and self.delays and now - self.begun >= self.delays[0]:
             self.delays.pop(0)
@@ -178,8 +186,9 @@ class Strikes:
             self.struck.append(kind)
 
 
-def start(root, cluster, rng):
-    arguments = ["drive", root, cluster.address(), str(rng.choice([1, 2, 4])), str(rng.choice([1, 3]))]
+def start(root, cluster, rng, kind):
+    kind = "alone" if kind == "chain" and rng.random() < 0.25 else kind
+    arguments = ["drive", root, cluster.address(), str(rng.choice([1, 2, 4])), str(rng.choice([1, 3])), kind]
     log = open(f"{root}.log", "ab")  # noqa: SIM115 (the child holds it)
     return subprocess.Popen([sys.executable, __file__, *arguments], stdout=log, stderr=log)
 
@@ -197,23 +206,23 @@ def until_done(driver, work):
     return True
 
 
-def main(kills, seed):
+def main(kills, seed=0, kind="words"):
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
     rng, counts, faults, runs = random.Random(seed), Counter(), [], 0
     cluster, begun = Cluster(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         reference = f"{folder}/reference"
-        driver = start(reference, cluster, rng)
+        driver = start(reference, cluster, rng, kind)
         until_done(driver, lambda: None)
         expected = contents(reference)
-        if len(expected) != 2 * SHARDS + 1:
+        if len(expected) != FILES[kind]:
             raise RuntimeError(Path(f"{reference}.log").read_text()[-2000:])
         while counts.total() < kills:
             runs += 1
             root = f"{folder}/{runs}"
             for attempt in range(ATTEMPTS):
-                driver = start(root, cluster, rng)
+                driver = start(root, cluster, rng, kind)
                 plan = Strikes(Path(root), rng, peaceful=attempt >= STRUCK_ATTEMPTS)
                 if not until_done(driver, lambda d=driver, p=plan: p.strike(cluster, d, counts)):
                     faults.append(f"run {runs}: a driver hung for {LONGEST_RUN} s, struck: {plan.struck}")
@@ -240,4 +249,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "drive":
         sys.exit(drive(*sys.argv[2:]))
     else:
-        main(int(sys.argv[1]), int((sys.argv[2:] or [0])[0]))
+        main(*map(int, sys.argv[1:3]), *sys.argv[3:])

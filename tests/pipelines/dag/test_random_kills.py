@@ -1,4 +1,4 @@
-"""200 random kills of driver, workers and raylet: the published bytes are those of an undisturbed run."""
+"""Random kills of driver, workers and raylet: the published bytes are those of an undisturbed run."""
 
 import json
 import subprocess
@@ -7,13 +7,31 @@ from pathlib import Path
 
 import pytest
 
+KINDS = {"driver", "worker", "raylet"}
+
+
+def kill(kills, seed, kind, seconds):
+    script = Path(__file__).with_name("random_kills.py")
+    command = [sys.executable, str(script), str(kills), str(seed), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert sum(result["kills"].values()) >= kills and result["faults"] == []
+    return set(result["kills"])
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_200_random_kills():
-    script = Path(__file__).with_name("random_kills.py")
-    done = subprocess.run([sys.executable, str(script), "200"], capture_output=True, text=True, timeout=3500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert sum(result["kills"].values()) >= 200 and set(result["kills"]) == {"driver", "worker", "raylet"}
-    assert result["faults"] == []
+def test_200_random_kills_of_a_stage():
+    assert kill(200, 0, "words", 3500) == KINDS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_100_random_kills_of_a_chain():
+    assert kill(100, 1, "chain", 3500) == KINDS
+
+
+@pytest.mark.timeout(600)
+def test_a_few_random_kills_of_a_chain():
+    assert kill(4, 2, "chain", 580) <= KINDS

@@ -13,17 +13,10 @@ from pipelines.dag import cluster
 from pipelines.dag import shards as shards_module
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.shard_actor import ShardActor, do_shard
-from pipelines.dag.shards import (
-    QUARANTINE,
-    Shard,
-    ShardError,
-    WorkerResources,
-    checked_stats,
-    map_shards,
-    read_done,
-    write_plan,
-)
+from pipelines.dag.shard_records import checked_stats, read_done, write_plan
+from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.storage import LocalFolder
+from pipelines.dag.tally import QUARANTINE, ShardError
 from pipelines.dag.workspace import Workspace
 from reptok.data import index
 

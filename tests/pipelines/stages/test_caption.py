@@ -12,7 +12,7 @@ from examples.zoo.crops import CropPool
 from pipelines.captions.caption import CaptionerConfig, drawn
 from pipelines.captions.gates import GatesConfig
 from pipelines.captions.images import CaptionImages
-from pipelines.dag.shards import ShardError
+from pipelines.dag.tally import ShardError
 from pipelines.encoding.device import ComputeConfig
 from pipelines.stages.caption import Caption, CaptionConfig
 from pipelines.stages.shard import ShardConfig, ShardDataset

@@ -14,7 +14,7 @@ from pipelines.crawl import guarded
 from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.resize import ResizeConfig, resize
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import ShardError
+from pipelines.dag.tally import ShardError
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.download import Download, DownloadConfig
 from reptok.data import columns

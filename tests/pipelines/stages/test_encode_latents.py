@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.dag.shards import ShardError
+from pipelines.dag.tally import ShardError
 from pipelines.encoding.device import ComputeConfig
 from pipelines.encoding.latents import EncodeLatents as EncodeLatentsOp
-from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.dataset import dataset_rows, dataset_shards, image_batches
 from pipelines.stages.encode_latents import EncodeLatents, EncodeLatentsConfig
 from reptok.autoencoder import Autoencoder, LatentSpec
 from reptok.configs import AutoencoderConfig, EncoderConfig
@@ -40,10 +40,11 @@ def test_latents_are_those_of_the_networks_in_the_datasets_order(dataset, config
     assert verify(latents.local_path(), dataset.local_path()).faults == []
     op = EncodeLatentsOp(config.vae, config.encoder, config.compute)
     op.setup()
-    index = read_index(dataset)
-    for shard in dataset_shards(index):
+    for shard in dataset_shards(dataset):
         blocks = stored(latents, shard.name)
-        keys, images = next(image_batches(dataset, shard.name, 32, 1000)) if shard.rows else ([], None)
+        keys, images = (
+            next(image_batches(dataset, shard.name, 32, 1000)) if dataset_rows(dataset, shard) else ([], None)
+        )
         assert [key for block in blocks for key in unpack_keys(block["keys"])] == keys
         if images is not None:
             expected = op({"image": images})

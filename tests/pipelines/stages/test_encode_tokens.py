@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.numpy import load
 
-from pipelines.dag.shards import ShardError
+from pipelines.dag.tally import ShardError
 from pipelines.encoding.device import ComputeConfig
-from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.dataset import dataset_rows, dataset_shards, image_batches, read_index
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from reptok.autoencoder import LatentSpec
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
@@ -51,8 +51,8 @@ def test_tokens_are_the_adapted_tokenizers(dataset, tokenizer, run_stage):
     assert (stats["rows_in"], stats["rows_out"]) == (20, 20)
     assert verify(tokens.local_path(), dataset.local_path()).faults == []
     model = load_tokenizer(tokenizer.local_path())
-    for shard in dataset_shards(read_index(dataset)):
-        if not shard.rows:
+    for shard in dataset_shards(dataset):
+        if not dataset_rows(dataset, shard):
             assert stored(tokens, shard.name) == []
             continue
         keys, images = next(image_batches(dataset, shard.name, 32, 1000))

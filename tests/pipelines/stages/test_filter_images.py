@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from pipelines.crawl.phash import hashes
+from pipelines.dag import shard_stage
 from pipelines.dag import shards as shards_module
-from pipelines.dag.shards import ShardError, WorkerResources
+from pipelines.dag.shards import WorkerResources
+from pipelines.dag.tally import ShardError
 from pipelines.dag.workspace import Workspace
 from pipelines.filters import thresholds, twins
 from pipelines.filters.duplicates import Duplicates
@@ -138,7 +140,7 @@ def test_workers_and_order_change_no_byte(images, run_stage, tmp_path, digests, 
     """`run_stage` does the last table first; here they are done in order, and twins by shard jobs."""
     backwards, _ = run_stage(stage(**BOTH), {"images": images}, "backwards")
     forwards = functools.partial(shards_module.map_shards, here=True)
-    monkeypatch.setattr(filter_images, "map_shards", forwards)
+    monkeypatch.setattr(shard_stage, "map_shards", forwards)
     monkeypatch.setattr(twins, "HERE_ROWS", 0)
     ordered, _ = run_stage(stage(**BOTH), {"images": images}, "ordered")
     assert digests(backwards) == digests(ordered)

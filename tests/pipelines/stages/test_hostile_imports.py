@@ -191,7 +191,8 @@ IMPORT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {repository!r})
-from pipelines.dag.shards import Shard, checked_stats
+from pipelines.dag.shards import Shard
+from pipelines.dag.shard_records import checked_stats
 from pipelines.dag.workspace import Workspace
 from pipelines.sources.layouts import open_source
 from pipelines.stages.import_images import ImportImagesConfig, ImportJob

@@ -66,6 +66,22 @@ def test_subfolders_are_classes(folder, run_stage):
     assert np.abs(pixels.astype(int) - (200, 0, 0)).max() < 6
 
 
+def test_colours_are_kept_as_the_configuration_says(tmp_path, run_stage):
+    red_beside_blue = np.zeros((8, 8, 3), np.uint8)
+    red_beside_blue[:, ::2, 0], red_beside_blue[:, 1::2, 2] = 255, 255
+    for number in range(8):
+        picture(tmp_path / "folder" / f"{number}.png")
+    Image.fromarray(red_beside_blue).save(tmp_path / "folder" / "0.png")
+    far = {}
+    for subsampling in ("4:2:0", "4:4:4"):
+        dataset, _ = make(
+            run_stage, tmp_path / "folder", subsampling[2:].replace(":", ""), subsampling=subsampling
+        )
+        decoded = decode_image(samples(dataset)["0.png"][1].jpg).astype(int)
+        far[subsampling] = np.abs(decoded - red_beside_blue).mean()
+    assert far["4:4:4"] < 8 < 60 < far["4:2:0"]
+
+
 def test_keys_mix_the_classes_and_ascend_over_the_shards(folder, run_stage):
     dataset, _ = make(run_stage, folder, val_fraction=0.0)
     found = sorted((sample.key, sample.info["label"]) for _, sample in samples(dataset).values())
@@ -170,7 +186,9 @@ def test_folder_that_may_not_be_read_is_named(folder):
         (folder / "cat").chmod(0o755)
 
 
-@pytest.mark.parametrize("settings", [{"val_fraction": 1.0}, {"samples_per_shard": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"val_fraction": 1.0}, {"samples_per_shard": 0}, {"subsampling": "4:1:0"}]
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         ImportImagesConfig(folder="x", **settings)

@@ -14,7 +14,7 @@ import pytest
 from pipelines.dag import storage
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shard_actor import ShardActor
-from pipelines.dag.shards import read_done, write_plan
+from pipelines.dag.shard_records import read_done, write_plan
 from pipelines.dag.storage import open_folder
 from pipelines.dag.verify import verify
 from pipelines.dag.workspace import Workspace
@@ -134,12 +134,12 @@ def test_data_stages_have_the_same_bytes_as_on_disk(
 @pytest.fixture
 def make_tables(dataset):
     """Write the pictures of `dataset` as `images` and `captions` artifacts under a root."""
-    from pipelines.stages.dataset import dataset_shards, read_index
+    from pipelines.stages.dataset import dataset_shards
     from reptok.data.columns import CAPTIONS, IMAGES, write_table
     from reptok.data.shards import read_samples
 
     samples = []
-    for shard in dataset_shards(read_index(dataset)):
+    for shard in dataset_shards(dataset):
         samples += list(read_samples(dataset.local_path(f"{shard.name}.tar")))
     samples.sort(key=lambda sample: sample.key)
 

@@ -8,7 +8,7 @@ import pytest
 import webdataset as wds
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import ShardError
+from pipelines.dag.tally import ShardError
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.shard import ShardConfig, ShardDataset
 from reptok.data.columns import CAPTIONS, IMAGES, SAMPLES, read_table, write_table

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.stages.dataset import dataset_shards, image_batches, read_index
+from pipelines.stages.dataset import dataset_rows, dataset_shards, image_batches
 from pipelines.stages.encode_tokens import EncodeTokens, EncodeTokensConfig
 from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
 from pipelines.stages.wrap_autoencoder import WrapAutoencoder, WrapAutoencoderConfig
@@ -28,7 +28,7 @@ def wrapped(tiny_models, run_stage):
 
 def test_the_stored_tokens_are_the_latents_patches(wrapped, dataset, run_stage):
     tokens, _ = run_stage(EncodeTokens(EncodeTokensConfig()), {"dataset": dataset, "tokenizer": wrapped})
-    shard = next(shard for shard in dataset_shards(read_index(dataset)) if shard.rows)
+    shard = next(shard for shard in dataset_shards(dataset) if dataset_rows(dataset, shard))
     _, images = next(image_batches(dataset, shard.name, 32, 1000))
     wanted = load_tokenizer(wrapped.local_path()).tokenize(to_float(images)).numpy()
     with tokens.open(f"{shard.name}.tar") as file:

@@ -1,0 +1,103 @@
+"""What a job over shards leaves on the storage: its plan, and a done record after each shard.
+
+A killed job goes on where its records end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pipelines.dag.fingerprint import canonical_json
+from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.workspace import SCRATCH, Workspace
+
+if TYPE_CHECKING:
+    from pipelines.dag.shards import Shard
+
+PLAN = f"{SCRATCH}/shards/plan.json"
+DONE = f"{SCRATCH}/shards/done"
+READERS = 16
+UNCOUNTED = -1
+"""Rows of a shard whose input may not be there when the plan is made."""
+
+Record = dict[str, Any]
+"""A done record: name, rows, stats, files."""
+
+
+def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
+    """Record the plan; refuse another plan than the recorded one."""
+    if len({shard.index for shard in shards}) != len(shards):
+        raise ValueError("two shards have the same index")
+    plan = canonical_json([asdict(shard) for shard in shards])
+    if not out.folder.exists(PLAN):
+        out.folder.write_bytes(PLAN, plan)
+    elif out.folder.read_bytes(PLAN) != plan:
+        raise ValueError(
+            f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
+            "changes the plan must be a significant config field. Remove that folder to begin anew."
+        )
+
+
+def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
+    """Done records by shard index; those whose files are not all there at their size do not count."""
+    sizes = out.folder.sizes()
+    recorded = [shard.index for shard in shards if record_name(shard.index) in sizes]
+    done = {}
+    with ThreadPoolExecutor(READERS) as readers:
+        for index, record in zip(recorded, _read(out.folder, recorded, readers), strict=True):
+            if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
+                done[index] = record
+    return done
+
+
+def newly_done(known: Collection[int], out: Workspace) -> dict[int, Record]:
+    """Records that others have written since, by index: those that are not `known`."""
+    names = open_folder(out.folder.url_of(DONE)).sizes()
+    new = sorted({int(name.partition(".")[0]) for name in names if name.endswith(".json")} - set(known))
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(zip(new, _read(out.folder, new, readers), strict=True))
+
+
+def done_record(index: int, folder: Folder) -> Record | None:
+    """The record of one shard, if it is done and its files are there."""
+    try:
+        record: Record = json.loads(folder.read_bytes(record_name(index)))
+    except FileNotFoundError:
+        return None
+    whole = all(folder.size(file) == entry["size"] for file, entry in record["files"].items())
+    return record if whole else None
+
+
+def _read(folder: Folder, indices: Iterable[int], readers: ThreadPoolExecutor) -> Iterator[Record]:
+    """Records; on an object store each is a round trip."""
+    return readers.map(lambda index: json.loads(folder.read_bytes(record_name(index))), indices)
+
+
+def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:
+    """The stats of a shard, proven to account for every row.
+
+    Raises:
+        ValueError: a row is missing or doubled.
+    """
+    counted = {key: float(value) for key, value in stats.items()}
+    absent = {"rows_in", "rows_out"} - counted.keys()
+    if absent:
+        raise ValueError(f"the job returned no {' and no '.join(sorted(absent))}")
+    if counted["rows_in"] != shard.rows:
+        raise ValueError(f"the job read {counted['rows_in']:.0f} rows where the plan says {shard.rows}")
+    dropped = sum(value for key, value in counted.items() if key.startswith("dropped_"))
+    if counted["rows_in"] != counted["rows_out"] + dropped:
+        raise ValueError(
+            f"{counted['rows_in']:.0f} rows in are not {counted['rows_out']:.0f} rows out and "
+            f"{dropped:.0f} dropped"
+        )
+    return counted
+
+
+def record_name(index: int) -> str:
+    """Name of a shard's done record."""
+    return f"{DONE}/{index:06d}.json"

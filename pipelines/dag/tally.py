@@ -1,0 +1,121 @@
+"""What is known of a job's shards: which are done, with what, which failed, why, and the sum of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.dag.failures import LOST, report
+from pipelines.dag.redaction import redacted
+from pipelines.dag.shard_records import UNCOUNTED, Record, newly_done, read_done, write_plan
+from pipelines.dag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.dag.shards import Shard, ShardWork
+
+QUARANTINE = "quarantined.json"
+"""Names the shards that an artifact lacks, with their rows and why; absent if it lacks none."""
+
+
+class ShardError(RuntimeError):
+    """Some shards failed; the others are done and kept."""
+
+
+class Tally:
+    """Keeps count of the shards of one artifact, from the plan and the records on.
+
+    Args:
+        work: the job.
+        out: the stage's workspace; its log is told the progress.
+
+    Raises:
+        ValueError: the plan differs from the one this workspace was begun with.
+    """
+
+    def __init__(self, work: ShardWork, out: Workspace) -> None:
+        self.work, self._out = work, out
+        self._failures: dict[int, str] = {}
+        write_plan(work.shards, out)
+        self._done = read_done(work.shards, out)
+        counted = all(shard.rows != UNCOUNTED for shard in work.shards)
+        self._unit = "rows" if counted else "shards"
+        self._total = sum(shard.rows for shard in work.shards) if counted else len(work.shards)
+        self._so_far = sum(map(self._worth, self._done.values()))
+        if self._done and self.missing:
+            known = f"{len(self._done)} of {len(work.shards)} shards are done already"
+            print(f"  {out.log.stage}: {known}", flush=True)
+        if self.missing:
+            self._tell()
+
+    @property
+    def missing(self) -> list[Shard]:
+        """The shards that are not done, in order."""
+        return [shard for shard in self.work.shards if shard.index not in self._done]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards are done."""
+        return len(self._done) == len(self.work.shards)
+
+    def take(self, index: int, record: Record, failure: str) -> None:
+        """Count the outcome of a shard, once: the first record of it counts."""
+        if failure:
+            self._failures[index] = failure
+        elif index not in self._done:
+            self._done[index] = record
+            self._so_far += self._worth(record)
+            size = sum(file["size"] for file in record["files"].values())
+            self._out.log.rows(record["stats"], size, self.work.job.reasons)
+            if self.work.watch:
+                self.work.watch(record["stats"])
+            self._tell()
+
+    def look(self) -> None:
+        """Take what workers have recorded since."""
+        for index, record in newly_done(self._done, self._out).items():
+            self.take(index, record, "")
+
+    def stats(self) -> dict[str, float]:
+        """The summed stats of all shards; the workspace knows the digests of all files then.
+
+        Raises:
+            ShardError: more shards failed than may; names each with its cause.
+        """
+        lost = [(shard, self._failures.get(shard.index, LOST)) for shard in self.missing]
+        if len(lost) > self.work.workers.max_failed * len(self.work.shards):
+            raise ShardError(report([(shard.name, cause) for shard, cause in lost], len(self.work.shards)))
+        stats: dict[str, float] = {}
+        for index in sorted(self._done):
+            self._out.digests.update(self._done[index]["files"])
+            for key, value in self._done[index]["stats"].items():
+                stats[key] = stats.get(key, 0.0) + value
+        if not lost:
+            self._out.folder.remove(QUARANTINE)  # of an attempt before
+            return stats
+        return self._quarantined(lost, stats)
+
+    def _quarantined(self, lost: Sequence[tuple[Shard, str]], stats: dict[str, float]) -> dict[str, float]:
+        """Name the shards that are given up, and count their rows as dropped."""
+        job, out = self.work.job, self._out
+        print(f"  given up: {report([(s.name, cause) for s, cause in lost], len(lost))}", flush=True)
+        for shard, _ in lost:
+            job.absent(shard, out)
+        counts = [job.rows_of(shard) if shard.rows == UNCOUNTED else shard.rows for shard, _ in lost]
+        named = [
+            {"shard": shard.name, "rows": rows, "cause": redacted(cause)}
+            for (shard, cause), rows in zip(lost, counts, strict=True)
+        ]
+        out.write_json(QUARANTINE, named)
+        return {
+            **stats,
+            "rows_in": stats.get("rows_in", 0.0) + sum(counts),
+            "dropped_quarantined": float(sum(counts)),
+            "shards_quarantined": float(len(lost)),
+        }
+
+    def _worth(self, record: Record) -> int:
+        """What a done shard adds to the progress."""
+        return int(record["rows"]) if self._unit == "rows" else 1
+
+    def _tell(self) -> None:
+        self._out.log.progress(self._so_far, self._total, self._unit)
