@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dry-run plan test test-all lint ui submit audit bench lock \
+.PHONY: help demo dry-run plan test test-all lint ui submit audit real bench lock \
         credentials results backup restore docker-bases docker-bases-remove lock-images
 
 help:  ## list the targets
@@ -58,6 +58,9 @@ submit: $(VENV)/.ready  ## run the workflow as a Ray job on a running head (addr
 
 audit: $(VENV)/.ready  ## known vulnerabilities, bill of materials, secrets where none may be (ARGS="root=FOLDER")
 	@$(PY) infra/audit.py $(ARGS)
+
+real: $(VENV)/.ready  ## with a hub and a GPU, the first thing to run: real weights beside their publishers' values
+	@$(PY) -P -m pipelines real $(ARGS)
 
 bench: $(VENV)/.ready  ## measure our own parts against the libraries that others use (ARGS="decoder_step" selects)
 	@$(PY) -P -m benchmarks $(ARGS)

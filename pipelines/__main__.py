@@ -7,6 +7,7 @@
     python -m pipelines compare MODEL MODEL [out=FILE]                          put models side by side
     python -m pipelines promote [name=reptok] [root=URL]                        the candidate, if it is better
     python -m pipelines sweep over=KEY=A,B [seeds=2] [key=value ...]            run a grid, and compare it
+    python -m pipelines real [only=NAME] [release=FILE] [key=value ...]         real weights, as published?
     python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
 
 `run_all.py`, `plan.py`, `dry_run.py` and `purge.py` are doors to the same commands.
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from pipelines import compare, dry_run, plan, promote, purge, run_all, sweep
+from pipelines.real import command as real
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run_all.main,
@@ -28,6 +30,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare.main,
     "promote": promote.main,
     "sweep": sweep.main,
+    "real": real.main,
     "purge": purge.main,
 }
 

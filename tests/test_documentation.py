@@ -12,6 +12,7 @@ from PIL import Image
 from pipelines import sweep
 from pipelines.configuration.compose import load_config
 from pipelines.configuration.schema import Config
+from pipelines.real import settings as real
 from reptok.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -78,6 +79,8 @@ def check_make(words, pictures):
     given = next((word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")), "")
     if words[0] in ("demo", "plan", "submit", "dry-run"):
         compose(shlex.split(given), pictures)
+    if words[0] == "real":
+        real.parse(shlex.split(given))
 
 
 def check_python(words, pictures):
@@ -87,6 +90,8 @@ def check_python(words, pictures):
             grid = sweep.parse(words[3:])
             for point in grid.points():
                 compose([*grid.rest, *(f"{key}={value}" for key, value in point.items())], pictures)
+        elif words[1:3] == ["pipelines", "real"]:
+            real.parse(words[3:])
         elif words[1] == "pipelines" and words[2] in ("run", "plan"):
             compose(words[3:], pictures)
     elif words[0].endswith(".py"):
@@ -126,8 +131,9 @@ def test_what_does_not_exist_is_noticed(line, pictures):
         CHECKS[program](words, pictures)
 
 
-def test_a_wrong_setting_is_noticed(pictures):
-    ((program, words),) = commands('`make demo ARGS="train.tokenizer.stpes=3"`')
+@pytest.mark.parametrize("line", ['make demo ARGS="train.tokenizer.stpes=3"', 'make real ARGS="stpes=3"'])
+def test_a_wrong_setting_is_noticed(line, pictures):
+    ((program, words),) = commands(f"`{line}`")
     with pytest.raises(ValueError, match="steps"):
         CHECKS[program](words, pictures)
 
