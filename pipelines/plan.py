@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.configuration.compose import load_config  # noqa: E402
-from pipelines.configuration.costs import Estimate, amount, estimate, totals  # noqa: E402
+from pipelines.configuration.costs import Estimate, amount, estimate, sources, totals  # noqa: E402
 from pipelines.dag.planner import PlannedStage, plan  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
 
@@ -68,7 +68,9 @@ def print_table(planned: Sequence[PlannedStage], estimates: Mapping[str, Estimat
     table = Table(box=None, header_style="bold")
     for column in ("stage", "action", "why", "inputs", "makes", "fingerprint"):
         table.add_column(column, overflow="fold")
-    for column in ("rows", "hours", "GPU-hours", "reads", "stores", "cost", "bound by") if estimates else ():
+    for column in (
+        ("rows", "on", "hours", "GPU-hours", "reads", "stores", "cost", "bound by") if estimates else ()
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for p in planned:
         action = f"[{COLOURS[p.action]}]{p.action}[/]"
@@ -80,10 +82,11 @@ def print_table(planned: Sequence[PlannedStage], estimates: Mapping[str, Estimat
 
 def _estimate_cells(found: Estimate | None) -> tuple[str, ...]:
     if found is None:
-        return ("",) * 7
+        return ("",) * 8
+    units = f"{found.units:,g} {'GPUs' if found.gpu_hours else 'cores'}"
     return (
-        f"{found.rows:,.0f}", f"{found.hours:,.2f}", f"{found.gpu_hours:,.1f}", amount(found.bytes_read),
-        amount(found.bytes_stored), f"{found.cost:,.0f}", found.bound,
+        f"{found.rows:,.0f}", units, f"{found.hours:,.2f}", f"{found.gpu_hours:,.1f}",
+        amount(found.bytes_read), amount(found.bytes_stored), f"{found.cost:,.0f}", found.bound,
     )  # fmt: skip
 
 
@@ -108,7 +111,8 @@ def main(arguments: list[str]) -> int:
     if style == "table":
         print_table(planned, estimates)
         if config.estimate and estimates:
-            print(totals(estimates, config.estimate))
+            print(totals(planned, estimates, config.estimate, config.chain))
+            print("\n".join(map(redacted, sources(estimates, config.estimate))))
         print("\n".join(map(redacted, remarks)), end="\n" if remarks else "")
     else:
         print(as_json(planned, estimates) if style == "json" else as_mermaid(planned))

@@ -15,7 +15,7 @@ from PIL import Image
 from examples.emoji.compose import composed, plain
 from examples.emoji.pictures import Emoji, load
 from examples.emoji.scene import Scene, draw
-from reptok.bounds import Count, Pixels
+from reptok.bounds import Count, Pixels, Whole
 
 SPLITS = ("train", "val")
 
@@ -38,7 +38,7 @@ class EmojiConfig:
     view: Literal["plain", "composed", "both"] = "both"
     count: Count = 4000
     val_count: Count = 400
-    seed: int = 0
+    seed: Whole = 0
     image_size: Pixels = 64
     font: str = ""
 

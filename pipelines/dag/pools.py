@@ -9,6 +9,19 @@ from dataclasses import replace
 from pipelines.dag.shards import WorkerResources
 
 UNIT = 10_000  # Ray counts ten-thousandths of a CPU
+ENDLESS = 100_000
+"""Workers of a step that wants as many as there is room for, and occupies nothing."""
+
+
+def room(need: WorkerResources, machines: Iterable[Sequence[float]]) -> int:
+    """How many workers find a place at the same time on machines of so many CPUs and GPUs; at least one."""
+    each = [
+        min(there // wanted for there, wanted in zip(machine, (need.cpus, need.gpus), strict=True) if wanted)
+        if need.cpus or need.gpus
+        else ENDLESS
+        for machine in machines
+    ]
+    return max(1, int(sum(each)))
 
 
 def allotted(
@@ -16,8 +29,8 @@ def allotted(
 ) -> list[WorkerResources]:
     """What the leading steps get, as many as can work at the same time.
 
-    Each gets a worker, in order; what is left goes to one after the other, up to the workers that it wants.
-    A step whose first worker finds no place is left out, with those behind it.
+    Each gets a worker, in order; what is left goes to one after the other, up to the workers that it wants
+    (0: all that find a place). A step whose first worker finds no place is left out, with those behind it.
 
     Args:
         needs: what each step wants.
@@ -27,6 +40,7 @@ def allotted(
     """
     free = [[cpus, gpus] for cpus, gpus in machines]
     if shared:
+        needs = [need if need.workers else replace(need, workers=room(need, free)) for need in needs]
         wanted = sum(need.workers * need.cpus for need in needs)
         part = min(1.0, sum(cpus for cpus, _ in free) / wanted) if wanted else 1.0
         needs = [replace(need, cpus=math.floor(need.cpus * part * UNIT) / UNIT) for need in needs]
@@ -38,7 +52,7 @@ def allotted(
     growing = set(range(len(counts)))
     while growing:
         for number in sorted(growing):
-            if counts[number] < needs[number].workers and _placed(needs[number], free):
+            if counts[number] < (needs[number].workers or ENDLESS) and _placed(needs[number], free):
                 counts[number] += 1
             else:
                 growing.discard(number)

@@ -22,6 +22,7 @@ from typing import Any, cast
 from pipelines.dag import cluster
 from pipelines.dag.failures import LOST, described
 from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
+from pipelines.dag.pools import room
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shards import Outcome, Shard, ShardJob, WorkerResources
 from pipelines.dag.workspace import SCRATCH, Workspace
@@ -177,9 +178,10 @@ def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, A
     """Give each lane to a worker of each step in turn; yield all outcomes of a lane when it is through."""
     import ray.data
 
+    busy = [sum(bool(lane[number]) for lane in lanes) for number in range(len(steps))]
     needs = [
-        replace(step.need, workers=min(step.need.workers, sum(bool(lane[number]) for lane in lanes)))
-        for number, step in enumerate(steps)
+        replace(step.need, workers=min(step.need.workers or most, most))
+        for step, most in zip(steps, busy, strict=True)
     ]
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # what a dying actor held comes again in the next round
@@ -194,7 +196,10 @@ def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, A
             cast(Any, Worker),
             fn_constructor_args=(step, number),
             compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=need.workers, initial_size=need.workers, max_tasks_in_flight_per_actor=2
+                min_size=1,
+                max_size=need.workers,  # of as many as there is room for, more as machines join
+                initial_size=need.workers if step.need.workers else min(need.workers, _room(need)),
+                max_tasks_in_flight_per_actor=2,
             ),
             num_cpus=need.cpus,
             num_gpus=need.gpus,
@@ -204,6 +209,10 @@ def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, A
     with avoiding(dataset.context.execution_options, pools):
         for row in dataset.iter_rows():
             yield from json.loads(row["lane"])["outcomes"]
+
+
+def _room(need: WorkerResources) -> int:
+    return room(need, alive(need).values())
 
 
 def _row(lane: Lane) -> dict[str, str]:

@@ -58,14 +58,14 @@ class WorkerResources:
     """Who works on the shards.
 
     Attributes:
-        workers: how many actors.
+        workers: how many actors at most; 0 for as many as the cluster has room for.
         cpus: what each occupies.
         gpus: likewise.
         max_failed: share of the shards that may fail without the stage: the artifact is published without
             them, and names them (see `QUARANTINE`).
     """
 
-    workers: Annotated[int, Ge(1)] = 2
+    workers: Annotated[int, Ge(0)] = 2
     cpus: Annotated[float, Ge(0)] = 1.0
     gpus: Annotated[float, Ge(0)] = 0.0
     max_failed: Annotated[float, Interval(ge=0, lt=1)] = 0.0

@@ -18,10 +18,17 @@ __all__ = ["Artifact", "Resources", "Stage", "StageResult", "Workspace"]
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a stage occupies while it runs, for the runner to decide which stages may overlap."""
+    """What a stage occupies while it runs, for the runner to decide which stages may overlap.
+
+    Attributes:
+        cpus: CPUs.
+        gpus: GPUs.
+        elastic: It takes what the cluster has besides, in pieces of this size.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
+    elastic: bool = False
 
 
 class Stage(ABC):

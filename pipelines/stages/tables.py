@@ -40,5 +40,6 @@ def beside(shard: Shard, kind: str) -> str:
 
 
 def occupied(workers: WorkerResources) -> Resources:
-    """Return what all workers of a stage occupy together."""
-    return Resources(cpus=workers.workers * workers.cpus, gpus=workers.workers * workers.gpus)
+    """Return what all workers of a stage occupy together; one of them, of as many as there is room for."""
+    count = workers.workers or 1
+    return Resources(cpus=count * workers.cpus, gpus=count * workers.gpus, elastic=not workers.workers)

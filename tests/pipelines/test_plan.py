@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.configuration.costs import Estimate, EstimateConfig, StageRate, estimate
+from pipelines.configuration.costs import Estimate, EstimateConfig, StageRate, estimate, totals
 from pipelines.dag.planner import plan
+from pipelines.dag.shards import WorkerResources
 from pipelines.plan import as_json, as_mermaid, print_table
 from pipelines.plan import main as plan_main
 
 sys.path.insert(0, str(Path(__file__).parent / "dag"))
+from toy_chain import stages as chained_stages
 from toy_stages import Nested, Toy, ToyConfig, diamond, run
 
 
@@ -105,38 +107,87 @@ def test_planning_and_a_run_without_work_load_nothing_heavy(tmp_path):
     assert json.loads(done.stdout)["stages"]
 
 
+def estimates(capsys, *arguments):
+    assert plan_main([*arguments, "format=json"]) == 0
+    return {stage["name"]: stage.get("estimate") for stage in json.loads(capsys.readouterr().out)["stages"]}
+
+
 def test_the_paper_run_is_reckoned_as_by_hand(capsys):
-    """120 million pairs on one node of 8 GPUs and 64 cores: the planning figures, multiplied by hand."""
-    assert plan_main(["experiment=t2i_coyo", "format=json", "estimate=h100_node"]) == 0
-    stages = {stage["name"]: stage.get("estimate") for stage in json.loads(capsys.readouterr().out)["stages"]}
-    urls, images = 747e6 * 0.23, 747e6 * 0.23 * 0.55
+    """COYO's pairs on one node of 8 GPUs and 64 cores: the planning figures, multiplied by hand."""
+    stages = estimates(capsys, "experiment=t2i_coyo", "estimate=h100_node")
+    urls, images, wanted = 747e6 * 0.23, 747e6 * 0.23 * 0.55, 51_230_000
     assert stages["download"]["rows"] == pytest.approx(urls)
     assert stages["download"]["hours"] == pytest.approx(urls / (62.5 * 64) / 3600)
     assert stages["download"]["gpu_hours"] == 0 and stages["download"]["bound"] == "cpu"
-    assert stages["caption"]["hours"] == pytest.approx(images / (250 * 8) / 3600)
+    assert stages["filter_images"]["rows"] == pytest.approx(images)
+    assert stages["caption"]["rows"] == stages["shard"]["rows"] == stages["encode_latents"]["rows"] == wanted
+    assert stages["caption"]["hours"] == pytest.approx(wanted / (40 * 8) / 3600)
     assert stages["caption"]["gpu_hours"] == pytest.approx(8 * stages["caption"]["hours"])
     assert stages["train_tokenizer"]["rows"] == 512e6
     assert stages["train_tokenizer"]["hours"] == pytest.approx(512e6 / (450 * 8) / 3600)
-    assert stages["train_generator"]["rows"] == 51.2e6
+    assert stages["train_generator"]["rows"] == 51.2e6 and stages["train_generator"]["units"] == 4
     assert stages["evaluate_tokenizer"]["rows"] == 50_000
-    assert stages["encode_latents"]["bytes_stored"] == pytest.approx(images * 39600)
+    assert stages["encode_latents"]["bytes_stored"] == pytest.approx(wanted * 39600)
     assert stages["encode_latents"]["cost"] == pytest.approx(24 * stages["encode_latents"]["hours"])
+
+
+def test_a_stage_computes_on_what_its_workers_occupy(capsys):
+    """Four nodes: as many captioners as there are GPUs, or the number that is typed."""
+    four = ("experiment=t2i_coyo_nodes",)
+    assert [estimates(capsys, *four)[name]["units"] for name in ("download", "caption")] == [256, 32]
+    some = estimates(capsys, *four, "captioner.workers.workers=8", "data.download.workers.cpus=48")
+    assert some["caption"]["units"] == 8
+    assert some["download"]["units"] == 4 * 48, "one worker of 48 cores finds room on each node of 64"
+    assert estimates(capsys, *four, "captioner.workers.cpus=16")["caption"]["units"] == 4 * 4
+
+
+def test_captions_that_come_with_the_pictures_are_no_work_for_gpus(capsys):
+    stages = estimates(capsys, "experiment=t2i_pd")
+    assert stages["caption"] is None and stages["shard"]["rows"] == stages["encode_latents"]["rows"] > 1e6
+
+
+def test_every_rate_names_its_source(capsys):
+    assert plan_main(["experiment=t2i_coyo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("caption: 40 rows/s a GPU; borrowed: 35 to 45 images/s") for line in lines)
+    assert any(line.startswith("download: 62.5 rows/s a core; borrowed: ") for line in lines)
+
+
+TOY = EstimateConfig(
+    nodes=2, cpus_per_node=1, gpus_per_node=0, network_gbit_per_node=0.008, price_per_node_hour=3.0,
+    rows=7200,
+    stages={"a": StageRate(rate=2, source="toy", unit="cpu", keep=0.5, bytes_in=2000, bytes_out=10)},
+)  # fmt: skip
 
 
 def test_a_slow_network_is_what_a_stage_waits_for():
     toy = plan([Toy("a")], "memory://estimates")
-    config = EstimateConfig(
-        nodes=2, cpus_per_node=1, gpus_per_node=0, network_gbit_per_node=0.008, price_per_node_hour=3.0,
-        rows=7200, stages={"a": StageRate(rate=1, unit="cpu", keep=0.5, bytes_in=2000, bytes_out=10)},
-    )  # fmt: skip
-    (found,) = estimate(toy, config).values()
-    assert found == Estimate(7200, 1.0, 0.0, 14.4e6, 36e3, 6.0, "cpu")
-    slower = estimate(toy, replace(config, network_gbit_per_node=0.000_008))["a"]
+    (found,) = estimate(toy, TOY).values()
+    assert found == Estimate(7200, 1.0, 0.0, 14.4e6, 36e3, 6.0, "cpu", 1)
+    slower = estimate(toy, replace(TOY, network_gbit_per_node=0.000_008))["a"]
     assert (slower.hours, slower.cost, slower.bound) == (2.0, 12.0, "network")  # 115.2 Mbit at 16 kbit/s
+
+
+def test_stages_of_a_chain_take_as_long_as_all_their_work_on_the_same_cores(tmp_path):
+    """Two chained stages, each on one core of two: 1 h and 2 h together take 2 h, on one core of one 3 h."""
+    chained = plan(chained_stages(workers=WorkerResources(workers=1, cpus=1)), str(tmp_path))
+    names = [p.stage.name for p in chained][:2]
+    stages = {
+        n: StageRate(rate=rate, source="toy", unit="cpu") for n, rate in zip(names, (2, 1), strict=True)
+    }
+    config = replace(TOY, stages=stages, network_gbit_per_node=1)
+    found = estimate(chained, config)
+    assert [entry.hours for entry in found.values()] == [1.0, 2.0]
+    assert "at least 2.0 h (3.0 h one stage after the other)" in totals(chained, found, config, chain=True)
+    assert "at least 3.0 h, 0 GPU-hours, 18 USD" in totals(chained, found, config, chain=False)
+    small = replace(config, nodes=1)
+    assert "at least 3.0 h, 0 GPU-hours, 9 USD" in totals(
+        chained, estimate(chained, small), small, chain=True
+    )
 
 
 def test_gpus_that_the_nodes_lack_are_an_error():
     config = EstimateConfig(nodes=1, cpus_per_node=1, gpus_per_node=0, network_gbit_per_node=1, rows=1,
-                            stages={"a": StageRate(rate=1, unit="gpu")})  # fmt: skip
+                            stages={"a": StageRate(rate=1, source="toy", unit="gpu")})  # fmt: skip
     with pytest.raises(ValueError, match="the nodes have none"):
         estimate(plan([Toy("a")], "memory://estimates"), config)

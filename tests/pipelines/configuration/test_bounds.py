@@ -57,7 +57,7 @@ def test_every_number_states_its_bounds():
         ("data.download.resize.quality=101", "data.download.resize.quality must be at most 100, not 101"),
         ("data.select_urls.filters.max_watermark_score=1.5", "max_watermark_score must be at most 1"),
         ("data.select_urls.filters.min_clip_similarity_vitb32=2", "must be at most 1"),
-        ("encode.workers.workers=0", "encode.workers.workers must be at least 1"),
+        ("encode.workers.workers=-1", "encode.workers.workers must be at least 0"),
         ("evaluate.generator.guidance_interval=[0.3,1.5]", "guidance_interval[1] must be at most 1, not 1.5"),
         ("evaluate.generator.guidance_interval=[0.9,0.3]", "guidance_interval must rise"),
         ("evaluate.generator.guidance=[1,-2]", "guidance[1] must be at least 0"),

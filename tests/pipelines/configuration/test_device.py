@@ -85,12 +85,12 @@ def test_what_contradicts_the_device_is_refused(overrides, message, tmp_path, ca
 
 
 def test_the_papers_recipes_name_it_once():
-    folders = {"imagenet256_24gb": 1, "imagenet256": 8}
-    for experiment, workers in folders.items():
+    recipes = {"imagenet256_24gb": (1, 1), "imagenet256": (0, 8)}  # 0: as many as there are GPUs
+    for experiment, workers in recipes.items():
         config = load_config(
             Config, [f"experiment={experiment}", "data.folder=-", "generator.num_classes=1000"]
         )
         assert config.encode.compute.device == "cuda" and config.train.tokenizer.gpus_per_worker == 1
-        assert config.encode.workers.workers == config.train.tokenizer.workers == workers
+        assert (config.encode.workers.workers, config.train.tokenizer.workers) == workers
     with pytest.raises(ConfigError, match="needs device=cuda"):
         load_config(Config, ["experiment=t2i_coyo", "device=cpu"])

@@ -14,7 +14,7 @@ from toy_chain import actions, digests, journal_of, run, stages
 from pipelines.dag import cluster
 from pipelines.dag.chain import lanes
 from pipelines.dag.cluster import ClusterConfig
-from pipelines.dag.pools import allotted
+from pipelines.dag.pools import allotted, room
 from pipelines.dag.shards import Shard, WorkerResources
 from pipelines.dag.verify import verify
 
@@ -42,7 +42,7 @@ def barriers(tmp_path_factory):
     return digests(run(stages(), root, chain=False))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
 def test_the_bytes_are_those_of_stages_that_wait(workers, barriers, tmp_path, capsys):
     results = run(stages(workers=WorkerResources(workers=workers, cpus=1)), tmp_path)
     assert "shard by shard: write -> shout -> count" in capsys.readouterr().out
@@ -54,6 +54,13 @@ def test_the_bytes_are_those_of_stages_that_wait(workers, barriers, tmp_path, ca
     assert verify(str(tmp_path)) == [] and not list(tmp_path.rglob("_scratch"))
     assert results["count"].artifact.manifest["input_digests"] == {"shouts": barriers["shout"]}
     assert set(actions(run(stages(), tmp_path, chain=False)).values()) == {"skip"}
+
+
+def test_a_stage_by_itself_fills_the_cluster_where_no_number_is_said(tmp_path):
+    journal = tmp_path / "journal"
+    need = WorkerResources(workers=0, cpus=1)
+    run(stages(workers=need, seconds=1.0, shards=12, journal=str(journal))[:1], tmp_path, chain=False)
+    assert 2 < len({pid for *_, pid in journal_of(journal)}) <= 4, "on four CPUs; the last may come late"
 
 
 def test_a_shard_goes_on_as_soon_as_it_is_done(barriers, tmp_path, capsys):
@@ -202,3 +209,19 @@ def test_all_steps_get_a_worker_or_the_last_ones_wait():
     # our own machine: all work, each with less; its one GPU has room for one
     assert given([need(2, 1), need(2, 1)], [(1, 0)], shared=True) == [(2, 0.25), (2, 0.25)]
     assert given([need(2, 1, 1), need(2, 1, 1)], [(8, 1)], shared=True) == [(1, 1)]
+
+
+def test_a_step_that_wants_all_gets_what_there_is_room_for():
+    def need(workers, cpus, gpus=0.0):
+        return WorkerResources(workers=workers, cpus=cpus, gpus=gpus)
+
+    def given(needs, machines, **options):
+        return [n.workers for n in allotted(needs, machines, **options)]
+
+    node = (64, 8)
+    assert given([need(0, 1)], [node] * 2) == [128]
+    assert given([need(0, 6, 1)], [node] * 4) == [32]
+    assert given([need(0, 1), need(0, 6, 1)], [node]) == [16, 8], "eight GPUs take 48 of the 64 cores"
+    assert given([need(3, 1), need(0, 1)], [(8, 0)]) == [3, 5]
+    assert given([need(0, 1), need(0, 1)], [(4, 0)], shared=True) == [4, 4]
+    assert [room(need(9, 6, 1), [node, (5, 8)]), room(need(1, 2), [(1, 0)])] == [8, 1]
