@@ -64,6 +64,15 @@ def composed(pictures: Sequence[Emoji], count: int, seed: int, split: str) -> It
         yield replace(scene, caption=caption(scene, rng))
 
 
+def alone(emoji: Emoji, seed: int, number: int) -> Scene:
+    """One of the scenes that show an emoji by itself; each follows from its own number alone."""
+    rng = Random(f"{seed} {emoji.text} {number}")
+    while True:
+        scene = _scene(emoji, emoji, rng)
+        if scene is not None and len(scene.items) == 1:
+            return replace(scene, caption=caption(scene, rng))
+
+
 def _scene(first: Emoji, second: Emoji, rng: Random) -> Scene | None:
     """A scene with an emoji, and perhaps another one; None if one of them would not be seen on its ground."""
     ground, kind = pick(rng, tuple(GROUNDS)), rng.random()

@@ -1,4 +1,4 @@
-"""Recipe of the zoo's autoencoder: a tiny `AutoencoderKL` (f8, 4 channels) on crops of photographs."""
+"""Recipe of the zoo's autoencoders: a tiny `AutoencoderKL` (f8) on crops of photographs, or on emoji."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from examples.zoo.crops import CropPool
+from examples.zoo.crops import CropPool, Draw
 from examples.zoo.linear_start import start_linear
 from examples.zoo.loop import Log, ema_update, threads, train_loop
 from examples.zoo.recipes import AutoencoderRecipe
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build_autoencoder(config: AutoencoderRecipe) -> AutoencoderKL:
-    """The untrained network; three halvings of the side, so that 64 pixels become an 8 x 8 x 4 latent."""
+    """The untrained network; three halvings of the side, so that 64 pixels become an 8 x 8 latent."""
     levels = len(config.block_out_channels)
     from diffusers import AutoencoderKL
 
@@ -28,7 +28,7 @@ def build_autoencoder(config: AutoencoderRecipe) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=config.block_out_channels,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=config.latent_channels,
         norm_num_groups=1,
         mid_block_add_attention=False,
         sample_size=64,
@@ -46,7 +46,9 @@ def autoencoder_loss(
     return rms + config.kl_weight * kl, {"rms": rms.detach(), "kl": kl.detach()}
 
 
-def train_autoencoder(config: AutoencoderRecipe, folder: Path, scratch: Path, log: Log) -> dict[str, float]:
+def train_autoencoder(
+    config: AutoencoderRecipe, folder: Path, scratch: Path, log: Log, draw: Draw = CropPool.draw
+) -> dict[str, float]:
     """Train, save as a diffusers folder (float16) and measure what was saved.
 
     Args:
@@ -54,13 +56,14 @@ def train_autoencoder(config: AutoencoderRecipe, folder: Path, scratch: Path, lo
         folder: where `AutoencoderKL.from_pretrained` will find the weights.
         scratch: where the checkpoint lives until the end.
         log: receives (figures, step).
+        draw: gives the pictures.
 
     Returns:
         PSNR in dB on training and validation crops, and the scaling factor.
     """
     with threads(config.threads):
         torch.manual_seed(config.seed)
-        pool = CropPool.draw("train", config.crops_per_subject, config.seed)
+        pool = draw("train", config.crops_per_subject, config.seed)
         model = build_autoencoder(config)
         start_linear(model, pool.images(slice(0, 288)))
         model = model.to(memory_format=torch.channels_last)
@@ -72,7 +75,7 @@ def train_autoencoder(config: AutoencoderRecipe, folder: Path, scratch: Path, lo
         def step(index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
             chosen = torch.randint(len(pool), (config.batch_size,), generator=generator)
             images = pool.images(chosen).contiguous(memory_format=torch.channels_last)
-            noise = torch.randn(config.batch_size, 4, 8, 8, generator=generator)
+            noise = torch.randn(config.batch_size, config.latent_channels, 8, 8, generator=generator)
             return autoencoder_loss(model, images, noise, config)
 
         train_loop(
@@ -88,7 +91,7 @@ def train_autoencoder(config: AutoencoderRecipe, folder: Path, scratch: Path, lo
         )
         average.register_to_config(scaling_factor=scaling_factor(average, pool))
         average.half().save_pretrained(folder)
-        stats = measure_autoencoder(folder, config)
+        stats = measure_autoencoder(folder, config, draw)
     log({f"val/{key}": value for key, value in stats.items()}, config.steps)
     return stats
 
@@ -115,13 +118,15 @@ def psnr(images: Tensor, others: Tensor) -> Tensor:
     return 10 * torch.log10(4 / (images - others).square().mean((1, 2, 3)).clamp_min(1e-10))
 
 
-def measure_autoencoder(folder: Path, config: AutoencoderRecipe) -> dict[str, float]:
-    """Reconstruction by the saved weights, in float32, on crops that the training has not seen."""
+def measure_autoencoder(
+    folder: Path, config: AutoencoderRecipe, draw: Draw = CropPool.draw
+) -> dict[str, float]:
+    """Reconstruction by the saved weights, in float32, on pictures that the training has not seen."""
     from diffusers import AutoencoderKL
 
     model = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
     stats = {"scaling_factor": float(model.config.scaling_factor)}
     for split in ("train", "val"):
-        images = CropPool.draw(split, config.validation_per_subject, config.seed + 1).images(slice(None))
+        images = draw(split, config.validation_per_subject, config.seed + 1).images(slice(None))
         stats[f"{split}_psnr"] = psnr(images, reconstruct(model, images)).mean().item()
     return stats

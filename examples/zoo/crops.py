@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,13 +24,20 @@ def square(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+class Draw(Protocol):
+    """How a recipe gets its pictures."""
+
+    def __call__(self, split: Split, per_subject: int, seed: int, size: int = 64) -> CropPool:
+        """`per_subject` pictures of every subject, in turn; the same arguments give the same pool."""
+
+
 @dataclass(frozen=True)
 class CropPool:
     """Crops with their subjects.
 
     Attributes:
         pixels: uint8 (N, 3, size, size), the subjects in turn.
-        labels: int64 (N,), position in `SUBJECTS`.
+        labels: int64 (N,), number of each crop's subject.
     """
 
     pixels: Tensor
@@ -45,6 +53,11 @@ class CropPool:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def subjects(self) -> int:
+        """How many there are."""
+        return int(self.labels.max()) + 1
 
     def images(self, indices: Tensor | slice) -> Tensor:
         """The chosen crops as float (B, 3, size, size) in [-1, 1]."""

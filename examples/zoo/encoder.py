@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from examples.photographs.subjects import SUBJECTS
-from examples.zoo.crops import CropPool
+from examples.photographs.photographs import Split
+from examples.zoo.crops import CropPool, Draw
+from examples.zoo.linear_vit import start_linear_vit
 from examples.zoo.loop import Log, StepResult, ema_update, threads, train_loop
 from examples.zoo.recipes import CaptionerRecipe, EncoderPhase, EncoderRecipe
 from reptok.encoder.preprocess import Preprocess
 from reptok.encoder.vit import Architecture, load_vit, save_vit
 from reptok.metrics.knn import knn_accuracy
+
+LINEAR_VIEWS = 3000
 
 
 def architecture(config: EncoderRecipe) -> Architecture:
@@ -69,11 +72,25 @@ class Distilled(nn.Module):
         token = vit.norm(vit.blocks(tokens))[:, 0]
         return token, F.normalize(token, dim=1) @ F.normalize(self.prototypes, dim=1).T
 
+    @torch.no_grad()
+    def start_linear(self, pool: CropPool, config: EncoderRecipe) -> None:
+        """Begin as a linear code of the view, and with the best linear prediction of the small picture."""
+        generator = torch.Generator().manual_seed(config.seed)
+        chosen = torch.randint(len(pool), (LINEAR_VIEWS,), generator=generator)
+        views = random_views(pool.images(chosen), config, generator)
+        start_linear_vit(self.vit, self.preprocess(views[:512]))
+        tokens = torch.cat([self(part)[0] for part in views.split(256)])
+        small = F.adaptive_avg_pool2d(views, config.layout_size).flatten(1)
+        known = torch.cat([tokens, torch.ones(len(tokens), 1)], 1)
+        solution = torch.linalg.lstsq(known, small).solution
+        self.layout.weight.copy_(solution[:-1].T)
+        self.layout.bias.copy_(solution[-1])
 
-def same_photograph(chosen: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """For each chosen row (B,) of a pool of `size` crops another one, int64 (B,), of the same photograph."""
-    crops = torch.randint(size // len(SUBJECTS), chosen.shape, generator=generator)
-    return (chosen + crops * len(SUBJECTS)) % size
+
+def same_subject(chosen: Tensor, pool: CropPool, generator: torch.Generator) -> Tensor:
+    """For each chosen row (B,) of a pool another one, int64 (B,), of the same subject: of one photograph."""
+    crops = torch.randint(len(pool) // pool.subjects, chosen.shape, generator=generator)
+    return (chosen + crops * pool.subjects) % len(pool)
 
 
 def random_views(
@@ -113,7 +130,14 @@ def random_patches(
     return torch.rand(count, patches, generator=generator).argsort(1)[:, : round(share * patches)]
 
 
-def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) -> dict[str, float]:
+def train_encoder(
+    config: EncoderRecipe,
+    folder: Path,
+    scratch: Path,
+    log: Log,
+    draw: Draw = CropPool.draw,
+    bank: Split = "train",
+) -> dict[str, float]:
     """Train, save the teacher as a timm hub folder (float16) and measure what was saved.
 
     Args:
@@ -121,6 +145,8 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
         folder: receives `config.json` and `model.safetensors`.
         scratch: where the checkpoint lives until the end.
         log: receives (figures, step).
+        draw: gives the pictures.
+        bank: the split among whose pictures the figures find neighbours: "val" if it has its own subjects.
 
     Returns:
         k-nearest-neighbour subject accuracy on validation crops of the saved class token, beside the same
@@ -129,9 +155,11 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
     with threads(config.threads):
         torch.manual_seed(config.seed)
         student = Distilled(config)
+        pool = draw("train", config.crops_per_subject, config.seed, config.crop_size)
+        if config.linear_start:
+            student.start_linear(pool, config)
         teacher = Distilled(config).requires_grad_(False)
         teacher.load_state_dict(student.state_dict())
-        pool = CropPool.draw("train", config.crops_per_subject, config.seed, config.crop_size)
         from lightly.loss import DINOLoss, KoLeoLoss
 
         token_loss = DINOLoss(
@@ -141,7 +169,7 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
 
         def terms(phase: EncoderPhase, generator: torch.Generator) -> dict[str, Tensor]:
             first = torch.randint(len(pool), (config.batch_size,), generator=generator)
-            second = same_photograph(first, len(pool), generator)
+            second = same_subject(first, pool, generator)
             views = torch.cat(
                 [random_views(pool.images(chosen), config, generator) for chosen in (first, second)]
             )
@@ -189,7 +217,7 @@ def train_encoder(config: EncoderRecipe, folder: Path, scratch: Path, log: Log) 
             )
             done += phase.steps
         save_vit(teacher.vit.half().float(), architecture(config), folder)
-        stats = measure_encoder(folder, config)
+        stats = measure_encoder(folder, config, draw, bank)
     log({f"val/{key}": value for key, value in stats.items()}, done)
     return stats
 
@@ -221,21 +249,23 @@ def colour_histogram(images: Tensor) -> Tensor:
     return F.one_hot(bins.flatten(2), 8).float().mean(2).flatten(1)
 
 
-def measure_encoder(folder: Path, config: EncoderRecipe, k: int = 20) -> dict[str, float]:
+def measure_encoder(
+    folder: Path, config: EncoderRecipe, draw: Draw = CropPool.draw, bank: Split = "train"
+) -> dict[str, float]:
     """Subject accuracy of k nearest neighbours: a bank of training crops, queries of validation crops.
 
     Colours are brought to mean 0 and deviation 1 over the bank first: their raw cosines would tell little.
     """
-    bank = CropPool.draw("train", config.bank_per_subject, config.seed + 1)
-    queries = CropPool.draw("val", config.queries_per_subject, config.seed + 1)
-    images, asked = bank.images(slice(None)), queries.images(slice(None))
+    known = draw(bank, config.bank_per_subject, config.seed + 2)
+    queries = draw("val", config.queries_per_subject, config.seed + 1)
+    images, asked = known.images(slice(None)), queries.images(slice(None))
 
     def accuracy(feature: Callable[[Tensor], Tensor], standardised: bool) -> float:
-        known, new = feature(images), feature(asked)
+        keys, new = feature(images), feature(asked)
         if standardised:
-            mean, std = known.mean(0), known.std(0) + 1e-6
-            known, new = (known - mean) / std, (new - mean) / std
-        return knn_accuracy(known, bank.labels, new, queries.labels, k)
+            mean, std = keys.mean(0), keys.std(0) + 1e-6
+            keys, new = (keys - mean) / std, (new - mean) / std
+        return knn_accuracy(keys, known.labels, new, queries.labels, config.neighbours)
 
     trained = load_vit(folder, config.image_size)[0].eval()
     torch.manual_seed(config.seed)

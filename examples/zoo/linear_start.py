@@ -25,7 +25,7 @@ def start_linear(model: Any, images: Tensor) -> None:
     """Overwrite the weights of `model` (one normalisation group), with statistics of images (B, 3, H, W).
 
     Args:
-        model: an untrained diffusers `AutoencoderKL` with three halvings and four latent channels.
+        model: an untrained diffusers `AutoencoderKL` with three halvings.
         images: a few hundred training crops in [-1, 1].
     """
     for module in model.modules():
@@ -67,15 +67,16 @@ def _start_encoder(encoder: Any, images: Tensor) -> None:
         features = (basis @ (patches - mean[:, None])).view(len(images), len(basis), side, side)
     last = encoder.down_blocks[-1].resnets[0].conv_shortcut
     width, count = last.out_channels, features.shape[1]
-    scale = SIGNAL / features[:, :4].std((0, 2, 3))
+    kept = encoder.conv_out.out_channels // 2  # mean and log-variance of each latent channel
+    scale = SIGNAL / features[:, :kept].std((0, 2, 3))
     signal = torch.zeros(width, last.in_channels)
-    signal[:4, :4], signal[4:8, :4] = torch.diag(scale), -torch.diag(scale)
-    free = min(count - 4, (width - 8) // 2)
-    signal[8 : 8 + free, 4 : 4 + free] = torch.eye(free)
+    signal[:kept, :kept], signal[kept : 2 * kept, :kept] = torch.diag(scale), -torch.diag(scale)
+    free = min(count - kept, (width - 2 * kept) // 2)
+    signal[2 * kept : 2 * kept + free, kept : kept + free] = torch.eye(free)
     last.weight.copy_(signal[..., None, None])
     last.bias.zero_()
-    last.bias[8 + free :] = _constants(width - 8 - free)
-    _start_output(encoder.conv_out, 4)
+    last.bias[2 * kept + free :] = _constants(width - 2 * kept - free)
+    _start_output(encoder.conv_out, kept)
 
 
 def _start_decoder(decoder: Any, latents: Tensor, images: Tensor) -> None:

@@ -42,6 +42,7 @@ class AutoencoderRecipe(Recipe):
     Attributes:
         steps: length of the training, and of its schedule.
         block_out_channels: widths at 64, 32, 16 and 8 pixels.
+        latent_channels: numbers of the latent at each of its 8 x 8 places.
         crops_per_subject: training crops in memory.
         kl_weight: weight of the KL divergence per latent element, beside the images' error.
         ema_decay: of the averaged weights, which are the ones saved.
@@ -49,6 +50,7 @@ class AutoencoderRecipe(Recipe):
     """
 
     block_out_channels: tuple[Count, ...] = (8, 24, 64, 120)
+    latent_channels: Count = 4
     crops_per_subject: Count = 800
     steps: Count = 1500
     batch_size: Count = 8
@@ -86,6 +88,7 @@ class EncoderRecipe(Recipe):
     """Everything that determines the encoder's weights.
 
     Attributes:
+        linear_start: begin as a linear code of the view (`linear_vit.py`) instead of as noise.
         layer_scale: initial factor of each residual branch.
         position_std: deviation of the initial position embeddings, large enough to matter at once.
         crops_per_subject: training crops in memory.
@@ -96,6 +99,7 @@ class EncoderRecipe(Recipe):
         prototypes: number of prototypes.
         phases: one after the other: first where things are, then also which colours, then from half of it.
         bank_per_subject, queries_per_subject: crops for the k-nearest-neighbour figures.
+        neighbours: their k.
     """
 
     image_size: Pixels = 64
@@ -104,6 +108,7 @@ class EncoderRecipe(Recipe):
     depth: Count = 5
     heads: Count = 12
     registers: Whole = 4
+    linear_start: bool = False
     layer_scale: Number = 1.0
     position_std: Number = 0.3
     crop_size: Pixels = 96
@@ -126,6 +131,7 @@ class EncoderRecipe(Recipe):
     centre_momentum: Share = 0.7
     bank_per_subject: Count = 60
     queries_per_subject: Count = 30
+    neighbours: Count = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +160,53 @@ class TextEncoderRecipe(Recipe):
     weight_decay: Number = 0.05
     log_every: Count = insignificant(20)
     checkpoint_seconds: Number = insignificant(30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiTextEncoderRecipe(TextEncoderRecipe):
+    """Everything that determines the weights of the emoji's text encoder, beside their frozen image encoder.
+
+    Attributes:
+        pictures_per_emoji: one plain picture of each, and so many less one composed scenes.
+    """
+
+    pictures_per_emoji: Count = 12
+    batch_size: Count = 96
+    steps: Count = 1500
+    warmup_steps: Whole = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiAutoencoderRecipe(AutoencoderRecipe):
+    """The autoencoder's recipe where edges are sharp: four times the latent, and a subject is an emoji."""
+
+    latent_channels: Count = 16
+    crops_per_subject: Count = 8
+    validation_per_subject: Count = 4
+    batch_size: Count = 12
+    steps: Count = 2400
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiEncoderRecipe(EncoderRecipe):
+    """The encoder's recipe on emoji: both views are of one picture, and nearly whole."""
+
+    width: Count = 256
+    heads: Count = 8
+    linear_start: bool = True
+    learning_rate: Positive = 5e-4
+    prototypes: Count = 256
+    crops_per_subject: Count = 8
+    crop_size: Pixels = 64
+    smallest_view: Share = 0.85
+    phases: tuple[EncoderPhase, ...] = (
+        EncoderPhase(steps=700, momentum=0.98, spread_weight=0.02, layout_weight=15.0, colours_weight=0.0),
+        EncoderPhase(steps=200, spread_weight=0.02, layout_weight=15.0, colours_weight=0.2),
+        EncoderPhase(steps=200, kept_share=0.75, spread_weight=0.02, layout_weight=15.0, colours_weight=0.2),
+    )
+    bank_per_subject: Count = 5
+    queries_per_subject: Count = 3
+    neighbours: Count = 5
 
 
 @dataclass(frozen=True, kw_only=True)

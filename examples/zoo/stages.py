@@ -94,6 +94,45 @@ class TrainEnglish(TrainFolder):
         return train_english(self.config, Path(self.config.wordnet), folder, out.scratch, out.log.metrics)
 
 
+class TrainEmojiAutoencoder(TrainFolder):
+    """A diffusers `AutoencoderKL` folder, from emoji; see `examples/zoo/autoencoder.py` and `emoji.py`."""
+
+    name, output = "train_emoji_autoencoder", "emoji_vae"
+    modules = ("examples.zoo.autoencoder", "examples.zoo.emoji")
+
+    def train(self, inputs: Mapping[str, Artifact], folder: Path, out: Workspace) -> Mapping[str, float]:
+        from examples.zoo.autoencoder import train_autoencoder
+        from examples.zoo.emoji import draw
+
+        return train_autoencoder(self.config, folder, out.scratch, out.log.metrics, draw)
+
+
+class PretrainEmojiEncoder(TrainFolder):
+    """A timm ViT folder, by self-distillation on emoji; see `examples/zoo/encoder.py` and `emoji.py`."""
+
+    name, output = "pretrain_emoji_encoder", "emoji_encoder"
+    modules = ("examples.zoo.encoder", "examples.zoo.emoji")
+
+    def train(self, inputs: Mapping[str, Artifact], folder: Path, out: Workspace) -> Mapping[str, float]:
+        from examples.zoo.emoji import draw
+        from examples.zoo.encoder import train_encoder
+
+        return train_encoder(self.config, folder, out.scratch, out.log.metrics, draw, bank="val")
+
+
+class TrainEmojiTextEncoder(TrainFolder):
+    """A `CLIPTextModel` folder, against the emoji's encoder; see `examples/zoo/emoji_text.py`."""
+
+    name, inputs, output = "train_emoji_text_encoder", ("emoji_encoder",), "emoji_text_encoder"
+    modules = ("examples.zoo.emoji_text",)
+
+    def train(self, inputs: Mapping[str, Artifact], folder: Path, out: Workspace) -> Mapping[str, float]:
+        from examples.zoo.emoji_text import train_emoji_text_encoder
+
+        encoder = inputs["emoji_encoder"].local_path()
+        return train_emoji_text_encoder(self.config, encoder, folder, out.scratch, out.log.metrics)
+
+
 class TrainClassGenerator(TrainGenerator):
     """The training of a generator with another condition, in a workflow that makes both."""
 

@@ -8,15 +8,21 @@ from pathlib import Path
 from examples.zoo.recipes import (
     AutoencoderRecipe,
     CaptionerRecipe,
+    EmojiAutoencoderRecipe,
+    EmojiEncoderRecipe,
+    EmojiTextEncoderRecipe,
     EncoderRecipe,
     EnglishRecipe,
     TextEncoderRecipe,
 )
 from examples.zoo.stages import (
+    PretrainEmojiEncoder,
     PretrainEncoder,
     TrainAutoencoder,
     TrainCaptioner,
     TrainClassGenerator,
+    TrainEmojiAutoencoder,
+    TrainEmojiTextEncoder,
     TrainEnglish,
     TrainTextEncoder,
 )
@@ -38,6 +44,9 @@ class ZooRecipes:
         text_encoder: Recipe of `zoo/text_encoder`.
         captioner: Recipe of `zoo/captioner`.
         english: Recipe of `zoo/english`.
+        emoji_autoencoder: Recipe of `zoo/emoji/autoencoder`.
+        emoji_encoder: Recipe of `zoo/emoji/encoder`.
+        emoji_text_encoder: Recipe of `zoo/emoji/text_encoder`.
     """
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
@@ -45,6 +54,9 @@ class ZooRecipes:
     text_encoder: TextEncoderRecipe = field(default_factory=TextEncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
     english: EnglishRecipe = field(default_factory=EnglishRecipe)
+    emoji_autoencoder: EmojiAutoencoderRecipe = field(default_factory=EmojiAutoencoderRecipe)
+    emoji_encoder: EmojiEncoderRecipe = field(default_factory=EmojiEncoderRecipe)
+    emoji_text_encoder: EmojiTextEncoderRecipe = field(default_factory=EmojiTextEncoderRecipe)
 
 
 def foundations(recipes: ZooRecipes) -> list[Stage]:
@@ -55,6 +67,9 @@ def foundations(recipes: ZooRecipes) -> list[Stage]:
         TrainTextEncoder(recipes.text_encoder),
         TrainCaptioner(recipes.captioner),
         TrainEnglish(recipes.english),
+        TrainEmojiAutoencoder(recipes.emoji_autoencoder),
+        PretrainEmojiEncoder(recipes.emoji_encoder),
+        TrainEmojiTextEncoder(recipes.emoji_text_encoder),
     ]
 
 

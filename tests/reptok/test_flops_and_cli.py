@@ -152,5 +152,6 @@ def test_a_place_that_cannot_take_the_result_is_refused_before_the_work(command,
     (tmp_path / "file").write_text("mine")
     inputs = [] if command == "generate" else pictures
     said = CliRunner().invoke(cli.app, [command, "no-model", *inputs, "-o", str(tmp_path / place)])
-    assert said.exit_code == 2 and "--out" in said.output and "is a" in said.output
+    words = " ".join(said.output.replace("│", " ").split())  # the box breaks lines where a path ends
+    assert said.exit_code == 2 and "--out" in words and "is a" in words
     assert (tmp_path / "file").read_text() == "mine"

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from examples.photographs.subjects import SUBJECTS
+from examples.zoo.crops import CropPool
 from examples.zoo.encoder import (
     Distilled,
     class_tokens,
@@ -12,7 +13,7 @@ from examples.zoo.encoder import (
     colour_statistics,
     measure_encoder,
     random_views,
-    same_photograph,
+    same_subject,
 )
 from examples.zoo.recipes import EncoderRecipe
 
@@ -38,7 +39,9 @@ def test_a_view_is_a_part_of_the_image():
 
 def test_the_second_crop_shows_the_same_photograph():
     chosen = torch.arange(200)
-    others = same_photograph(chosen, 20 * len(SUBJECTS), torch.Generator().manual_seed(0))
+    labels = torch.arange(len(SUBJECTS)).repeat(20)
+    pool = CropPool(torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8), labels)
+    others = same_subject(chosen, pool, torch.Generator().manual_seed(0))
     assert torch.equal(others % len(SUBJECTS), chosen % len(SUBJECTS))
     assert (others != chosen).float().mean() > 0.8
     assert others.min() >= 0 and others.max() < 20 * len(SUBJECTS)
