@@ -42,7 +42,8 @@ class File:
             OSError: The file cannot be read.
             ValueError: It ends before.
         """
-        data = os.pread(_open(self).number, size, offset)
+        file = _open(self)  # referred to while it is read: others may take its place among the open files
+        data = os.pread(file.number, size, offset)
         if len(data) != size:
             raise self._cut(size, offset)
         return data

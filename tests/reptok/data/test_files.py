@@ -129,3 +129,20 @@ def test_what_was_fetched_lies_in_the_systems_cache_and_nothing_else(tmp_path):
         pytest.skip("this file system forgets nothing")
     whole, share = done.stdout.split()
     assert whole == "True" and 0.08 < float(share) < 0.2
+
+
+def test_a_file_that_others_push_out_while_it_is_read_stays_open(tmp_path, monkeypatch):
+    """As another thread does that reads from many more."""
+    paths = [tmp_path / f"{number}" for number in range(OPEN_FILES + 1)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"%05d" % number)
+    plain, first = os.pread, File(paths[0])
+
+    def pushed_out(descriptor, size, offset):
+        monkeypatch.setattr(os, "pread", plain)
+        others = [File(path).read(0, 5) for path in paths[1:]]
+        assert others[-1] == b"%05d" % OPEN_FILES
+        return plain(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pushed_out)
+    assert first.read(0, 5) == b"00000"
