@@ -52,7 +52,9 @@ def test_a_window_holds_its_steps_and_changes_no_bit(trainings, tiny_models, dat
         ranges = [e for e in events if e.get("name") == label and e.get("cat") == "user_annotation"]
         assert len(ranges) == 2, label
     table = published[1].read_text()
-    assert {"aten::mm", "forward"} <= set(table.split())
+    assert (
+        "aten::mm" in table and len(table.splitlines()) > 40
+    )  # the costliest operations, whichever they are
     memory = json.loads(published[2].read_text())
     assert memory["peak_bytes"] == max(held for _, held in memory["timeline"]) > 0
     assert memory["peak_bytes"] >= sum(holder["bytes"] for holder in memory["holders"])
