@@ -42,7 +42,10 @@ def barriers(tmp_path_factory):
     return digests(run(stages(), root, chain=False))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+SLOW = [pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 4)]
+
+
+@pytest.mark.parametrize("workers", [0, 2, *SLOW])
 def test_the_bytes_are_those_of_stages_that_wait(workers, barriers, tmp_path, capsys):
     results = run(stages(workers=WorkerResources(workers=workers, cpus=1)), tmp_path)
     assert "shard by shard: write -> shout -> count" in capsys.readouterr().out
