@@ -59,6 +59,7 @@ def test_the_bytes_are_those_of_stages_that_wait(workers, barriers, tmp_path, ca
     assert set(actions(run(stages(), tmp_path, chain=False)).values()) == {"skip"}
 
 
+@pytest.mark.slow
 def test_a_stage_by_itself_fills_the_cluster_where_no_number_is_said(tmp_path):
     journal = tmp_path / "journal"
     need = WorkerResources(workers=0, cpus=1)
@@ -81,6 +82,7 @@ def test_a_shard_goes_on_as_soon_as_it_is_done(barriers, tmp_path, capsys):
         assert ended["write"] <= begun["shout"] and ended["shout"] <= begun["count"]
 
 
+@pytest.mark.slow
 def test_a_stage_is_published_while_those_behind_it_work(barriers, tmp_path, capsys):
     """The last shard is not counted before the words are published."""
     waits = {"waits": json.dumps({"short-00007": [str(tmp_path), "words/*/manifest.json"]})}
@@ -126,6 +128,7 @@ def test_a_step_that_fails_stops_what_is_behind_it_and_nothing_else(barriers, tm
     assert digests(mended) == barriers
 
 
+@pytest.mark.slow
 def test_shards_that_may_be_given_up_are_missing_in_what_follows_as_without_a_chain(tmp_path):
     need = WorkerResources(workers=2, cpus=1, max_failed=0.2)
     faults = {"faults": json.dumps({"shout-00003": "die"})}
@@ -137,18 +140,21 @@ def test_shards_that_may_be_given_up_are_missing_in_what_follows_as_without_a_ch
     assert results[0]["count"].stats["rows_in"] == 49
 
 
+@pytest.mark.slow
 def test_a_row_that_is_lost_in_a_chain_fails_its_shard(tmp_path):
     results = run(stages(count={"faults": json.dumps({"tall-00002": "lose"})}), tmp_path)
     assert actions(results) == {"write": "run", "shout": "run", "count": "failed"}
     assert "tall-00002: ValueError: 3 rows in are not 2 rows out and 0 dropped" in results["count"].error
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_set_itself_up_leaves_the_others_their_work(tmp_path):
     results = run(stages(shout={"setup_fault": "no model at 'nowhere'"}), tmp_path)
     assert actions(results) == {"write": "run", "shout": "failed", "count": "blocked"}
     assert results["shout"].error.count("no model at 'nowhere'") == 1
 
 
+@pytest.mark.slow
 def test_until_in_the_middle_and_only(barriers, tmp_path, capsys):
     assert actions(run(stages(), tmp_path, until="shout")) == {"write": "run", "shout": "run"}
     assert "shard by shard: write -> shout\n" in capsys.readouterr().out
@@ -158,6 +164,7 @@ def test_until_in_the_middle_and_only(barriers, tmp_path, capsys):
     assert digests(results) == {"count": barriers["count"]}
 
 
+@pytest.mark.slow
 def test_force_runs_a_stage_by_itself(barriers, tmp_path, capsys):
     run(stages(), tmp_path, until="shout")
     capsys.readouterr()
@@ -167,6 +174,7 @@ def test_force_runs_a_stage_by_itself(barriers, tmp_path, capsys):
     assert digests(results) == barriers
 
 
+@pytest.mark.slow
 def test_a_stage_that_needs_all_of_its_input_begins_when_that_is_published(barriers, tmp_path, capsys):
     results = run(stages(shout={"whole": True}), tmp_path)
     told = capsys.readouterr().out
@@ -174,6 +182,7 @@ def test_a_stage_that_needs_all_of_its_input_begins_when_that_is_published(barri
     assert digests(results) == barriers
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_make_it_twice(barriers, tmp_path):
     journal, found = tmp_path / "journal", []
     chosen = [stages(journal=str(journal), seconds=0.1) for _ in range(2)]
