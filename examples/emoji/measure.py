@@ -113,7 +113,8 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
             [emoji.name for emoji in chosen],
             {"original": real, "autoencoder": alone, "one token": token},
         )
-    training = small(drawn(list(composed(pictures, TRAINING, 0, "train")), size))
+    training = list(composed(pictures, TRAINING, 0, "train"))
+    looks = small(drawn(training, size))
     kinds = {"new": list(composed(pictures, prompts, seed + 1000, "train"))}
     held = list(composed(pictures, 2 * prompts, seed + 1000, "val"))
     kinds |= {kind: [s for s in held if s.held_out == kind] for kind in ("combination", "emoji")}
@@ -122,12 +123,12 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
         samples = made(pipe, [scene.caption for scene in scenes], guidance, seed)
         figures |= judged(scenes, real, f"{kind}/drawn")
         figures |= judged(scenes, samples, kind)
-        close = nearest(small(samples[:SHOWN]), training)
-        known = drawn([s for i, s in enumerate(composed(pictures, int(close.max()) + 1, 0, "train"))], size)
+        close = nearest(small(samples[:SHOWN]), looks)
+        known = drawn([training[i] for i in close], size)
         _sheet(
             out / f"prompts_{kind}.webp",
             [scene.caption for scene in scenes],
-            {"asked for": real, "made": samples, "nearest in training": known[close]},
+            {"asked for": real, "made": samples, "nearest in training": known},
         )
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures
