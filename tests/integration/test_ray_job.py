@@ -48,6 +48,7 @@ def home():
         yield Path(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _namespaces_allowed(), reason="needs the right to make a network namespace (root)")
 def test_submitted_with_a_token_and_refused_without(home):
     script = SCRIPT.format(home=home, repository=REPOSITORY, bin=BIN, python=sys.executable)

@@ -5,9 +5,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_stages_that_run_side_by_side_leave_no_import_of_diffusers_for_their_threads():
     script = """
         import sys

@@ -69,6 +69,7 @@ def test_the_autoencoder_in_the_repository_keeps_held_out_emoji():
     assert psnr(images, reconstruct(model, images)).mean() > 27.5
 
 
+@pytest.mark.slow
 def test_the_encoder_in_the_repository_holds_the_view():
     """What a linear map of the class token gives of new scenes at 16 x 16 pixels: as its card says."""
     vit = load_vit(WEIGHTS / "encoder", 64)[0].eval()
@@ -83,6 +84,7 @@ def test_the_encoder_in_the_repository_holds_the_view():
     assert 0.2 < measure_encoder(WEIGHTS / "encoder", recipe, draw, "val")["knn"] < 0.6
 
 
+@pytest.mark.slow
 def test_captions_find_their_pictures_by_the_text_encoder_in_the_repository():
     """By a linear map that is fitted here; among 64 pictures, chance is 1.6 %."""
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "text_encoder")

@@ -290,6 +290,7 @@ def local_ray() -> Iterator[None]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_eight_workers_ask_a_host_no_more_often_than_one(local_ray: None, tmp_path: Path) -> None:
     import ray
 

@@ -42,10 +42,10 @@ def barriers(tmp_path_factory):
     return digests(run(stages(), root, chain=False))
 
 
-SLOW = [pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 4)]
+SLOW = [pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 2, 4)]
 
 
-@pytest.mark.parametrize("workers", [0, 2, *SLOW])
+@pytest.mark.parametrize("workers", [0, *SLOW])
 def test_the_bytes_are_those_of_stages_that_wait(workers, barriers, tmp_path, capsys):
     results = run(stages(workers=WorkerResources(workers=workers, cpus=1)), tmp_path)
     assert "shard by shard: write -> shout -> count" in capsys.readouterr().out
@@ -90,6 +90,7 @@ def test_a_stage_is_published_while_those_behind_it_work(barriers, tmp_path, cap
     assert LEFT not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("chain", False), ("alone", True)])
 def test_what_one_way_left_the_other_goes_on_with(first, then, barriers, tmp_path):
     """The driver is killed when the first shard is counted, or written."""
@@ -112,6 +113,7 @@ def test_what_one_way_left_the_other_goes_on_with(first, then, barriers, tmp_pat
     assert len(done) - len(set(done)) <= 3, "at most what each worker was at when it was killed"
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_stops_what_is_behind_it_and_nothing_else(barriers, tmp_path, capsys):
     faults = {"faults": json.dumps({"shout-00003": "raise"})}
     results = run(stages(shout=faults), tmp_path)

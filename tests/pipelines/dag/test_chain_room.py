@@ -21,6 +21,7 @@ made.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_six_workers_share_one_cpu_of_our_own(tmp_path, monkeypatch):
     """On this machine's own Ray what a worker occupies is a word."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

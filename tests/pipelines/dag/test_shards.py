@@ -177,7 +177,7 @@ def test_failing_shards_are_named_and_the_others_kept(local_ray, tmp_path):
     assert map_words(url, journal) == EXPECTED
 
 
-@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_broken_setup_is_one_cause_for_all_shards(count, local_ray, tmp_path, monkeypatch):
     if count == 1:  # in a process of its own
         monkeypatch.setattr(cluster, "at_hand", lambda: False)
@@ -189,6 +189,7 @@ def test_a_broken_setup_is_one_cause_for_all_shards(count, local_ray, tmp_path, 
     assert not (tmp_path / "journal").exists()
 
 
+@pytest.mark.slow
 def test_a_shard_that_one_process_cannot_do_is_done_by_another(local_ray, tmp_path):
     """It fails three times in the first process that meets it, which is all that this one tries."""
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
@@ -197,6 +198,7 @@ def test_a_shard_that_one_process_cannot_do_is_done_by_another(local_ray, tmp_pa
     assert len(Path(f"{journal}.text-00003.tries").read_text().split()) == 4
 
 
+@pytest.mark.slow
 def test_a_process_in_which_everything_fails_costs_three_shards(local_ray, tmp_path):
     """The process that touches the first shard fails from then on; the others go to the next one."""
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
@@ -237,6 +239,7 @@ def test_a_process_that_was_taken_away_did_not_die_of_its_shard(gone, failure, t
     assert set(read_done(shards(), out)) == (set() if failure else {0})
 
 
+@pytest.mark.slow
 def test_so_many_shards_may_be_given_up_and_are_named(local_ray, tmp_path):
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
     faults = '{"text-00001": "raise", "text-00004": "die"}'

@@ -51,6 +51,7 @@ def whole(publishers, tmp_path_factory):
     return run(tmp_path_factory.mktemp("real") / "whole", publishers)
 
 
+@pytest.mark.slow
 def test_every_network_gives_its_publishers_values(whole, publishers):
     status, found, _ = whole
     said = {name: (result["outcome"], result["note"], result["difference"]) for name, result in found.items()}
@@ -68,6 +69,7 @@ def test_every_network_gives_its_publishers_values(whole, publishers):
     assert all(result["seconds"] > 0 for result in found.values())
 
 
+@pytest.mark.slow
 def test_our_posterior_is_that_of_diffusers(whole, tiny_models, publishers):
     from diffusers import AutoencoderKL
 
@@ -81,6 +83,7 @@ def test_our_posterior_is_that_of_diffusers(whole, tiny_models, publishers):
     assert found["tolerance"] == pytest.approx(allowed, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_check_and_its_pictures(whole):
     _, found, page = whole
     for result in found.values():

@@ -102,6 +102,7 @@ def local_ray():
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_two_workers_survive_a_death_and_end_where_one_process_ends(tmp_path, local_ray):
     log = RecordingLog()
     out = Workspace(str(tmp_path / "out"), "f00d", log)

@@ -62,6 +62,7 @@ def table():
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_row_is_there_and_tiny_sizes_are_said(table):
     assert "No GPU: everything is tiny and on the CPU" in table
     names = [line.split()[0] for line in table.splitlines()[4:] if line and not line.startswith(" ")]
@@ -74,6 +75,7 @@ def test_every_row_is_there_and_tiny_sizes_are_said(table):
     assert "failed" not in table and "short of its goal" not in table, "tiny sizes are not judged"
 
 
+@pytest.mark.slow
 def test_images_per_second_are_the_batch_over_the_step(table):
     for line in table.splitlines():
         if line.startswith(("G1 ", "G2 ", "G7 ", "G8 ")):

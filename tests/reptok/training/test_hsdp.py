@@ -62,6 +62,7 @@ def alone(ran):
     return training, {name: value for _, values in training.logged for name, value in values.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "hsdp", "hsdp_accumulated"])
 def test_copies_that_are_divided_train_as_whole_ones_and_as_one(ran, alone, name):
     """Weights, average, losses, norms of layers, validation and pictures."""
@@ -82,6 +83,7 @@ def test_copies_that_are_divided_train_as_whole_ones_and_as_one(ran, alone, name
     assert abs(np.load(out / f"{name}.npy").astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_at_any_other_mesh(ran, alone):
     """From one process to two copies of two, one copy among four, and back to one process."""
     (out, begin), (undisturbed, _) = ran, alone

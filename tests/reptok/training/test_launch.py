@@ -55,6 +55,7 @@ def expected(training, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_torchrun_with_one_process_gives_the_same_bits_and_the_same_curves(training, expected, tmp_path):
     log = FolderLog(tmp_path / "told")
     torchrun(replace(training, train=replace(TRAIN, launcher="torchrun")), tmp_path, log)
@@ -82,7 +83,13 @@ def losses(folder: Path) -> list[tuple[int, str, float]]:
     ]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--processes", "2"]], ids=["alone", "two"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param([], id="alone"),
+        pytest.param(["--processes", "2"], id="two", marks=pytest.mark.slow),
+    ],
+)
 def test_the_documented_command_trains_what_a_folder_describes(arguments, training, expected, tmp_path):
     write_description(training, tmp_path)
     command = [sys.executable, "-m", "reptok.training", str(tmp_path), *arguments]

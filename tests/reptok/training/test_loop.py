@@ -37,7 +37,9 @@ def same(a: TrainState, b: TrainState) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "decoder_first", "text", "class"])
+@pytest.mark.parametrize(
+    "kind", ["tokenizer", "decoder_first", "text", pytest.param("class", marks=pytest.mark.slow)]
+)
 def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, begin, trainings, tiny_models, tmp_path):
     whole = begin(kind).run(STEPS)
     start = dict(trainings.objective_of(kind, tiny_models).named_parameters())
@@ -53,7 +55,7 @@ def test_a_training_in_two_halves_is_the_whole_bit_by_bit(kind, begin, trainings
         assert same(second.run(STEPS).state, whole.state)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "class"])
+@pytest.mark.parametrize("kind", ["tokenizer", pytest.param("class", marks=pytest.mark.slow)])
 def test_a_resume_does_not_depend_on_the_random_numbers_of_its_own_start(kind, begin, tmp_path):
     """Other library versions draw more or fewer numbers before: weights *and* buffers come from the file."""
     whole = begin(kind).run(STEPS)
@@ -121,7 +123,7 @@ def test_accumulation_is_the_large_batch(kind, begin, trainings):
         assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "class"])
+@pytest.mark.parametrize("kind", ["tokenizer", pytest.param("class", marks=pytest.mark.slow)])
 def test_recomputed_is_the_same_bit_by_bit_and_compiled_up_to_rounding(kind, begin):
     plain = begin(kind).run(3)
     for what in ("selective", "full"):

@@ -89,12 +89,6 @@ WAYS = list(itertools.product(
 WAYS += [
     ("cls", strategy, compiled, "selective", 2) for strategy in ("ddp", "fsdp") for compiled in (False, True)
 ]
-FEW = [
-    ("everything", "fsdp", False, "none", 2),
-    ("everything", "fsdp", True, "selective", 1),
-    ("everything", "ddp", True, "full", 2),
-    ("nothing", "fsdp", False, "full", 1),
-]
 
 
 ALL = [
@@ -107,7 +101,7 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("ways", [pytest.param(FEW, id="few"), *ALL])
+@pytest.mark.parametrize("ways", ALL)
 def test_every_way_to_train_is_the_plain_one(ways, trainings, tiny_models, small_dataset, tmp_path):
     """Trainable x strategy x compile x recompute x accumulate, in two processes, whose weights differ at
     first, and which validate after every step: all end like one process that does none of it, with the same

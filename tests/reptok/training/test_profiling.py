@@ -36,6 +36,7 @@ def profiled(training, config, folder):
     return published.files
 
 
+@pytest.mark.slow
 def test_a_window_holds_its_steps_and_changes_no_bit(trainings, tiny_models, data, tmp_path):
     plain = trainings.Training("tokenizer", tiny_models, data).run(8)
     training = trainings.Training("tokenizer", tiny_models, data)
