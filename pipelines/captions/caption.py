@@ -28,7 +28,8 @@ class CaptionerConfig:
 
     Attributes:
         model: The vision-language model; None leaves the alt-texts alone.
-        mix: Share of images that get the model's caption; the others get their alt-text.
+        mix: Share of images that get the model's caption, drawn before it looks; the others get their
+            alt-text, and it looks at those that have none.
         val_mix: The same among rows whose source says that they are for validation; None for `mix`.
         alt_text: How alt-texts are cleaned.
         gates: What a model's caption must be.
@@ -69,33 +70,29 @@ class CaptionerConfig:
             raise ValueError(f"captioner.attempts must be at least 1, got {self.attempts}")
 
 
-def choose(
-    row: Mapping[str, Any], alt_text: str, alt_reason: str | None, mix: float, config: CaptionerConfig
-) -> tuple[str, str, str | None]:
+def choose(row: Mapping[str, Any], fallback: str) -> tuple[str, str, str | None]:
     """Choose an image's caption.
 
     Args:
-        row: `key`, which alone decides what the mix draws; `generated`, the model's captions as {"text",
-            "reason"}, the reason None where it passed the gates; `failure`, why the model wrote none, if so.
-        alt_text: The cleaned alt-text, or "".
-        alt_reason: Why there is none.
-        mix: Probability of the model's caption.
-        config: Seed and fallback.
+        row: `model_first`, whether the mix drew the model's caption; `generated`, the model's captions as
+            {"text", "reason"}, the reason None where it passed the gates; `failure`, why the model wrote
+            none, if so; `alt_text`, cleaned, or None; `alt_reason`, why there is none.
+        fallback: The caption of an image that has no other.
 
     Returns:
         The caption, its source, and the reason why it is not of the source that was drawn.
     """
     written = next((caption["text"] for caption in row["generated"] if caption["reason"] is None), "")
     refusal = row["failure"] or next((caption["reason"] for caption in row["generated"]), None)
-    first: tuple[str, str, str | None] = (ALT_TEXT, alt_text, alt_reason)
+    first: tuple[str, str, str | None] = (ALT_TEXT, row["alt_text"] or "", row["alt_reason"])
     second: tuple[str, str, str | None] = (MODEL, written, refusal)
-    if drawn(config.seed, row["key"]) < mix:
+    if row["model_first"]:
         first, second = second, first
     if first[1]:
         return first[1], first[0], None
     if second[1]:
         return second[1], second[0], first[2]
-    return config.fallback, FALLBACK, first[2] or second[2]
+    return fallback, FALLBACK, first[2] or second[2]
 
 
 def drawn(seed: int, key: str) -> float:

@@ -116,7 +116,8 @@ def estimate(planned: Sequence[PlannedStage], config: EstimateConfig) -> dict[st
         if rate is None or p.action == "skip":
             continue
         if units := _units(p.stage, rate, config):
-            found[p.stage.name] = _estimated(rate, _samples(p.stage.config, passing), units, config)
+            rows, share = _samples(p.stage.config, passing), _share(p.stage.config)
+            found[p.stage.name] = _estimated(rate, rows, share, units, config)
     return found
 
 
@@ -208,8 +209,8 @@ def _units(stage: Stage, rate: StageRate, config: EstimateConfig) -> float:
     return min(own, float(config.nodes * there))
 
 
-def _estimated(rate: StageRate, rows: float, units: float, config: EstimateConfig) -> Estimate:
-    compute = rows / (rate.rate * units) / 3600
+def _estimated(rate: StageRate, rows: float, share: float, units: float, config: EstimateConfig) -> Estimate:
+    compute = rows * share / (rate.rate * units) / 3600
     traffic = rows * rate.bytes_in * 8 / _bits_an_hour(config)
     hours = max(compute, traffic)
     return Estimate(
@@ -228,6 +229,15 @@ def _limit(config: Any) -> int | None:
     """The number of samples that a dataset is cut to by a stage."""
     limit = getattr(getattr(config, "captioner", None), "limit_samples", None)
     return limit if isinstance(limit, int) else None
+
+
+def _share(config: Any) -> float:
+    """The share of rows that the model of a stage looks at: of a captioner's, what its mix draws.
+
+    It also looks at what has no alt-text, a share that nobody knows before.
+    """
+    captioner = getattr(config, "captioner", None)
+    return 1.0 if captioner is None else float(captioner.mix)
 
 
 def _samples(config: Any, passing: float) -> float:

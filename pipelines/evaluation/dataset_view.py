@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pipelines.dag.artifact import Artifact
 from reptok.data.columns import SAMPLES, read_table
+from reptok.data.excluded import parse_excluded
+from reptok.data.index import EXCLUDED
 from reptok.data.rows import ImageRows
 from reptok.data.transforms import load_image
 
@@ -41,7 +43,7 @@ class Example:
 
 
 class DatasetView:
-    """At most `limit` samples of a split, evenly spread over it, in key order."""
+    """At most `limit` samples of a split, evenly spread over it, in key order; none that trainings pass over."""
 
     def __init__(self, dataset: Artifact, split: str, limit: int):
         """Read the tables of the split.
@@ -53,6 +55,9 @@ class DatasetView:
         index = dataset.read_json("index.json")
         self.image_size: int = index["image_size"]
         self.class_names: list[str] | None = index.get("class_names")
+        self._excluded: dict[str, list[int]] = {}
+        if dataset.files(EXCLUDED):
+            self._excluded = parse_excluded(dataset.read_bytes(EXCLUDED), dataset.url_of(EXCLUDED))
         tables = dataset.files(f"{split}-*.parquet")
         examples = [row for name in _spread(tables, MAX_SHARDS) for row in self._rows(name)]
         if not examples:
@@ -86,12 +91,16 @@ class DatasetView:
     def _rows(self, table: str) -> Iterator[Example]:
         with self.dataset.open(table) as file:
             rows = read_table(file, SAMPLES, table, ["key", "caption", "label", "subject"]).to_pylist()
+        name = table.removesuffix(".parquet")
+        gone = set(self._excluded.get(name, ()))
         for number, row in enumerate(rows):
+            if number in gone:
+                continue
             label, subject = row["label"], row["subject"]
             if subject is None and label is not None:
                 subject = self.class_names[label] if self.class_names else str(label)
             yield Example(key=row["key"], caption=row["caption"], label=label, subject=subject,
-                          shard=table.removesuffix(".parquet") + ".tar", row=number)  # fmt: skip
+                          shard=f"{name}.tar", row=number)  # fmt: skip
 
 
 def _spread(items: list[T], limit: int) -> list[T]:

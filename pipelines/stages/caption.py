@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from pipelines.captions.alt_text import clean_alt_text
-from pipelines.captions.caption import CaptionerConfig, choose
+from pipelines.captions.caption import CaptionerConfig, choose, drawn
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
 from pipelines.captions.joined import JoinedTexts
@@ -74,19 +74,18 @@ class CaptionJob(ShardJob):
         stats: Counter[str] = Counter(rows_in=0, rows_out=0)
         source_rows = self._rows(shard, stats)
         rows: list[Row] = []
+        errors = RowErrors(shard.name, self.rows_of(shard))
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
-            rows += self._look(part)
+            rows += self._look(self._cleaned(part, errors))
         self._judge(rows, stats)
-        provenance, errors = self._provenance(), RowErrors(shard.name, len(rows))
+        provenance = self._provenance()
         for row in rows:
-            alt_text, alt_reason = self._cleaned(row, errors)
-            caption, source, reason = choose(row, alt_text, alt_reason, self._mix(row), self.config)
-            row |= {"caption": caption, "source": source, "reason": reason, "alt_text": alt_text or None}
+            row["caption"], row["source"], row["reason"] = choose(row, self.config.fallback)
             row |= provenance if row["generated"] else {}
             stats["rows_out"] += 1
-            stats[f"caption_{source}"] += 1
-            if reason:
-                stats[f"instead_of_{reason}"] += 1
+            stats[f"caption_{row['source']}"] += 1
+            if row["reason"]:
+                stats[f"instead_of_{row['reason']}"] += 1
         with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, {name: [row.get(name) for row in rows] for name in CAPTIONS.names}, CAPTIONS)
@@ -130,26 +129,42 @@ class CaptionJob(ShardJob):
                         stats["captions_joined"] += 1
                     yield row
 
+    def _cleaned(self, rows: list[Row], errors: RowErrors) -> list[Row]:
+        """Rows with their cleaned alt-text or why there is none, and with what the mix drew."""
+        config = self.config
+        for row in rows:
+            try:
+                text, row["alt_reason"] = clean_alt_text(row["text"], config.alt_text)
+            except Exception as error:
+                text, row["alt_reason"] = "", errors.reason(row["key"], error)
+            row["alt_text"] = text or None
+            own = config.val_mix if row["split"] == "val" else None
+            row["model_first"] = drawn(config.seed, row["key"]) < (config.mix if own is None else own)
+        return rows
+
     def _look(self, rows: list[Row]) -> list[Row]:
-        """Rows without pixels, but with what the model wrote."""
-        if self.op is None:
-            return [{**row, "generated": [], "failure": None} for row in rows]
-        found = self.op({"key": [row["key"] for row in rows], "jpg": [row.pop("jpg") for row in rows]})
-        return [
-            {**row, "generated": generated, "failure": failure}
-            for row, generated, failure in zip(rows, found["generated"], found["failure"], strict=True)
-        ]
+        """Rows without pixels, but with what the model wrote where its caption may be wanted."""
+        files = [row.pop("jpg", None) for row in rows]
+        for row in rows:
+            row |= {"generated": [], "failure": None}
+        if self.op is not None:
+            wanted = [i for i, row in enumerate(rows) if row["model_first"] or not row["alt_text"]]
+            found = self.op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
+            for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
+                rows[i] |= {"generated": generated, "failure": failure}
+        return rows
 
     def _judge(self, rows: list[Row], stats: Counter[str]) -> None:
         """Refuse what too many images share, count refusals, and give up where the model does not work."""
+        looked = sum(bool(row["generated"] or row["failure"]) for row in rows)
         failed = sum(row["failure"] == "captioner_failed" for row in rows)
-        if failed > max(1, self.config.max_failed * len(rows)):
+        if failed > max(1, self.config.max_failed * looked):
             raise RuntimeError(
-                f"the captioner failed on {failed} of {len(rows)} images (the worker's log has the errors); "
+                f"the captioner failed on {failed} of {looked} images (the worker's log has the errors); "
                 "that is more than captioner.max_failed allows"
             )
         passed = [{c["text"] for c in row["generated"] if c["reason"] is None} for row in rows]
-        repeated = repeated_captions([text for own in passed for text in own], len(rows), self.config.gates)
+        repeated = repeated_captions([text for own in passed for text in own], looked, self.config.gates)
         for row in rows:
             for caption in row["generated"]:
                 if caption["reason"] is None and caption["text"] in repeated:
@@ -159,16 +174,6 @@ class CaptionJob(ShardJob):
                     stats[f"refused_{caption['reason']}"] += 1
             if row["failure"]:
                 stats[f"failed_{row['failure']}"] += 1
-
-    def _cleaned(self, row: Row, errors: RowErrors) -> tuple[str, str | None]:
-        try:
-            return clean_alt_text(row["text"], self.config.alt_text)
-        except Exception as error:
-            return "", errors.reason(row["key"], error)
-
-    def _mix(self, row: Row) -> float:
-        config = self.config
-        return config.val_mix if row["split"] == "val" and config.val_mix is not None else config.mix
 
     def _provenance(self) -> dict[str, str]:
         """Columns `model`, `revision` and `decoding` (JSON) of this job's captions."""
@@ -191,7 +196,7 @@ class CaptionJob(ShardJob):
 class Caption(ShardStage):
     """Give every downloaded image a caption; failed rows are counted by their reason."""
 
-    name, output, version = "caption", "captions", 2
+    name, output, version = "caption", "captions", 3
     inputs: tuple[str, ...] = ("images",)
 
     def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):

@@ -22,9 +22,16 @@ def read_excluded(dataset: Path) -> dict[str, list[int]]:
         ValueError: The list is damaged.
     """
     path = dataset / EXCLUDED
-    if not path.is_file():
-        return {}
-    found = parse_object(path.read_bytes())
+    return parse_excluded(path.read_bytes(), str(path)) if path.is_file() else {}
+
+
+def parse_excluded(content: bytes, path: str) -> dict[str, list[int]]:
+    """Return the row numbers by shard from the bytes of a list, for storage that has no path.
+
+    Raises:
+        ValueError: The list is damaged.
+    """
+    found = parse_object(content)
     for shard, rows in found.items():
         fine = isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows)
         if not fine or any(later <= row for row, later in pairwise(rows)):

@@ -5,28 +5,28 @@ import pytest
 from pipelines.captions.caption import CaptionerConfig, choose, drawn
 from reptok.configs import VisionLanguageConfig
 
-CONFIG = CaptionerConfig(fallback="a photo")
 GOOD, BAD = {"text": "a fox in snow", "reason": None}, {"text": "sorry", "reason": "refusal"}
 
 
 @pytest.mark.parametrize(
-    ("generated", "failure", "alt", "mix", "expected"),
+    ("generated", "failure", "alt", "model_first", "expected"),
     [
-        ([GOOD], None, ("red fox", None), 1.0, ("a fox in snow", "model", None)),
-        ([GOOD], None, ("red fox", None), 0.0, ("red fox", "alt_text", None)),
-        ([BAD, GOOD], None, ("red fox", None), 1.0, ("a fox in snow", "model", None)),
-        ([BAD], None, ("red fox", None), 1.0, ("red fox", "alt_text", "refusal")),
-        ([], "captioner_failed", ("red fox", None), 1.0, ("red fox", "alt_text", "captioner_failed")),
-        ([], "undecodable", ("red fox", None), 0.0, ("red fox", "alt_text", None)),
-        ([GOOD], None, ("", "file_name"), 0.0, ("a fox in snow", "model", "file_name")),
-        ([BAD], None, ("", "empty"), 0.0, ("a photo", "fallback", "empty")),
-        ([BAD], None, ("", "empty"), 1.0, ("a photo", "fallback", "refusal")),
-        ([], None, ("", "empty"), 0.0, ("a photo", "fallback", "empty")),
+        ([GOOD], None, ("red fox", None), True, ("a fox in snow", "model", None)),
+        ([GOOD], None, ("red fox", None), False, ("red fox", "alt_text", None)),
+        ([BAD, GOOD], None, ("red fox", None), True, ("a fox in snow", "model", None)),
+        ([BAD], None, ("red fox", None), True, ("red fox", "alt_text", "refusal")),
+        ([], "captioner_failed", ("red fox", None), True, ("red fox", "alt_text", "captioner_failed")),
+        ([], "undecodable", ("red fox", None), False, ("red fox", "alt_text", None)),
+        ([GOOD], None, (None, "file_name"), False, ("a fox in snow", "model", "file_name")),
+        ([BAD], None, (None, "empty"), False, ("a photo", "fallback", "empty")),
+        ([BAD], None, (None, "empty"), True, ("a photo", "fallback", "refusal")),
+        ([], None, (None, "empty"), False, ("a photo", "fallback", "empty")),
     ],
 )
-def test_the_drawn_source_then_the_other_then_the_fallback(generated, failure, alt, mix, expected):
-    row = {"key": "000000000001", "generated": generated, "failure": failure}
-    assert choose(row, *alt, mix, CONFIG) == expected
+def test_the_drawn_source_then_the_other_then_the_fallback(generated, failure, alt, model_first, expected):
+    text, reason = alt
+    row = {"generated": generated, "failure": failure, "alt_text": text, "alt_reason": reason}
+    assert choose(row | {"model_first": model_first}, "a photo") == expected
 
 
 def test_the_mix_is_a_share_and_a_function_of_seed_and_key():

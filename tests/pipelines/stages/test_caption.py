@@ -1,6 +1,7 @@
 """The caption stage: one row per downloaded image, with its origin; the others counted by reason."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def images(out):
             write_table(file, rows, IMAGES)
 
 
-def crops(out):
+def crops(out, silent=()):
     """Two shards of nine training crops, one subject each; every third is for validation."""
     pool = CropPool.draw("train", 1, 5)
     for shard in range(2):
@@ -54,7 +55,8 @@ def crops(out):
             pixels = pool.pixels[label].permute(1, 2, 0).numpy()
             rows.append(
                 {
-                    "key": f"{label:012d}", "text": f"Alt-text of {SUBJECTS[label].name}",
+                    "key": f"{label:012d}",
+                    "text": "" if label in silent else f"Alt-text of {SUBJECTS[label].name}",
                     "status": "success", "jpg": encode_jpeg(pixels), "width": 64, "height": 64,
                     "subject": SUBJECTS[label].name, "label": label,
                     "split": "val" if label % 3 == 0 else "train",
@@ -119,14 +121,28 @@ def test_a_model_looks_and_its_words_keep_their_origin_down_to_the_dataset(make_
     assert "caption_reason" not in sample.info
 
 
-def test_the_mix_draws_by_key_and_validation_has_its_own(make_artifact, run_stage):
+def test_the_model_looks_where_the_mix_draws_its_caption_or_there_is_no_other(
+    make_artifact, run_stage, monkeypatch
+):
+    """18 pictures, a third of them for validation, which takes alt-texts; two of those have none."""
+    looked, ask = [], CaptionImages.__call__
+    monkeypatch.setattr(
+        CaptionImages, "__call__", lambda op, batch: looked.extend(batch["key"]) or ask(op, batch)
+    )
+
     config = CaptionerConfig(**{**vars(LOOKING), "mix": 0.5, "val_mix": 0.0})
-    rows = table(run_stage(captioned(config), {"images": make_artifact("images", crops)})[0])
-    for number, row in enumerate(rows):
-        model = number % 3 != 0 and drawn(config.seed, row["key"]) < 0.5
-        assert row["source"] == ("model" if model else "alt_text")
-        assert row["generated"], "the model looked all the same"
-    assert {row["source"] for row in rows} == {"model", "alt_text"}
+    captions, stats = run_stage(
+        captioned(config), {"images": make_artifact("images", partial(crops, silent=(0, 3)))}
+    )
+    rows = table(captions)
+    first = [row["key"] for i, row in enumerate(rows) if i % 3 and drawn(config.seed, row["key"]) < 0.5]
+    blank = [rows[0]["key"], rows[3]["key"]]
+    assert set(looked) == {*first, *blank} and 3 <= len(first) <= 9 and stats["generated"] == 2 * len(looked)
+    assert [row["key"] for row in rows if row["generated"]] == sorted({*first, *blank})
+    for row in rows:
+        model = row["key"] in (*first, *blank)
+        assert (row["source"], row["model"]) == (("model", ZOO) if model else ("alt_text", None))
+        assert row["reason"] == ("empty" if row["key"] in blank else None)
 
 
 def test_captioning_ends_where_training_stops_reading(make_artifact, run_stage):
