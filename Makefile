@@ -6,6 +6,7 @@ PY     := $(VENV)/bin/python
 UV     := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 ARGS   ?=
+JOBS   ?= 2
 COMMA  := ,
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
@@ -39,8 +40,8 @@ dry-run: $(VENV)/.ready  ## say what the thresholds of a URL list would remove (
 plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)
 
-test: $(VENV)/.ready  ## the tests (ARGS="-k name" selects)
-	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" $(ARGS)
+test: $(VENV)/.ready  ## the tests, in JOBS=2 processes (ARGS="-k name" selects; JOBS=0 for a debugger)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
 	@OMP_NUM_THREADS=1 $(PY) -P -m pytest $(ARGS)
