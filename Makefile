@@ -41,7 +41,7 @@ plan: $(VENV)/.ready  ## print what `make demo` would run, and why
 	@$(PY) pipelines/plan.py $(ARGS)
 
 test: $(VENV)/.ready  ## the tests, in JOBS=2 processes (ARGS="-k name" selects; JOBS=0 for a debugger)
-	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -P -m pytest -m "not slow" -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 test-all: $(VENV)/.ready  ## the tests and the slow, exhaustive runs
 	@OMP_NUM_THREADS=1 $(PY) -P -m pytest $(ARGS)

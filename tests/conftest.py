@@ -7,10 +7,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A process takes a whole file at a time, or the whole folder whose files share a long run."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            together = "tests/integration/"
+            return together if nodeid.startswith(together) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def _load(name: str) -> ModuleType:

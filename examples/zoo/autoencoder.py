@@ -65,7 +65,7 @@ def train_autoencoder(
         torch.manual_seed(config.seed)
         pool = draw("train", config.crops_per_subject, config.seed)
         model = build_autoencoder(config)
-        start_linear(model, pool.images(slice(0, 288)))
+        start_linear(model, pool.images(slice(0, 288)), config.equal_channels)
         model = model.to(memory_format=torch.channels_last)
         average = copy.deepcopy(model).requires_grad_(False)
         optimizer = torch.optim.AdamW(

@@ -21,30 +21,36 @@ LOG_VARIANCE = -6.0
 
 
 @torch.no_grad()
-def start_linear(model: Any, images: Tensor) -> None:
+def start_linear(model: Any, images: Tensor, equal: bool = True) -> None:
     """Overwrite the weights of `model` (one normalisation group), with statistics of images (B, 3, H, W).
 
     Args:
         model: an untrained diffusers `AutoencoderKL` with three halvings.
         images: a few hundred training crops in [-1, 1].
+        equal: give all channels of the latent one deviation; otherwise each has that of its component, so
+            that an error of a latent is the error that it makes in the picture.
     """
     for module in model.modules():
         if hasattr(module, "conv_shortcut"):  # a residual block
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
-    _start_encoder(model.encoder, images)
+    spread = _start_encoder(model.encoder, images)
     half = model.config.latent_channels
     _clear(model.quant_conv)
     _clear(model.post_quant_conv)
     _carry(model.quant_conv, half)
     _carry(model.post_quant_conv, half)
     means = model.encode(images).latent_dist.mean
-    model.quant_conv.weight[:half] /= means.std((0, 2, 3)).view(-1, 1, 1, 1)
+    scale = 1 / means.std((0, 2, 3))
+    if not equal:
+        scale *= spread / spread.square().mean().sqrt()
+    model.quant_conv.weight[:half] *= scale.view(-1, 1, 1, 1)
     model.quant_conv.bias[half:] = LOG_VARIANCE
     _start_decoder(model.decoder, model.encode(images).latent_dist.mean, images)
 
 
-def _start_encoder(encoder: Any, images: Tensor) -> None:
+def _start_encoder(encoder: Any, images: Tensor) -> Tensor:
+    """Returns the deviations of the components that become channels of the latent."""
     _clear(encoder.conv_in)
     _carry(encoder.conv_in, 3)
     features = images
@@ -68,7 +74,8 @@ def _start_encoder(encoder: Any, images: Tensor) -> None:
     last = encoder.down_blocks[-1].resnets[0].conv_shortcut
     width, count = last.out_channels, features.shape[1]
     kept = encoder.conv_out.out_channels // 2  # mean and log-variance of each latent channel
-    scale = SIGNAL / features[:, :kept].std((0, 2, 3))
+    spread = features[:, :kept].std((0, 2, 3))
+    scale = SIGNAL / spread
     signal = torch.zeros(width, last.in_channels)
     signal[:kept, :kept], signal[kept : 2 * kept, :kept] = torch.diag(scale), -torch.diag(scale)
     free = min(count - kept, (width - 2 * kept) // 2)
@@ -77,6 +84,7 @@ def _start_encoder(encoder: Any, images: Tensor) -> None:
     last.bias.zero_()
     last.bias[2 * kept + free :] = _constants(width - 2 * kept - free)
     _start_output(encoder.conv_out, kept)
+    return spread
 
 
 def _start_decoder(decoder: Any, latents: Tensor, images: Tensor) -> None:

@@ -43,6 +43,7 @@ class AutoencoderRecipe(Recipe):
         steps: length of the training, and of its schedule.
         block_out_channels: widths at 64, 32, 16 and 8 pixels.
         latent_channels: numbers of the latent at each of its 8 x 8 places.
+        equal_channels: whether they start with one deviation, or with those of their components.
         crops_per_subject: training crops in memory.
         kl_weight: weight of the KL divergence per latent element, beside the images' error.
         ema_decay: of the averaged weights, which are the ones saved.
@@ -51,6 +52,7 @@ class AutoencoderRecipe(Recipe):
 
     block_out_channels: tuple[Count, ...] = (8, 24, 64, 120)
     latent_channels: Count = 4
+    equal_channels: bool = True
     crops_per_subject: Count = 800
     steps: Count = 1500
     batch_size: Count = 8
@@ -178,9 +180,14 @@ class EmojiTextEncoderRecipe(TextEncoderRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiAutoencoderRecipe(AutoencoderRecipe):
-    """The autoencoder's recipe where edges are sharp: four times the latent, and a subject is an emoji."""
+    """The autoencoder's recipe where edges are sharp, and a subject is an emoji.
 
-    latent_channels: Count = 16
+    Its latent is small, and its fine components are small in it, so that a decoder of tokens learns first
+    what is seen first.
+    """
+
+    latent_channels: Count = 6
+    equal_channels: bool = False
     crops_per_subject: Count = 8
     validation_per_subject: Count = 4
     batch_size: Count = 12

@@ -43,7 +43,7 @@ class Example:
 
 
 class DatasetView:
-    """At most `limit` samples of a split, evenly spread over it, in key order; none that trainings pass over."""
+    """At most `limit` samples of a split that trainings do not pass over, evenly spread, in key order."""
 
     def __init__(self, dataset: Artifact, split: str, limit: int):
         """Read the tables of the split.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -45,17 +44,12 @@ def program() -> Program:
 
 
 @pytest.fixture(scope="session")
-def smoke(program: Program, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The root of an undisturbed run of the smallest workflow; processes that test share one."""
-    folder = tmp_path_factory.getbasetemp()
-    root = (folder if worker_id == "master" else folder.parent) / "smoke"
-    output = root / "output.txt"
-    with open(f"{root}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
-            done = program("run_all.py", "experiment=smoke", f"root={root}")
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-            output.write_text(done.stdout)
+def smoke(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of an undisturbed run of the smallest workflow."""
+    root = tmp_path_factory.mktemp("smoke")
+    done = program("run_all.py", "experiment=smoke", f"root={root}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (root / "output.txt").write_text(done.stdout)
     return root
 
 
