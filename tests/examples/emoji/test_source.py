@@ -23,6 +23,12 @@ def test_the_experiment_is_composed_and_what_emoji_cannot_give_is_refused():
         load_config(Config, ["experiment=emoji", "generator=mixer_class_tiny"])
 
 
+@pytest.mark.parametrize("experiment", ["emoji", "zoo_emoji"])
+def test_a_picture_that_is_left_of_another_is_not_mirrored_under_its_caption(experiment):
+    train = load_config(Config, [f"experiment={experiment}"]).train
+    assert train.generator.flip is False and train.tokenizer.time_loc == -0.8
+
+
 def test_another_font_is_another_artifact(tmp_path):
     (tmp_path / "same.bin").write_bytes(PICTURES.read_bytes())
     (tmp_path / "other.bin").write_bytes(PICTURES.read_bytes() + b"!")

@@ -67,3 +67,20 @@ def test_the_weights_in_the_repository_reach_26_db_on_validation_crops():
     with torch.no_grad():
         latents = model.encode(CropPool.draw("val", 4, 9).images(slice(None))).latent_dist.mean
     assert (latents * model.config.scaling_factor).std().item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(("equal", "ratio"), [(True, 1.0), (False, 5.0)])
+def test_channels_have_one_deviation_or_those_of_their_components(equal, ratio):
+    """Blocks of one grey, and a fifth as strong a chequerboard in them: two components, of known strength."""
+    random = torch.Generator().manual_seed(0)
+    grey, strength = (torch.randn(64, 1, 8, 8, generator=random) for _ in range(2))
+    board = (-1.0) ** (torch.arange(64)[:, None] + torch.arange(64))
+    large, fine = (x.repeat_interleave(8, 2).repeat_interleave(8, 3) for x in (grey, strength))
+    images = (0.2 * large + 0.04 * fine * board).expand(-1, 3, -1, -1)
+    torch.manual_seed(0)
+    model = build_autoencoder(AutoencoderRecipe(latent_channels=2))
+    start_linear(model, images, equal)
+    with torch.no_grad():
+        first, second = model.encode(images).latent_dist.mean.std((0, 2, 3)).tolist()
+    assert first / second == pytest.approx(ratio, rel=0.1)
+    assert (first**2 + second**2) / 2 == pytest.approx(1.0, rel=0.1)
