@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipelines.dag import embedded_tracking
+from pipelines.dag.machine import MachineRecord
 from pipelines.dag.metrics import board
 from pipelines.dag.mlflow_runs import experiment, key_of, log_inputs, log_params, register_model, reopen
 from pipelines.dag.mlflow_writer import Metrics, MlflowWriter, Run
@@ -68,9 +69,12 @@ class StageLog:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record scalars; non-finite ones are recorded as they are."""
         board.curves(self.stage, values, step)
-        if self._writer and values:
-            now = int(time.time() * 1000)
-            entries = [(key_of(k), float(v), now, step or 0) for k, v in values.items()]
+        now = int(time.time() * 1000)
+        self.write([(key_of(k), float(v), now, step or 0) for k, v in values.items()])
+
+    def write(self, entries: list[tuple[str, float, int, int]]) -> None:
+        """Record scalars in the run alone: (key, value, time in ms, step)."""
+        if self._writer and entries:
             self._writer.put(Metrics(self._run, entries))
 
     def picture(self, name: str, image: Any, step: int | None = None) -> None:
@@ -187,6 +191,7 @@ class Tracker:
         self._writer = MlflowWriter(tracking_uri(config, root)) if config.enabled else None
         self._experiment = ""
         self._open: dict[str, StageLog] = {}  # by stage; a later attempt takes the place of an earlier one
+        self._machine = MachineRecord(lambda: list(self._open.values())) if config.enabled else None
         url = open_folder(root).url
         identity = hashlib.sha256(f"{url} {configuration}".encode()).hexdigest()[:16]
         tags = {**tags, "workflow": identity, "root": url, "configuration": configuration}
@@ -262,6 +267,8 @@ class Tracker:
 
     def close(self, status: str, seconds: float = 20.0) -> None:
         """End the parent run, and with the same status the runs of stages that are not finished."""
+        if self._machine:
+            self._machine.end()
         for log in (*self._open.values(), self._log):
             log._put(lambda client, run: client.set_terminated(run, status))
         self._log.flush(seconds)

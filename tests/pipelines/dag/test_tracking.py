@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -217,6 +218,34 @@ def test_without_a_run_every_call_does_nothing(capsys):
     assert log.handle() is None and StageLog.attach(None).handle() is None
     log.progress(10, 10)
     assert "quiet: 10 of 10 rows (100 %)" in capsys.readouterr().out
+
+
+def test_what_the_machine_does_is_told_to_the_stages_in_work(database, tmp_path, monkeypatch):
+    import psutil
+    from mlflow import MlflowClient
+
+    from pipelines.dag import machine
+
+    monkeypatch.setattr(machine, "INTERVAL_SECONDS", 0.1)
+    client = MlflowClient(database)
+
+    def work():
+        end = time.monotonic() + 20  # MLflow is imported meanwhile
+        while time.monotonic() < end and not (told := runs(client, "machine", stage="busy")):
+            time.sleep(0.1)
+        while time.monotonic() < end and not {k for k in told[0].data.metrics if k.startswith("system/")}:
+            time.sleep(0.1)
+            told = runs(client, "machine", stage="busy")
+
+    stages = [Toy("busy", action=work)]
+    runner.run(stages, root=str(tmp_path), tracking=TrackingConfig(uri=database, experiment="machine"))
+    (run,) = runs(client, "machine", stage="busy")
+    memory = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
+    assert [entry.step for entry in memory] == list(range(len(memory))) and memory
+    assert memory[0].value == pytest.approx(psutil.virtual_memory().used / 1e6, rel=0.5)
+    assert 0 <= run.data.metrics["system/cpu_utilization_percentage"] <= 100
+    (parent,) = runs(client, "machine", mlflow__runName="workflow")
+    assert not [key for key in parent.data.metrics if key.startswith("system/")]
 
 
 def test_two_runs_compare_by_what_they_set_and_what_they_scored(database, tmp_path):
