@@ -19,7 +19,8 @@ PREFIX = "system/"
 class MachineRecord:
     """A thread that tells the runs of the stages in work how busy this machine is.
 
-    Told are processor, memory, disk, network and GPUs. The machine is the one that `run_all.py` runs on; of the others of a cluster Ray's dashboard tells.
+    Told are processor, memory, disk, network and GPUs. The machine is the one that `run_all.py` runs on; of
+    the others of a cluster Ray's dashboard tells.
     """
 
     def __init__(self, logs: Callable[[], Sequence[StageLog]]) -> None:

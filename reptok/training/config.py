@@ -135,6 +135,8 @@ class TrainConfig:
         profile: Steps under torch.profiler.
         eval_every: Steps between two validations; 0 for none but the last.
         eval_samples: Validation samples that the validation loss is computed on.
+        score_samples: Validation samples that are made at each validation and scored: the PSNR of
+            reconstructions, the Frechet distance of generated tokens to real ones; 0 makes none.
         checkpoint_every_seconds: Time between two checkpoints.
         step_timeout_seconds: How long processes wait for each other within a step before they give up, and
             go on from the newest checkpoint; after half of it the log names who is behind. To start, to
@@ -178,6 +180,7 @@ class TrainConfig:
     profile: ProfileConfig = field(default_factory=ProfileConfig, metadata=_FREE)
     eval_every: Whole = field(default=1000, metadata=_FREE)
     eval_samples: Count = field(default=512, metadata=_FREE)
+    score_samples: Whole = field(default=0, metadata=_FREE)
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
     step_timeout_seconds: Positive = field(default=300.0, metadata=_FREE)
     keep_checkpoints: Count = field(default=2, metadata=_FREE)

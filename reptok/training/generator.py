@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from reptok.data.transforms import to_bytes
 from reptok.generator.conditioner import Conditioner
 from reptok.generator.generator import TokenGenerator
 from reptok.image_tokenizer import ImageTokenizer
+from reptok.metrics.frechet import FeatureStatistics, frechet_distance
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_tokenizer, save_generator
 from reptok.text_encoder import TextEncoder
 from reptok.training.captions import caption_reader
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.preview import Preview
+from reptok.training.scores import Scores, spread
 from reptok.training.start import (
     Start,
     record,
@@ -105,6 +107,7 @@ class GeneratorTraining(Training):
             validation=validation,
             save=save,
             preview=preview,
+            scores=partial(likeness, validation) if validation else None,
             notes=[f"generator from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: cost,
         )
@@ -123,10 +126,37 @@ class GeneratorTraining(Training):
         return generator.reads(self.generator, caption_reader(text_encoder, samples))
 
 
+def likeness(data: GeneratorData, wanted: int) -> Scores:
+    """Frechet distance of tokens made for the conditions of samples spread over a split to their own tokens.
+
+    Several tokens of a sample count as their mean. It is of the tokens themselves: no image is decoded.
+    """
+    chosen = spread(sum(data.rows), wanted)
+
+    def look(objective: GeneratorObjective, part: np.ndarray) -> torch.Tensor:
+        batch = data.read(part, np.zeros(len(part), bool))
+        generator = objective.generator
+        condition = objective.conditioner.of(batch.captions, batch.labels).to(
+            next(generator.parameters()).device
+        )
+        made = generator.sample(
+            condition, num_steps=GRID_STEPS, cfg_scale=GRID_GUIDANCE, seeds=[int(sample) for sample in part]
+        )
+        return torch.cat([made.mean(1), batch.tokens.to(made).mean(1)], 1)
+
+    def total(values: torch.Tensor) -> Mapping[str, float]:
+        if len(values) < 2:
+            return {}
+        made, real = (FeatureStatistics.of(half) for half in values.double().chunk(2, 1))
+        return {f"online/token_frechet_of_{len(chosen)}": frechet_distance(made, real)}
+
+    return Scores(samples=chosen, look=look, total=total)
+
+
 def samples(tokenizer: Callable[[], ImageTokenizer], data: GeneratorData) -> Preview:
     """Generate images for conditions spread over a split: a line per condition, a picture per seed."""
     total = sum(data.rows)
-    chosen = np.unique(np.linspace(0, total - 1, min(GRID_ROWS, total)).round().astype(np.int64))
+    chosen = spread(total, GRID_ROWS)
     told = data.read(chosen, np.zeros(len(chosen), bool))
 
     def draw(objective: GeneratorObjective, lines: np.ndarray) -> torch.Tensor:

@@ -34,6 +34,7 @@ from reptok.training.parallel import Alone, parallelize
 from reptok.training.place import Place, peak_memory_bytes, raise_file_limit
 from reptok.training.preview import draw_together
 from reptok.training.profiling import Profiler
+from reptok.training.scores import score_together
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom, TrainStep, products_in
 from reptok.training.task import Task, Training
@@ -180,20 +181,25 @@ def look(
     log: TrainLog,
     step: int,
 ) -> Mapping[str, float]:
-    """Return the validation losses of the averaged weights, and log what they draw."""
+    """Return the validation losses and scores of the averaged weights, and log what they draw."""
     if task.validation is None:
         return {}
     with parallel.patient():
-        values = validate(
+        losses = validate(
             parallel, state.ema, task.validation, samples=config.eval_samples, batch_size=config.batch_size,
             precision=config.precision, device=place.device,
         )  # fmt: skip
+        figures: Mapping[str, float] = {}
+        if task.scores and config.score_samples:
+            scores, share = task.scores(config.score_samples), max(1, config.batch_size // place.world_size)
+            with parallel.evaluating(state.ema) as objective, products_in(config.precision, place.device):
+                figures = score_together(scores, objective, parallel, share)
         if preview := task.preview(step):
             with parallel.evaluating(state.ema) as objective, products_in(config.precision, place.device):
                 grid = draw_together(preview, objective, parallel)
             if place.rank == 0:
                 log.grid(grid, step)
-    return values
+    return {**losses, **figures}
 
 
 def gauge(

@@ -19,6 +19,7 @@ from torch import nn
 from reptok.data.stream import Readable
 from reptok.training.config import TrainConfig
 from reptok.training.preview import Preview
+from reptok.training.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Task:
         validation: The validation split, if there is one.
         save: Writes the finished model into a folder; called with the objective with averaged weights.
         preview: What is to be drawn of the validation split at a step, the same in every process.
+        scores: What is to be made of so many samples of the validation split, and judged, likewise.
         prepare: Makes of a batch what the objective is called with, on a device, while the step before it
             computes there; None calls it with the batch as it was read.
         columns: What a step's loss looks at of a sample, so that nothing else is read; None for everything.
@@ -44,6 +46,7 @@ class Task:
     save: Callable[[Any, Path], None]
     validation: Readable[Any] | None = None
     preview: Callable[[int], Preview | None] = lambda step: None
+    scores: Callable[[int], Scores] | None = None
     prepare: Callable[[Any, torch.device], Any] | None = None
     columns: Callable[[int], frozenset[str]] | None = None
     notes: Sequence[str] = ()

@@ -16,10 +16,12 @@ from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
 from reptok.data.transforms import to_bytes, to_float
+from reptok.metrics.reconstruction import psnr
 from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.preview import Preview
+from reptok.training.scores import Scores, spread
 from reptok.training.start import record, start_from, start_tokenizer
 from reptok.training.task import Task, Training
 
@@ -80,6 +82,7 @@ class TokenizerTraining(Training):
             validation=validation,
             save=save,
             preview=preview,
+            scores=partial(fidelity, validation) if validation else None,
             columns=objective.columns,
             notes=[f"tokenizer from {self.init}: {start}"] if start else [],
             flops_per_image=lambda step: decoder if step <= self.decoder_first_steps else whole,
@@ -89,7 +92,7 @@ class TokenizerTraining(Training):
 def reconstructions(data: TokenizerData) -> Preview:
     """Reconstruct images spread over a split: original, VAE and RepTok side by side."""
     total = sum(data.rows)
-    samples = np.unique(np.linspace(0, total - 1, min(GRID_IMAGES, total)).round().astype(np.int64))
+    samples = spread(total, GRID_IMAGES)
 
     def draw(objective: TokenizerObjective, lines: np.ndarray) -> torch.Tensor:
         tokenizer = objective.tokenizer
@@ -109,3 +112,19 @@ def reconstructions(data: TokenizerData) -> Preview:
     return Preview(
         name="reconstructions", columns=["original", "VAE", "RepTok"], labels=[""] * len(samples), draw=draw
     )
+
+
+def fidelity(data: TokenizerData, wanted: int) -> Scores:
+    """PSNR in dB of reconstructions of images spread over a split."""
+    samples = spread(sum(data.rows), wanted)
+
+    def look(objective: TokenizerObjective, chosen: np.ndarray) -> torch.Tensor:
+        tokenizer = objective.tokenizer
+        batch = data.read(chosen, np.zeros(len(chosen), bool))
+        assert batch.images is not None
+        images = to_float(batch.images.to(tokenizer.device))
+        made = tokenizer.reconstruct(images, num_steps=GRID_STEPS, seed=[int(sample) for sample in chosen])
+        return psnr(made, images)[:, None]
+
+    name = f"online/psnr_of_{len(samples)}"
+    return Scores(samples=samples, look=look, total=lambda values: {name: values.mean().item()})

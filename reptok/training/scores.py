@@ -1,0 +1,58 @@
+"""Scores of a training on its way, so that quality over steps is a curve and not the loss alone.
+
+They are taken by the averaged weights on few samples, whose number is in the name: a curve to compare steps
+and runs by, no score to print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reptok.training.parallel import Alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What is made of samples of the validation split, and judged.
+
+    Attributes:
+        samples: Their numbers, int64 (N,), at least one.
+        look: Judges some of them with an objective in evaluation mode: float (n, D) on any device. What a
+            sample gets depends on neither the others nor the process.
+        total: Makes scores by name of the values (N, D) of all.
+    """
+
+    samples: np.ndarray
+    look: Callable[[Any, np.ndarray], Tensor]
+    total: Callable[[Tensor], Mapping[str, float]]
+
+
+def spread(total: int, wanted: int) -> np.ndarray:
+    """At most so many numbers below `total`, evenly spread, int64."""
+    return np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(np.int64))
+
+
+@torch.no_grad()
+def score_together(scores: Scores, objective: Any, parallel: Alone, batch_size: int) -> Mapping[str, float]:
+    """Let every process judge an equal share; all call it, within `parallel.evaluating`.
+
+    Where shares are not equal the last sample is judged more than once: sharded weights want all processes to
+    go along.
+
+    Args:
+        scores: The same in every process.
+        objective: What `parallel.evaluating` gave.
+        parallel: The processes.
+        batch_size: Samples of a process at a time.
+    """
+    total = len(scores.samples)
+    share = -(-total // parallel.world_size)
+    mine = scores.samples[np.minimum(parallel.rank * share + np.arange(share), total - 1)]
+    parts = [scores.look(objective, mine[i : i + batch_size]) for i in range(0, share, batch_size)]
+    return scores.total(parallel.gathered(torch.cat(parts).float())[:total].cpu())
