@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from examples.emoji.compose import composed, plain
-from examples.emoji.measure import DECODER_STEPS, STEPS, drawn, reconstructed
+from examples.emoji.measure import DECODER_STEPS, STEPS, reconstructed
 from examples.emoji.pictures import Emoji, load
-from examples.emoji.scene import Item, Scene, stands_out
+from examples.emoji.scene import Item, Scene, drawn, stands_out
 from pipelines.reports.pictures import Row, grid, stack
 from reptok.data.transforms import to_uint8
 from reptok.pipeline import RepTokPipeline

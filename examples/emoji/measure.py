@@ -23,7 +23,7 @@ from PIL import Image
 from examples.emoji.compose import PLACES, composed, plain
 from examples.emoji.judge import Album, look, nearest, place_of, small
 from examples.emoji.pictures import Emoji, load
-from examples.emoji.scene import Scene, draw
+from examples.emoji.scene import Scene, drawn
 from pipelines.reports.pictures import Row, grid
 from reptok.data.transforms import to_uint8
 from reptok.pipeline import RepTokPipeline
@@ -99,7 +99,7 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
     for name, held_out in (("known", False), ("held_out", True)):
         chosen = _some([e for e in pictures if e.held_out == held_out], prompts, rng)
         right = np.array([number[emoji] for emoji in chosen])
-        real = drawn(list(plain(chosen)), size)
+        real = drawn(plain(chosen), size)
         alone, token = reconstructed(pipe, real)
         figures |= decibels(real, alone, f"{name}/autoencoder_psnr")
         figures |= decibels(real, token, f"{name}/token_psnr")
@@ -132,11 +132,6 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
         )
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures
-
-
-def drawn(scenes: Sequence[Scene], size: int) -> np.ndarray:
-    """Scenes as pictures, uint8 (N, size, size, 3)."""
-    return np.stack([draw(scene, size) for scene in scenes])
 
 
 def _some(emoji: Sequence[Emoji], count: int, rng: np.random.Generator) -> list[Emoji]:

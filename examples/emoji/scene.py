@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -102,6 +103,11 @@ def draw(scene: Scene, size: int) -> np.ndarray:
         layer.paste(shown.resize((side, side), Image.Resampling.LANCZOS), (left, top))
         canvas = Image.alpha_composite(canvas, layer)
     return np.array(canvas.convert("RGB"))
+
+
+def drawn(scenes: Iterable[Scene], size: int) -> np.ndarray:
+    """Their pictures, uint8 (N, size, size, 3)."""
+    return np.stack([draw(scene, size) for scene in scenes])
 
 
 @cache

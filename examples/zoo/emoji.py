@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
 import torch
 
 from examples.emoji.compose import alone, composed, plain
 from examples.emoji.pictures import load
-from examples.emoji.scene import Scene
-from examples.emoji.scene import draw as drawn
+from examples.emoji.scene import Scene, drawn
 from examples.photographs.photographs import Split
 from examples.zoo.crops import CropPool
 
@@ -59,5 +57,6 @@ def measured_scenes(kind: Kind, seed: int) -> list[Scene]:
 
 
 def _pool(scenes: list[Scene], size: int) -> CropPool:
-    pixels = np.stack([drawn(scene, size) for scene in scenes])
-    return CropPool(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.arange(len(scenes)))
+    return CropPool(
+        torch.from_numpy(drawn(scenes, size)).permute(0, 3, 1, 2).contiguous(), torch.arange(len(scenes))
+    )

@@ -16,7 +16,7 @@ from examples.zoo.emoji import Kind, captioned, known_scenes, measured_scenes
 from examples.zoo.encoder import class_tokens
 from examples.zoo.loop import Log, threads, train_loop
 from examples.zoo.recipes import EmojiTextEncoderRecipe
-from examples.zoo.text_encoder import build_text_encoder, build_tokenizer
+from examples.zoo.text_encoder import begin, lose_words
 from reptok.encoder.vit import load_vit
 
 IMAGE_SIZE = 64
@@ -38,15 +38,12 @@ def train_emoji_text_encoder(
         Share of captions that find their picture among 64: of training scenes that this training did not see
         (`retrieval_new`), of held-out combinations (`retrieval_combination`) and emoji (`retrieval_emoji`).
     """
-    from transformers import AutoTokenizer, CLIPTextModel
+    from transformers import CLIPTextModel
 
     with threads(config.threads):
         torch.manual_seed(config.seed)
         pool, texts = captioned(known_scenes(config.pictures_per_emoji, config.seed))
-        tokenizer = build_tokenizer(texts, config.max_length)
-        tokenizer.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = build_text_encoder(config, tokenizer)
+        tokenizer, model = begin(config, texts, folder)
         vit = load_vit(encoder, IMAGE_SIZE)[0].eval()
         bank = torch.cat(
             [class_tokens(vit, pool.images(part)) for part in torch.arange(len(pool)).split(512)]
@@ -67,8 +64,7 @@ def train_emoji_text_encoder(
             ids, mask = tokens["input_ids"][chosen], tokens["attention_mask"][chosen]
             length = int(mask.sum(1).max())
             ids, mask = ids[:, :length], mask[:, :length]
-            dropped = torch.rand(ids.shape, generator=generator) < config.word_dropout
-            ids = torch.where(dropped & (ids > tokenizer.eos_token_id), tokenizer.unk_token_id, ids)
+            ids = lose_words(ids, config.word_dropout, tokenizer, generator)
             found = F.normalize(model(ids, mask).pooler_output, dim=-1)
             cosines = found @ images.T / config.temperature
             right = torch.arange(len(chosen))

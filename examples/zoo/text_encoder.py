@@ -74,6 +74,25 @@ def build_text_encoder(config: TextEncoderRecipe, tokenizer: PreTrainedTokenizer
     )
 
 
+def begin(
+    config: TextEncoderRecipe, texts: list[str], folder: Path
+) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
+    """Write a tokenizer of the texts' words into `folder`; return it as it reads from there, and a tower."""
+    from transformers import AutoTokenizer
+
+    build_tokenizer(texts, config.max_length).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer, build_text_encoder(config, tokenizer)
+
+
+def lose_words(
+    ids: Tensor, share: float, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> Tensor:
+    """Texts (B, L) of which a share of the words has become the unknown one."""
+    lost = torch.rand(ids.shape, generator=generator) < share
+    return torch.where(lost & (ids > tokenizer.eos_token_id), tokenizer.unk_token_id, ids)
+
+
 def train_text_encoder(
     config: TextEncoderRecipe, encoder: Path, folder: Path, scratch: Path, log: Log
 ) -> dict[str, float]:
@@ -90,16 +109,13 @@ def train_text_encoder(
         Share of texts whose subject is found among validation crops (`retrieval`), of all alt-texts and of
         alt-texts with every fourth word unknown.
     """
-    from transformers import AutoTokenizer, CLIPTextModel
+    from transformers import CLIPTextModel
 
     texts = [text for subject in SUBJECTS for text in subject.alt_texts]
     labels = torch.tensor([label for label, subject in enumerate(SUBJECTS) for _ in subject.alt_texts])
     with threads(config.threads):
         torch.manual_seed(config.seed)
-        tokenizer = build_tokenizer(texts, config.max_length)
-        tokenizer.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = build_text_encoder(config, tokenizer)
+        tokenizer, model = begin(config, texts, folder)
         vit = load_vit(encoder, IMAGE_SIZE)[0].eval()
         bank = tokens_by_subject(vit, CropPool.draw("train", config.crops_per_subject, config.seed))
         mean = bank.mean((0, 1))
@@ -113,8 +129,7 @@ def train_text_encoder(
             crops = torch.randint(bank.shape[1], (len(SUBJECTS),), generator=generator)
             images = F.normalize(image_map(bank[torch.arange(len(SUBJECTS)), crops] - mean), dim=-1)
             ids, mask = tokens["input_ids"][chosen], tokens["attention_mask"][chosen]
-            dropped = torch.rand(ids.shape, generator=generator) < config.word_dropout
-            ids = torch.where(dropped & (ids > tokenizer.eos_token_id), tokenizer.unk_token_id, ids)
+            ids = lose_words(ids, config.word_dropout, tokenizer, generator)
             found = F.normalize(model(ids, mask).pooler_output, dim=-1)
             return F.cross_entropy(found @ images.T / config.temperature, labels[chosen]), {}
 
@@ -135,12 +150,10 @@ def train_text_encoder(
             images = F.normalize(image_map(shown), dim=-1).mean(1)
             generator = torch.Generator().manual_seed(config.seed)
             ids, mask = tokens["input_ids"], tokens["attention_mask"]
-            lost = (torch.rand(ids.shape, generator=generator) < 0.25) & (ids > tokenizer.eos_token_id)
+            lost = lose_words(ids, 0.25, tokenizer, generator)
             stats = {
                 "retrieval": retrieval(saved, ids, mask, images, labels),
-                "retrieval_with_lost_words": retrieval(
-                    saved, torch.where(lost, tokenizer.unk_token_id, ids), mask, images, labels
-                ),
+                "retrieval_with_lost_words": retrieval(saved, lost, mask, images, labels),
             }
     log({f"val/{key}": value for key, value in stats.items()}, config.steps)
     return stats

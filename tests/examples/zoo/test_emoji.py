@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from examples.emoji.compose import plain
 from examples.emoji.pictures import load
-from examples.zoo import emoji
+from examples.emoji.scene import draw as picture_of
 from examples.zoo.autoencoder import psnr, reconstruct
 from examples.zoo.crops import CropPool
 from examples.zoo.emoji import MEASURED, captioned, draw, known_scenes, measured_scenes
@@ -59,7 +59,7 @@ def test_pictures_and_captions_belong_together():
     pool, captions = captioned(scenes, size=32)
     assert isinstance(pool, CropPool) and captions == [scene.caption for scene in scenes]
     for pixels, scene in zip(pool.pixels, scenes, strict=True):
-        assert (torch.from_numpy(emoji.drawn(scene, 32)).permute(2, 0, 1) == pixels).all()
+        assert (torch.from_numpy(picture_of(scene, 32)).permute(2, 0, 1) == pixels).all()
 
 
 def test_the_autoencoder_in_the_repository_keeps_held_out_emoji():
