@@ -35,8 +35,7 @@ EXCLUDES = [".git", "tests", "docker", "infra", "/runs", "/.venv"]
 READY_SECONDS, POLL_SECONDS, LAST_LINES_SECONDS = 180.0, 5.0, 5.0
 SUBMISSIONS = 3
 ROOT = re.compile(r"\+{0,2}root=(?:(['\"])(.*)\1|(.*))", re.DOTALL)  # as the configuration reads it
-LIVE, ENDED = ("PENDING", "RUNNING"), ("SUCCEEDED", "FAILED", "STOPPED")
-LOST = "LOST"
+LIVE, ENDED, LOST = ("PENDING", "RUNNING"), ("SUCCEEDED", "FAILED", "STOPPED"), "LOST"
 
 
 class RefusedError(RuntimeError):
@@ -268,11 +267,9 @@ def compose_head() -> list[str] | None:
     if not (repository / "compose.yaml").exists() or not shutil.which("docker"):
         return None
     compose = ["docker", "compose", "--project-directory", str(repository)]
+    listed = [*compose, "ps", "--status", "running", "--quiet", "head"]
     with suppress(subprocess.TimeoutExpired):
-        found = subprocess.run(
-            [*compose, "ps", "--status", "running", "--quiet", "head"],
-            capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        found = subprocess.run(listed, capture_output=True, text=True, timeout=30)
         if found.returncode == 0 and found.stdout.strip():
             return [*compose, "exec", "-T", "head"]
     return None

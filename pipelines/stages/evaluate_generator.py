@@ -72,7 +72,7 @@ class EvaluateGenerator(Stage):
     inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
     scored = True
-    version = 2
+    version = 3
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_figures",

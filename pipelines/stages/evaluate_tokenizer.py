@@ -52,7 +52,7 @@ class EvaluateTokenizer(Stage):
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
     scored = True
-    version = 2
+    version = 3
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_figures",

@@ -10,12 +10,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import ImageColor
 
 from pipelines.captions.joined import JoinedTexts
-from pipelines.crawl.phash import hashes
 from pipelines.crawl.resize import SUBSAMPLINGS
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
@@ -28,9 +27,9 @@ from pipelines.sources.captions import CaptionsConfig
 from pipelines.sources.layouts import LISTED, READ, layout_of, open_source
 from pipelines.sources.source import Picture
 from pipelines.stages.dataset import CLASS_NAMES, IMAGE_SIZE, DatasetShardWriter, dataset_files, write_index
+from pipelines.stages.image_table import ImageTableWriter, image_table
 from pipelines.stages.tables import occupied
 from reptok.bounds import Count, Decay, Pixels, Quality
-from reptok.data.columns import IMAGES, SUCCESS, write_table
 from reptok.data.images import centre_crop, decode_image, encode_jpeg
 from reptok.data.shards import Sample, place_of, split_of
 from reptok.terminal import visible
@@ -158,7 +157,7 @@ class ImportJob(ShardJob):
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """Shards of both splits, or the table."""
-        return (_table(shard.index),) if self.to_images else dataset_files(shard.index)
+        return (image_table(shard.index),) if self.to_images else dataset_files(shard.index)
 
     def _pictures(self, shard: Shard, errors: RowErrors) -> Iterator[Picture]:
         """The part's rows; where its file is damaged, what is missing follows as damaged rows."""
@@ -204,33 +203,6 @@ class ImportJob(ShardJob):
             caption = (picture.subject or "").replace("_", " ")
         jpg = encode_jpeg(pixels, self.config.jpeg_quality, self.config.subsampling)
         return Sample(key, jpg, caption, info), ""
-
-
-class ImageTableWriter:
-    """Writes the samples of a part as a table of images, which is what a captioner reads."""
-
-    def __init__(self, out: Workspace, number: int) -> None:
-        self._out, self._number = out, number
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> ImageTableWriter:
-        return self
-
-    def add(self, sample: Sample, split: str) -> None:
-        """Append a sample; its `info` holds the columns' values, and `file`, where it came from."""
-        row = {"text": sample.caption, "status": SUCCESS, "jpg": sample.jpg, "split": split}
-        self._rows.append({**sample.info, **row, **hashes(sample.jpg)})
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            columns = {name: [row.get(name) for row in self._rows] for name in (*IMAGES.names, "file")}
-            with self._out.create(_table(self._number)) as file:
-                table: Any = file
-                write_table(table, columns, IMAGES)
-
-
-def _table(number: int) -> str:
-    return f"images-{number:05d}.parquet"
 
 
 class ImportImages(ShardStage):
