@@ -5,6 +5,7 @@ optimiser do. Who means that, runs this file as a program and commits the new nu
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def all_losses(folder, small_dataset):
         data = TokenizerData(dataset, latents)
         weight, draws = config.train.preservation_weight, config.train.draws
         objective = TokenizerObjective(
-            tokenizer, weight, train.time_sampling, draws=draws, decoder_first_steps=alone
-        )
+            tokenizer, weight, train.time_sampling, draws=draws, decoder_first_steps=alone,
+            time_loc=train.time_loc, time_scale=train.time_scale,
+        )  # fmt: skip
         found[name] = first_losses(objective, train, data)
     train = config.train.generator
     tokens = small_dataset.write_tokens(folder / "tokens", token_dim=config.generator.token_dim)
@@ -88,10 +90,11 @@ def first_losses(objective, train, data):
 
 
 if __name__ == "__main__":
-    from tests.conftest import _load
+    sys.path.insert(0, str(GOLDEN.parent))
+    import small_dataset
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        kept = all_losses(Path(temporary), _load("small_dataset"))
+        kept = all_losses(Path(temporary), small_dataset)
     lines = (f'"{name}": {[round(loss, 6) for loss in values]}' for name, values in kept.items())
     GOLDEN.write_text("{" + ",\n ".join(lines) + "}\n")
