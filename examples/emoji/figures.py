@@ -3,7 +3,8 @@
     python -m examples.emoji.figures MODEL [out=emoji_pictures] [seed=1]
 
 MODEL is a published folder or a hub id. Writes `overview.webp` (prompts and samples, pictures and what their
-token keeps, two interpolations), `tokens.webp`, `interpolation.webp`, `arithmetic.webp` and `guidance.webp`.
+token keeps, two interpolations), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
+generator `samples.webp` and `guidance.webp`, too.
 What is asked for is drawn by lot from what training never saw, and the seed is the first one.
 """
 
@@ -138,17 +139,15 @@ def draw_all(pipe: RepTokPipeline, out: Path, seed: int) -> None:
     rebuilt = drawn([*held_out[:8], *unseen[:4]], size)
     ends = drawn(held_out[8:], size), drawn(held_out[4:8], size)
     made = {
-        "samples": samples(pipe, pairs[:6], seed),
         "tokens": tokens(pipe, rebuilt),
         "interpolation": interpolation(pipe, *ends, seed),
         "arithmetic": arithmetic(pipe, sums(pictures, rng, 6), seed),
-        "guidance": guidance(pipe, [scene.caption for scene in pairs[6:11]], seed),
     }
-    overview = [
-        samples(pipe, pairs[:4], seed),
-        made["tokens"],
-        interpolation(pipe, *(p[:2] for p in ends), seed),
-    ]
+    overview = [made["tokens"], interpolation(pipe, *(part[:2] for part in ends), seed)]
+    if pipe.generator is not None:
+        made["samples"] = samples(pipe, pairs[:6], seed)
+        made["guidance"] = guidance(pipe, [scene.caption for scene in pairs[6:11]], seed)
+        overview.insert(0, samples(pipe, pairs[:4], seed))
     made["overview"] = stack(overview)
     for name, picture in made.items():
         picture.save(out / f"{name}.webp", lossless=False, quality=88)

@@ -5,7 +5,7 @@
 MODEL is a published folder or a hub id. Writes `figures.json`, and for each kind of prompt the first forty,
 as a seed chose them: `prompts_*.webp` (asked for, made, nearest training picture), `plain_*.webp` and
 `reconstructions_*.webp`. Of captions, "new" are new scenes of what training knows, "combination" and "emoji"
-are held out.
+are held out. A model without a generator is asked for reconstructions alone.
 """
 
 from __future__ import annotations
@@ -104,15 +104,24 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
         figures |= decibels(real, alone, f"{name}/autoencoder_psnr")
         figures |= decibels(real, token, f"{name}/token_psnr")
         figures |= share(album.nearest(token) == right, f"{name}/reconstruction_recognised")
+        lines = {"original": real, "autoencoder": alone, "one token": token}
+        _sheet(out / f"reconstructions_{name}.webp", [emoji.name for emoji in chosen], lines)
+        if pipe.generator is None:
+            continue
         samples = made(pipe, [emoji.name for emoji in chosen], guidance, seed)
         figures |= share(album.nearest(samples) == right, f"{name}/recognised")
         figures |= share([look(sample).ground == "white" for sample in samples], f"{name}/ground")
         _sheet(out / f"plain_{name}.webp", [e.name for e in chosen], {"asked for": real, "made": samples})
-        _sheet(
-            out / f"reconstructions_{name}.webp",
-            [emoji.name for emoji in chosen],
-            {"original": real, "autoencoder": alone, "one token": token},
-        )
+    if pipe.generator is not None:
+        figures |= measured_prompts(pipe, out, prompts, seed, guidance)
+    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def measured_prompts(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: float) -> Figures:
+    """What is made of captions of composed scenes, by kind."""
+    pictures, size = load(), pipe.tokenizer.image_size
+    figures: Figures = {}
     training = list(composed(pictures, TRAINING, 0, "train"))
     looks = small(drawn(training, size))
     kinds = {"new": list(composed(pictures, prompts, seed + 1000, "train"))}
@@ -130,7 +139,6 @@ def measure(pipe: RepTokPipeline, out: Path, prompts: int, seed: int, guidance: 
             [scene.caption for scene in scenes],
             {"asked for": real, "made": samples, "nearest in training": known},
         )
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures
 
 

@@ -1,9 +1,10 @@
 """Put what `experiment=zoo`, or another, has trained where the repository keeps it, in float16.
 
-    python -m examples.zoo.release [target=zoo] [experiment=zoo_emoji] [key=value ...]
+    python -m examples.zoo.release [target=zoo] [experiment=zoo_emoji] [parts=tokenizer] [key=value ...]
 
-The keys are those that the run was given. Cards of the small networks are written by hand and stay; the
-cards of the models come from the run's own evaluations.
+The keys are those that the run was given; parts=tokenizer leaves out a generator that is not good enough.
+Cards of the small networks are written by hand and stay; the cards of the models come from the run's own
+evaluations.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ LICENSE = "apache-2.0"
 
 
 def release(
-    artifacts: Mapping[str, Artifact], target: Path, command: str = "", experiment: str = "zoo"
+    artifacts: Mapping[str, Artifact],
+    target: Path,
+    command: str = "",
+    experiment: str = "zoo",
+    whole: bool = True,
 ) -> None:
     """Copy the foundations that are among the artifacts, and write the models.
 
@@ -52,6 +57,7 @@ def release(
         target: folder of the folders.
         command: of the run, for the cards.
         experiment: which trained them.
+        whole: write the model with its generator; otherwise the tokenizer alone, with a short card.
     """
     name, data = MODELS[experiment]
 
@@ -66,6 +72,10 @@ def release(
     model = artifacts["model"]
     pipe = load_pretrained(model.local_path())
     to_half(pipe.tokenizer.trainable_state_dict())  # the frozen networks are what the latents were made with
+    if not whole:
+        alone = RepTokPipeline(pipe.tokenizer)
+        save_pretrained(alone, target / name, card=default_card(alone, LICENSE) + origin("tokenizer"))
+        return
     assert pipe.generator is not None
     to_half(pipe.generator.state_dict())
     card = model.read_bytes("README.md").decode()
@@ -121,11 +131,13 @@ def _copy(artifact: Artifact, file: str, target: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command line; 0, or 2 where something is not there yet."""
-    own = dict(a.split("=", 1) for a in arguments if a.startswith(("target=", "experiment=")))
-    overrides = [a for a in arguments if not a.startswith(("target=", "experiment="))]
-    experiment = own.get("experiment", "zoo")
-    if experiment not in MODELS:
-        print(f"error: experiment is one of {', '.join(MODELS)}, not {experiment}", file=sys.stderr)
+    ours = ("target=", "experiment=", "parts=")
+    own = dict(a.split("=", 1) for a in arguments if a.startswith(ours))
+    overrides = [a for a in arguments if not a.startswith(ours)]
+    experiment, parts = own.get("experiment", "zoo"), own.get("parts", "all")
+    if experiment not in MODELS or parts not in ("all", "tokenizer"):
+        said = f"experiment is one of {', '.join(MODELS)}, and parts is all or tokenizer"
+        print(f"error: {said}, not {experiment} and {parts}", file=sys.stderr)
         return 2
     config = load_config(Config, [f"experiment={experiment}", *overrides])
     planned = plan(build(config), config.root)
@@ -136,7 +148,8 @@ def main(arguments: list[str]) -> int:
     target = Path(own.get("target", "zoo"))
     told = (o for o in overrides if not o.startswith("root="))
     command = " ".join([f"python pipelines/run_all.py experiment={experiment}", *told])
-    release({p.stage.output: p.artifact for p in planned}, target, command, experiment)
+    artifacts = {p.stage.output: p.artifact for p in planned}
+    release(artifacts, target, command, experiment, whole=parts == "all")
     print(f"written to {target}")
     return 0
 

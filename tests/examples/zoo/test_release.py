@@ -52,6 +52,17 @@ def test_released_models_are_the_trained_ones_rounded(tiny_models, tmp_path):
     }
     artifacts = {kind: published(tmp_path, kind, write) for kind, write in writers.items()}
     release(artifacts, tmp_path / "zoo", "the command")
+    release(artifacts, tmp_path / "part", "the command", "zoo_emoji", whole=False)
+    alone = load_pretrained(tmp_path / "part" / "emoji")
+    assert (
+        alone.generator is None
+        and "training pictures of emoji" in (tmp_path / "part/emoji/README.md").read_text()
+    )
+    ours = tokenizer.trainable_state_dict()
+    assert all(
+        torch.equal(value, ours[key].half().float())
+        for key, value in alone.tokenizer.trainable_state_dict().items()
+    )
 
     card = (tmp_path / "zoo" / "reptok" / "README.md").read_text()
     assert card.startswith("# the card\n") and "`the command`" in card
