@@ -7,11 +7,12 @@ every block, then the division among processes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -57,6 +58,16 @@ class Alone:
     def gathered(self, values: Tensor) -> Tensor:
         """Return the values of all processes, (world_size * n, ...), given each one's (n, ...)."""
         return values
+
+    def shared(self, total: int, work: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """Let every process do an equal share of numbered pieces, and return what all gave, (total, ...).
+
+        Where shares are not equal the last piece is done more than once: sharded weights want all processes
+        to go along. `work` gets the numbers, int (n,), and returns (n, ...); all call this alike.
+        """
+        share = -(-total // self.world_size)
+        mine = np.minimum(self.rank * share + np.arange(share), total - 1)
+        return self.gathered(work(mine))[:total]
 
     def agreed(self, number: int) -> int:
         """Return the number that rank 0 has."""

@@ -50,19 +50,14 @@ class Preview:
 
 @torch.no_grad()
 def draw_together(preview: Preview, objective: Any, parallel: Alone) -> Grid:
-    """Let every process draw an equal share of the lines; all call it, within `parallel.evaluating`.
-
-    Where shares are not equal the last line is drawn more than once: sharded weights want all processes to
-    go along.
+    """Let every process draw a share of the lines; all call it, within `parallel.evaluating`.
 
     Args:
         preview: The same in every process.
         objective: What `parallel.evaluating` gave.
         parallel: The processes.
     """
-    lines = len(preview.labels)
-    share = -(-lines // parallel.world_size)
-    mine = np.minimum(parallel.rank * share + np.arange(share), lines - 1)
-    pictures = parallel.gathered(preview.draw(objective, mine))[:lines].cpu().numpy()
+    drawn = parallel.shared(len(preview.labels), lambda lines: preview.draw(objective, lines))
+    pictures = drawn.cpu().numpy()
     rows = [(label, list(line)) for label, line in zip(preview.labels, pictures, strict=True)]
     return Grid(preview.name, preview.columns, rows)

@@ -40,10 +40,7 @@ def spread(total: int, wanted: int) -> np.ndarray:
 
 @torch.no_grad()
 def score_together(scores: Scores, objective: Any, parallel: Alone, batch_size: int) -> Mapping[str, float]:
-    """Let every process judge an equal share; all call it, within `parallel.evaluating`.
-
-    Where shares are not equal the last sample is judged more than once: sharded weights want all processes to
-    go along.
+    """Let every process judge a share of the samples; all call it, within `parallel.evaluating`.
 
     Args:
         scores: The same in every process.
@@ -51,8 +48,9 @@ def score_together(scores: Scores, objective: Any, parallel: Alone, batch_size: 
         parallel: The processes.
         batch_size: Samples of a process at a time.
     """
-    total = len(scores.samples)
-    share = -(-total // parallel.world_size)
-    mine = scores.samples[np.minimum(parallel.rank * share + np.arange(share), total - 1)]
-    parts = [scores.look(objective, mine[i : i + batch_size]) for i in range(0, share, batch_size)]
-    return scores.total(parallel.gathered(torch.cat(parts).float())[:total].cpu())
+
+    def judge(mine: np.ndarray) -> Tensor:
+        parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        return torch.cat([scores.look(objective, scores.samples[part]) for part in parts]).float()
+
+    return scores.total(parallel.shared(len(scores.samples), judge).cpu())

@@ -17,6 +17,7 @@ from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.generator import GeneratorTraining, likeness
 from reptok.training.launch import in_process
 from reptok.training.log import FolderLog
+from reptok.training.parallel import Alone
 from reptok.training.run import RESULT, finished_folder
 from reptok.training.scores import Scores, score_together, spread
 from reptok.training.tokenizer import TokenizerTraining
@@ -26,6 +27,17 @@ TRAIN = TrainConfig(
     steps=4, batch_size=4, optim=OptimConfig(lr=1e-2, eps=1e-2, warmup_steps=2), ema_decay=0.5,
     log_every=2, eval_every=2, score_samples=2, launcher="process",
 )  # fmt: skip
+
+
+class Process(Alone):
+    """One of several, whose exchange with the others is a function."""
+
+    def __init__(self, rank, world_size, exchange):
+        super().__init__(torch.nn.Identity())
+        self.rank, self.world_size, self.exchange = rank, world_size, exchange
+
+    def gathered(self, values):
+        return self.exchange(values)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +60,10 @@ def test_every_sample_is_judged_whatever_the_processes_and_batches(processes, sa
             seen[rank] = values
             return values
 
-        score_together(scores, None, SimpleNamespace(rank=rank, world_size=processes, gathered=keep), batch)
+        score_together(scores, None, Process(rank, processes, keep), batch)
     parts = {len(part) for part in seen.values()}
     assert len(parts) == 1, "all processes do as much"
-    together = SimpleNamespace(
-        rank=0, world_size=processes, gathered=lambda _: torch.cat(list(seen.values()))
-    )
+    together = Process(0, processes, lambda _: torch.cat(list(seen.values())))
     found = score_together(scores, None, together, batch)
     assert found == {"all": [float(9 * i * i) for i in range(samples)]}
 
@@ -101,7 +111,7 @@ def test_the_generators_is_zero_for_the_real_tokens_and_the_distance_of_others(d
 
     conditioner = SimpleNamespace(of=lambda captions, labels: torch.zeros(len(labels)))
     objective = SimpleNamespace(generator=Known(1, 1), conditioner=conditioner)
-    alone = SimpleNamespace(rank=0, world_size=1, gathered=lambda values: values)
+    alone = Alone(torch.nn.Identity())
     for shift, distance in ((0.0, 0.0), (0.5, 0.25 * 32)):  # means apart by 0.5 in each of 32 dimensions
         given["shift"] = shift
         found = score_together(likeness(split, 10), objective, alone, 2)
@@ -115,7 +125,5 @@ def test_a_training_of_a_generator_tells_it(data, tmp_path):
         tokens=data / "tokens", tokenizer=str(tmp_path / "none"),
     )  # fmt: skip
     task = training.build(torch.device("cpu"))
-    figures = score_together(
-        task.scores(3), task.objective.eval(), SimpleNamespace(rank=0, world_size=1, gathered=lambda v: v), 3
-    )
+    figures = score_together(task.scores(3), task.objective.eval(), Alone(task.objective), 3)
     assert set(figures) == {"online/token_frechet_of_3"} and figures["online/token_frechet_of_3"] > 1
