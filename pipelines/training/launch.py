@@ -9,7 +9,7 @@ from pipelines.dag.stage import Workspace
 from pipelines.training.log_queue import direct
 from pipelines.training.ray_train import ray_train
 from reptok.training.failure import check_failure, forget_failure
-from reptok.training.launch import in_process, torchrun
+from reptok.training.launch import own_process, torchrun
 from reptok.training.run import RESULT, finished_folder, stop_file
 from reptok.training.task import Training
 
@@ -33,7 +33,7 @@ def launch(training: Training, out: Workspace) -> None:
         OSError: There is no result where it should be.
     """
     launchers: Mapping[str, Callable[[], object]] = {
-        "process": lambda: in_process(training, out.scratch, direct(out.log)),
+        "process": lambda: own_process(training, out.scratch, direct(out.log)),
         "torchrun": lambda: torchrun(training, out.scratch, direct(out.log)),
         "ray": lambda: ray_train(training, out),
     }

@@ -150,7 +150,7 @@ def log_queue(log: StageLog) -> Iterator[QueueLog]:
 
 
 def direct(log: StageLog) -> QueueLog:
-    """Write into `log` without a detour, for a worker that runs in the driver's own process."""
+    """Write into `log` without a detour, for what the driver itself hears of a training."""
 
     def send(messages: list[Message]) -> None:
         for message in messages:

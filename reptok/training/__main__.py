@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from reptok.training.failure import failure_file, forget_failure
-from reptok.training.launch import join, read_description, stopped, torchrun_command, torchrun_environment
+from reptok.training.launch import join, read_description, stopped, torchrun_command, child_environment
 from reptok.training.log import FolderLog
 from reptok.training.run import finished_folder, stop_file
 
@@ -32,7 +32,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if given.processes > 1:
-        status = subprocess.call(torchrun_command(folder, given.processes), env=torchrun_environment())
+        status = subprocess.call(torchrun_command(folder, given.processes), env=child_environment())
         return 1 if failure_file(folder).exists() else status
     if given.attached:
         threading.Thread(target=_end_with_input, daemon=True).start()

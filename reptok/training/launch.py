@@ -1,6 +1,6 @@
-"""Start a training: in this process, or in several of this machine under `torchrun`.
+"""Start a training: in this process, in one of its own, or in several of this machine under `torchrun`.
 
-Both run `run.run`; a third launcher, Ray Train's for clusters, is `pipelines.training.ray_train`. By hand:
+All run `run.run`; another launcher, Ray Train's for clusters, is `pipelines.training.ray_train`. By hand:
 
     python -m reptok.training FOLDER                 in one process
     python -m reptok.training FOLDER --processes 2   in two of this machine
@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -54,6 +54,24 @@ def in_process(training: Training, folder: Path, log: TrainLog) -> bool:
     return run(training, Place(device=device_of(training.train)), folder, log)
 
 
+def own_process(training: Training, folder: Path, log: TrainLog) -> None:
+    """Train in a process of its own, without Ray, and wait for it; it ends with this one.
+
+    Initial weights depend on what a whole process shares: torch's random numbers, and its initialisers,
+    which libraries switch off in all threads while they load a model.
+
+    Args:
+        training: What to train.
+        folder: Where its description, checkpoints and the result go.
+        log: Takes what it tells.
+
+    Raises:
+        LaunchError: The process died; what it wrote is above.
+        RepeatedFailure: It failed in a way that would come again.
+    """
+    _beside([sys.executable, "-P", "-m", "reptok.training", str(folder)], training, folder, log)
+
+
 def torchrun(training: Training, folder: Path, log: TrainLog) -> None:
     """Train in `training.train.workers` processes of this machine, and wait for them.
 
@@ -68,20 +86,25 @@ def torchrun(training: Training, folder: Path, log: TrainLog) -> None:
         LaunchError: It failed more often; what the processes wrote is above.
         RepeatedFailure: It failed in a way that would come again.
     """
+    _beside(torchrun_command(folder, training.train.workers), training, folder, log)
+
+
+def _beside(command: Sequence[str], training: Training, folder: Path, log: TrainLog) -> None:
+    """Run what trains the description in `folder`, and pass on what it tells."""
     write_description(training, folder)
     stop_file(folder).unlink(missing_ok=True)
     forget_failure(folder)
     follower = Follower(folder, log)
     with subprocess.Popen(
-        [*torchrun_command(folder, training.train.workers), "--attached"],
-        env=torchrun_environment(),
+        [*command, "--attached"],
+        env=child_environment(),
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which asks them to save themselves
-    ) as agent:
+    ) as child:
         while True:
             follower.read()
             try:
-                status = agent.wait(POLL_SECONDS)
+                status = child.wait(POLL_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 pass
@@ -104,8 +127,11 @@ def torchrun_command(folder: Path, processes: int) -> list[str]:
     ]  # fmt: skip
 
 
-def torchrun_environment() -> dict[str, str]:
-    """Return its environment: modules are found where this process finds them, the working folder last."""
+def child_environment() -> dict[str, str]:
+    """Return the environment of a training beside this process.
+
+    Modules are found where this process finds them, the working folder last.
+    """
     here = os.path.realpath(os.curdir)
     path = sorted((entry or here for entry in sys.path), key=lambda entry: os.path.realpath(entry) == here)
     return {

@@ -1,4 +1,4 @@
-"""The same training in this process, under torchrun and under Ray Train."""
+"""The same training in a process of its own, under torchrun and under Ray Train."""
 
 from dataclasses import replace
 
@@ -57,6 +57,17 @@ def train(training, folder, launcher, workers):
     out = Workspace(str(folder / f"{launcher}-{workers}"), "f00d", log)
     launch(replace(training, train=replace(TRAIN, launcher=launcher, workers=workers)), out)
     return load_file(finished_folder(out.scratch) / "model" / "model.safetensors"), log.kept
+
+
+def test_a_model_that_another_thread_loads_leaves_the_initial_weights_as_they_are(training, tmp_path):
+    from diffusers.models.modeling_utils import no_init_weights
+
+    weights, losses = train(training, tmp_path / "alone", "process", 1)
+    with no_init_weights():  # what loading a VAE does, to all threads of its process
+        torch.manual_seed(1)
+        disturbed, told = train(training, tmp_path / "disturbed", "process", 1)
+    assert told == losses and losses["train/loss", 6] != losses["train/loss", 2]
+    assert all(torch.equal(disturbed[name], weights[name]) for name in weights)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The real stages, training in this process."""
+"""The real stages, training in a process without Ray."""
 
 import json
 import shutil
@@ -30,6 +30,7 @@ from reptok.pretrained import load_generator, load_tokenizer, save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.checkpoint import checkpoints
 from reptok.training.config import OptimConfig, TrainConfig
+from reptok.training.failure import RepeatedFailure
 
 TRAIN = TrainConfig(
     steps=4,
@@ -187,7 +188,7 @@ def test_latents_of_another_vae_are_refused(tmp_path, artifacts, configs, small_
     other = replace(Autoencoder(configs.autoencoder).spec, scale=0.5)
     folder = small_dataset.write_latents(tmp_path / "foreign", other, token_dim=32, latent_size=4)
     inputs = {"dataset": artifacts["dataset"], "latents": published("latents", folder)}
-    with pytest.raises(ValueError, match="Rerun encode_latents"):
+    with pytest.raises(RepeatedFailure, match="Rerun encode_latents"):
         TrainTokenizer(tokenizer_config(configs)).run(inputs, workspace(tmp_path / "out")[0])
 
 
@@ -215,7 +216,7 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
 def test_a_text_generator_without_a_language_model_is_refused(tmp_path, artifacts):
     inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
     stage = TrainGenerator(TrainGeneratorConfig(generator=TEXT_GENERATOR, train=TRAIN))
-    with pytest.raises(ValueError, match="needs a text encoder"):
+    with pytest.raises(RepeatedFailure, match="needs a text encoder"):
         stage.run(inputs, workspace(tmp_path / "out")[0])
 
 
