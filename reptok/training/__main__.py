@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from reptok.training.failure import failure_file, forget_failure
-from reptok.training.launch import join, read_description, stopped, torchrun_command, child_environment
+from reptok.training.launch import child_environment, join, read_description, stopped, torchrun_command
 from reptok.training.log import FolderLog
 from reptok.training.run import finished_folder, stop_file
 

@@ -142,8 +142,8 @@ class TrainConfig:
             go on from the newest checkpoint; after half of it the log names who is behind. To start, to
             evaluate and to write they have half an hour.
         keep_checkpoints: How many of the newest stay; 2 at least, so that a damaged one is no great loss.
-        launcher: Who starts the processes: "process" one on this machine, at once and without the restart of one that
-            dies; "torchrun" any number on this machine, without Ray; "ray" on a cluster.
+        launcher: Who starts the processes: "process" one on this machine, at once, and does not start it
+            again when it dies; "torchrun" any number on this machine, without Ray; "ray" on a cluster.
         workers: Training processes.
         min_workers: Start with so few when the cluster has no more, and grow and shrink with it up to
             `workers`; 0 waits for all of them. A change of their number begins at the newest checkpoint, so
