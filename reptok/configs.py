@@ -166,6 +166,8 @@ class GeneratorConfig:
         channels_mlp_dim: Hidden width across channels (0: 4 * dim).
         heads: Attention heads (text cross-attention, transformer).
         path: "linear" or "trigonometric", the way from noise to token that it is trained on.
+        whiten: Whether tokens are brought to equal variance in all directions and not number by number (not
+            in the paper): for encoders whose tokens vary much in few directions, while a decoder reads all.
     """
 
     kind: str = "mixer"
@@ -183,6 +185,7 @@ class GeneratorConfig:
     channels_mlp_dim: Whole = 0
     heads: Count = 16
     path: str = "linear"
+    whiten: bool = False
 
     def __post_init__(self) -> None:
         if self.path not in PATHS:

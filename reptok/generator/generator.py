@@ -1,6 +1,6 @@
 """The second stage: a flow that samples tokens (paper, section 3.3).
 
-Its space is that of normalised tokens (token - mean) / std; raw tokens enter :meth:`TokenGenerator.losses`
+Its space is that of normalised tokens (`token_stats`); raw tokens enter :meth:`TokenGenerator.losses`
 and leave :meth:`TokenGenerator.sample`. B batch, K tokens per image, D token width; t = 0 noise, t = 1
 data.
 """
@@ -41,7 +41,7 @@ class TokenGenerator(nn.Module):
         embed_dim = config.token_dim if is_mixer else config.dim
         self.reads = reads = CONDITIONERS[config.condition]
         text = reads.reads_text
-        self.stats = TokenStats(config.token_dim)
+        self.stats = TokenStats(config.token_dim, whitened=config.whiten)
         self.time = TimeEmbedding(embed_dim)
         self.classes = ClassEmbedding(config.num_classes, embed_dim) if reads.reads_classes else None
         self.text = TextProjection(config.text_dim, config.dim) if text else None
@@ -74,9 +74,9 @@ class TokenGenerator(nn.Module):
         """Whether it can be told something, and guided by it."""
         return self.reads.reads_classes or self.reads.reads_text
 
-    def set_token_stats(self, mean: Tensor, std: Tensor) -> None:
-        """Set the training set's mean and standard deviation (D,) of raw tokens."""
-        self.stats.set(mean, std)
+    def set_token_stats(self, mean: Tensor, std: Tensor, covariance: Tensor | None = None) -> None:
+        """Set the training set's mean and standard deviation (D,) of raw tokens; see `TokenStats.set`."""
+        self.stats.set(mean, std, covariance)
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Condition | Tensor | None = None) -> Tensor:
         """Velocity (B, K, D) of normalised tokens ``x_t`` of that shape at times (B,); a tensor is labels."""

@@ -38,6 +38,7 @@ from reptok.training.start import (
 )
 from reptok.training.task import Task, Training
 
+COVARIANCE_SAMPLES, COVARIANCE_BATCH = 65_536, 4_096
 GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
 
 
@@ -67,8 +68,10 @@ class GeneratorTraining(Training):
         """
         config, folders = self.train, (Path(self.dataset), Path(self.tokens))
         generator = TokenGenerator(self.generator)
+        data = GeneratorData(*folders, "train")
         stats = load_file(folders[1] / "token_stats.safetensors")
-        generator.set_token_stats(stats["mean"], stats["std"])
+        covariance = token_covariance(data) if self.generator.whiten else None
+        generator.set_token_stats(stats["mean"], stats["std"], covariance)
         names = json.loads((folders[0] / "index.json").read_text()).get("class_names")
 
         def begin(folder: Path) -> Start:
@@ -77,7 +80,6 @@ class GeneratorTraining(Training):
 
         start = start_from(self.init, "generator", begin)
         generator.to(device)
-        data = GeneratorData(*folders, "train")
         conditioner = self._conditioner(generator, device, sum(data.rows))
         validation = GeneratorData(*folders, "val") if split_sizes(folders[0]).get("val") else None
         objective = GeneratorObjective(
@@ -124,6 +126,17 @@ class GeneratorTraining(Training):
         if device.type == "cuda" and self.train.precision == "bfloat16":
             text_encoder.bfloat16()
         return generator.reads(self.generator, caption_reader(text_encoder, samples))
+
+
+def token_covariance(data: GeneratorData, most: int = COVARIANCE_SAMPLES) -> torch.Tensor:
+    """Covariance (D, D) of the raw tokens of at most so many samples, evenly spread, float64."""
+    chosen = spread(sum(data.rows), most)
+    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    for part in np.array_split(chosen, -(-len(chosen) // COVARIANCE_BATCH)):
+        tokens = data.read(part, np.zeros(len(part), bool)).tokens.double().flatten(0, 1)
+        total, squares, count = total + tokens.sum(0), squares + tokens.T @ tokens, count + len(tokens)
+    mean = total / count
+    return squares / count - mean[:, None] * mean
 
 
 def likeness(data: GeneratorData, wanted: int) -> Scores:

@@ -23,6 +23,7 @@ from reptok.values import from_values
 from reptok.weights import load_weights, read_json, write_json
 
 WEIGHTS, FILE = "model.safetensors", "init.json"
+WHITENING = "stats.whitening"
 PARTS = ("tokenizer", "generator")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -154,7 +155,8 @@ def start_tokenizer(tokenizer: RepTok, folder: Path) -> Start:
 def start_generator(generator: TokenGenerator, folder: Path, *, same_classes: bool, same_text: bool) -> Start:
     """Take the network, and what reads its condition where that means the same, in place.
 
-    The statistics of tokens stay those of the new data.
+    The statistics of tokens stay those of the new data; of whitened tokens they are the network's own space,
+    and are taken with it.
 
     Args:
         generator: As its configuration built it.
@@ -163,14 +165,14 @@ def start_generator(generator: TokenGenerator, folder: Path, *, same_classes: bo
         same_text: Whether it read the same language model.
 
     Raises:
-        ValueError: Nothing fits.
+        ValueError: Nothing fits, or one's tokens are whitened and the other's are not.
     """
     check_folder(folder)
     state = load_weights(folder / WEIGHTS)
-    own = _without_stats(generator.state_dict())
-    start = compare(shapes(own), shapes(state), _other_condition(same_classes, same_text))
-    _some(start, folder)
-    generator.load_state_dict({name: state[name] for name in start.taken}, strict=False)
+    own = generator.state_dict()
+    start = _fitting(own, shapes(state), folder, _other_condition(same_classes, same_text))
+    space = [name for name in own if name.startswith("stats.")] if same_space(own, state) else []
+    generator.load_state_dict({name: state[name] for name in (*start.taken, *space)}, strict=False)
     return start
 
 
@@ -178,11 +180,9 @@ def expect(own: Mapping[str, Tensor], folder: Path, ours: Callable[[str], bool])
     """What would be taken, from the shapes alone; for a plan, with a network on the meta device.
 
     Raises:
-        ValueError: Nothing would.
+        ValueError: Nothing would, or a generator's tokens are whitened and the other's are not.
     """
-    start = compare(shapes(_without_stats(own)), weight_shapes([folder / WEIGHTS]), ours)
-    _some(start, folder)
-    return start
+    return _fitting(own, weight_shapes([folder / WEIGHTS]), folder, ours)
 
 
 def same_tensors(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
@@ -204,6 +204,23 @@ def same_network(folder: Path, other: Path) -> bool:
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes by name."""
     return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def same_space(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether both whiten tokens of one width, so that the one network is of use in the other's space."""
+    return WHITENING in own and WHITENING in theirs and own[WHITENING].shape == theirs[WHITENING].shape
+
+
+def _fitting(own: Mapping[str, Tensor], theirs: Shapes, folder: Path, ours: Callable[[str], bool]) -> Start:
+    start = compare(shapes(_without_stats(own)), theirs, ours)
+    _some(start, folder)
+    if (WHITENING in own) != (WHITENING in theirs):
+        wanted, here = ("true", "whitened") if WHITENING in theirs else ("false", "not whitened")
+        raise ValueError(
+            f"{folder} knows tokens that are {here}, and the generator that is to be trained would not see "
+            f"them so; set generator.whiten={wanted}, or start without init"
+        )
+    return start
 
 
 def _without_stats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from reptok.encoder.vit import load_vit, save_vit
 from reptok.generator.generator import TokenGenerator
 from reptok.pretrained import save_generator, save_tokenizer
 from reptok.tokenizer import RepTok
-from reptok.training.start import same_network, start_generator, start_tokenizer
+from reptok.training.start import expect, same_network, start_generator, start_tokenizer
 
 GENERATOR = GeneratorConfig(token_dim=32, dim=16, depth=1, heads=2, condition="text", text_dim=32)
 
@@ -96,6 +96,25 @@ def test_what_reads_another_language_model_is_fresh(tmp_path):
     assert start_generator(generator(1), tmp_path, same_classes=False, same_text=True).fresh == ()
     wider = start_generator(generator(1, text_dim=48), tmp_path, same_classes=False, same_text=True)
     assert "text.linear.weight" in wider.fresh and "text.out_norm.weight" in wider.taken
+
+
+def test_whitened_tokens_are_those_that_the_network_knows(tmp_path):
+    published = generator(0, whiten=True)
+    tokens = torch.randn(50, 32) @ torch.randn(32, 32)
+    published.set_token_stats(tokens.mean(0), tokens.std(0), tokens.T.cov())
+    save_generator(published, tmp_path)
+    new = generator(1, whiten=True)
+    start = start_generator(new, tmp_path, same_classes=False, same_text=True)
+    assert start.fresh == ()
+    assert torch.equal(new.stats.normalize(tokens), published.stats.normalize(tokens))
+    plain = generator(1)
+    with pytest.raises(ValueError, match=r"set generator\.whiten=true"):
+        start_generator(plain, tmp_path, same_classes=False, same_text=True)
+    with pytest.raises(ValueError, match=r"set generator\.whiten=true"):
+        expect(plain.state_dict(), tmp_path, lambda name: False)
+    save_generator(plain, tmp_path)
+    with pytest.raises(ValueError, match=r"set generator\.whiten=false"):
+        start_generator(new, tmp_path, same_classes=False, same_text=True)
 
 
 def test_as_many_classes_are_not_the_same_classes(tmp_path):
