@@ -27,7 +27,7 @@ from pipelines.dag.artifact import MANIFEST
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.shard_records import DONE, read_done, write_plan
 from pipelines.dag.shards import WorkerResources, map_shards
-from pipelines.dag.tracking import StageLog
+from pipelines.dag.stage_log import StageLog
 from pipelines.dag.workspace import Workspace
 
 MODULE = "benchmarks.scale"

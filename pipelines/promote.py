@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.dag import embedded_tracking
 from pipelines.dag.redaction import redacted
-from pipelines.dag.tracking import CANDIDATE, CHAMPION
+from pipelines.dag.stage_log import CANDIDATE, CHAMPION
 from pipelines.evaluation.results import REPORTS
 from pipelines.reports.comparison import Run, find_runs, scores_of
 

@@ -17,8 +17,9 @@ from pipelines.dag.planner import PlannedStage, flat, outdated_inputs
 from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import StageResult
+from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import open_folder
-from pipelines.dag.tracking import StageLog, Tracker
+from pipelines.dag.tracking import Tracker
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 RUN_RECORD = f"{SCRATCH}/run.json"

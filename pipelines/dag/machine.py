@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.dag.tracking import StageLog
+    from pipelines.dag.stage_log import StageLog
 
 INTERVAL_SECONDS = 10.0
 PREFIX = "system/"

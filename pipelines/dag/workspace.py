@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.dag.artifact import MANIFEST, cache_root, digest_of
+from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
-from pipelines.dag.tracking import StageLog
 from pipelines.dag.writing import DigestingWriter
 
 SCRATCH = "_scratch"

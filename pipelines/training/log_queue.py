@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.dag.tracking import StageLog
+from pipelines.dag.stage_log import StageLog
 
 if TYPE_CHECKING:
     from reptok.training.preview import Grid

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from pipelines.dag.shards import Shard, ShardJob
-from pipelines.dag.tracking import StageLog
+from pipelines.dag.stage_log import StageLog
 from pipelines.dag.workspace import Workspace
 from pipelines.urls.bits import Bits
 from pipelines.urls.dedup import ROW, FindNear, FindRepeats, Pile, SortFirsts

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines import promote
 from pipelines.dag import embedded_tracking
-from pipelines.dag.tracking import StageLog, Tracker, TrackingConfig
+from pipelines.dag.stage_log import StageLog
+from pipelines.dag.tracking import Tracker, TrackingConfig
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation, Score
 

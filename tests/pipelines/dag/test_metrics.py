@@ -13,7 +13,8 @@ from pipelines.crawl.reasons import CLASSES, REASONS
 from pipelines.dag import metrics, runner
 from pipelines.dag.metrics import OTHER, STATES, TABLE, Board
 from pipelines.dag.shard_actor import ShardActor
-from pipelines.dag.tracking import StageLog, TrackingConfig
+from pipelines.dag.stage_log import StageLog
+from pipelines.dag.tracking import TrackingConfig
 
 
 @pytest.fixture
@@ -112,7 +113,11 @@ def test_a_run_fills_the_board(root, monkeypatch):
     from toy_stages import Toy
 
     board = Board()
-    for module in (runner, sys.modules["pipelines.dag.tracking"], sys.modules["pipelines.dag.mlflow_writer"]):
+    for module in (
+        runner,
+        sys.modules["pipelines.dag.stage_log"],
+        sys.modules["pipelines.dag.mlflow_writer"],
+    ):
         monkeypatch.setattr(module, "board", board)
 
     class Rows(Toy):
@@ -148,7 +153,7 @@ def test_shards_are_counted_as_they_are_done_and_not_again(tmp_path, monkeypatch
 
     board = Board()
     board.begin(["shout"])
-    monkeypatch.setattr(sys.modules["pipelines.dag.tracking"], "board", board)
+    monkeypatch.setattr(sys.modules["pipelines.dag.stage_log"], "board", board)
     monkeypatch.setattr("pipelines.dag.shards._stream", in_this_process)
     for _ in range(2):
         out = Workspace(str(tmp_path), log=StageLog("shout"))

@@ -11,7 +11,8 @@ import pytest
 from toy_stages import Nested, Toy, ToyConfig
 
 from pipelines.dag import runner
-from pipelines.dag.tracking import StageLog, Tracker, TrackingConfig
+from pipelines.dag.stage_log import StageLog
+from pipelines.dag.tracking import Tracker, TrackingConfig
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_a_parent_that_was_killed_runs_again(database, tmp_path):
 
 
 def test_a_large_file_is_recorded_by_reference(database, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.dag.tracking.FILE_LIMIT_BYTES", 10)
+    monkeypatch.setattr("pipelines.dag.stage_log.FILE_LIMIT_BYTES", 10)
     tracking = TrackingConfig(uri=database, experiment="large")
     (tmp_path / "small.txt").write_text("0123456789")
     (tmp_path / "large.bin").write_bytes(bytes(11))

@@ -332,7 +332,7 @@ def test_another_threshold_is_another_artifact_and_workers_are_not():
 def test_the_page_of_a_threshold_has_both_sides(images, run_stage, monkeypatch):
     pages = {}
     monkeypatch.setattr(
-        "pipelines.dag.tracking.StageLog.picture", lambda _, name, picture: pages.update({name: picture})
+        "pipelines.dag.stage_log.StageLog.picture", lambda _, name, picture: pages.update({name: picture})
     )
     run_stage(stage(listed_hash=ListedHash()), {"images": images})
     assert list(pages) == ["thresholds/listed_distance"]
