@@ -37,7 +37,7 @@ def model(tiny_models, tmp_path_factory):
 
 def sampled(run_stage, model, name, batch_size=4, **settings):
     compute = ComputeConfig(batch_size=batch_size)
-    config = SampleImagesConfig(model=model, compute=compute, workers=ONE, **FEW, **settings)
+    config = SampleImagesConfig(model=model, compute=compute, workers=ONE, **{**FEW, **settings})
     return run_stage(SampleImages(config), {}, name)
 
 
@@ -80,6 +80,19 @@ def test_two_runs_give_the_same_bytes(model, run_stage):
     whole, _ = sampled(run_stage, model, "w", images=9, rows_per_shard=3)
     second, _ = sampled(run_stage, model, "again", images=9, rows_per_shard=3)
     assert whole.manifest["files"] == second.manifest["files"]
+
+
+def test_the_guidance_interval_is_that_of_the_stage(model, run_stage):
+    """Of the times 0, 1/3 and 2/3 none lies between 0.8 and 1: there guidance changes nothing."""
+
+    def made(name, guidance, interval):
+        return pixels(
+            sampled(run_stage, model, name, images=3, guidance=guidance, guidance_interval=interval)[0]
+        )
+
+    plain = made("plain", 1.0, (0.0, 1.0)).astype(int)
+    assert np.abs(made("never", 6.0, (0.8, 1.0)) - plain).max() <= 1
+    assert np.abs(made("always", 6.0, (0.0, 1.0)) - plain).max() > 2
 
 
 def test_prompts_say_how_many(tmp_path):
