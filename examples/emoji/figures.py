@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from examples.emoji.compose import composed, plain
-from examples.emoji.measure import DECODER_STEPS, STEPS, reconstructed
+from examples.emoji.measure import DECODER_STEPS, STEPS, floats, reconstructed
 from examples.emoji.pictures import Emoji, load
 from examples.emoji.scene import Item, Scene, drawn, stands_out
 from pipelines.reports.pictures import Row, grid, stack
@@ -39,11 +39,6 @@ SIDE = 0.6
 def images_of(pictures: Sequence[np.ndarray] | np.ndarray) -> list[Image.Image]:
     """Pictures uint8 (N, S, S, 3) for a grid."""
     return [Image.fromarray(picture) for picture in pictures]
-
-
-def floats(pictures: np.ndarray) -> Tensor:
-    """Pictures uint8 (N, S, S, 3) as a model reads them, (N, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def sampled(pipe: RepTokPipeline, prompts: Sequence[str], seed: int, guidance: float) -> list[Image.Image]:

@@ -75,10 +75,15 @@ def made(pipe: RepTokPipeline, prompts: Sequence[str], guidance: float, seed: in
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
+def floats(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures uint8 (N, S, S, 3) as a model reads them, (N, 3, S, S) in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 @torch.no_grad()
 def reconstructed(pipe: RepTokPipeline, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pictures, uint8 (N, S, S, 3), through the autoencoder alone and through the token."""
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+    images = floats(pictures)
     alone, token = [], []
     for number, part in enumerate(images.split(64)):
         tokenizer = pipe.tokenizer
