@@ -3,7 +3,7 @@
 `PYTHONPATH=tests/pipelines/dag python kill_points.py FOLDER MODELS` prints {"points": [...], "faults":
 [...]}. A point is a stage, a file that it writes and a moment of that: "before" it is created, "half"
 written, "written" but not yet under its name, "placed". A forked child is killed (SIGKILL) there, then
-another runs the same stage: its bytes must be an undisturbed run's.
+another runs the same stage with more workers: its bytes must be an undisturbed run's.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import signal
 import sys
 from dataclasses import asdict
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,11 @@ def killing_at(pattern, moment):
     LocalFolder.create = fragile
 
 
-def in_this_process(missing, job, out, resources):
-    """In the place of Ray: the shards, the last one first."""
-    actor = ShardActor(job, out)
-    for shard in reversed(missing):
-        row = actor({"shard": json.dumps(asdict(shard))})
+def in_this_process(missing, job, out, resources, workers=1):
+    """In the place of Ray: the shards, the last one first, by turns of so many workers."""
+    actors = [ShardActor(job, out) for _ in range(workers)]
+    for number, shard in enumerate(reversed(missing)):
+        row = actors[number % workers]({"shard": json.dumps(asdict(shard))})
         yield row["index"], json.loads(row["record"] or "{}"), row["failure"]
 
 
@@ -106,12 +107,17 @@ def run_once(stage, inputs, root):
         raise RuntimeError(result.error)
 
 
-def sweep(stage, inputs, folder):
+def resume(stage, inputs, root):
+    shards_module._stream = partial(in_this_process, workers=2)
+    run_once(stage, inputs, root)
+
+
+def sweep(stage, inputs, folder, moments_of=MOMENTS):
     reference = folder / "reference"
     if child(lambda: run_once(stage, inputs, str(reference))) != 0:
         raise RuntimeError(f"{stage.name} does not run at all")
     expected, points, faults = contents(reference), [], []
-    for pattern, moments in MOMENTS.items():
+    for pattern, moments in moments_of.items():
         pattern = LAST[stage.output] if pattern == "LAST" else pattern
         for moment in moments:
             point, root = f"{stage.name}: {pattern}: {moment}", str(folder / "store")
@@ -129,7 +135,7 @@ def sweep(stage, inputs, folder):
                 names = {f"{artifact.kind}/{artifact.fingerprint}/{name}" for name in artifact.files()}
                 if {name: trusted.get(name) for name in names} != expected:
                     faults.append(f"{point}: published with other bytes")
-            if child(lambda root=root: run_once(stage, inputs, root)) != 0:
+            if child(lambda root=root: resume(stage, inputs, root)) != 0:
                 faults.append(f"{point}: the next run failed")
             if contents(root) != expected:
                 faults.append(f"{point}: the next run ended with other bytes: {sorted(contents(root))}")
@@ -208,16 +214,18 @@ def prepare(folder, models):
     ]
 
 
-def main(folder, models):
+def sweep_all(work, folder):
+    """Sweep (stage, inputs, moments) one after the other, and print what was found."""
     shards_module._stream = in_this_process
     git_commit()  # asked once, here, and not by every child
     points, faults = [], []
-    for number, (stage, inputs) in enumerate(prepare(folder, models)):
-        found = sweep(stage, inputs, folder / str(number))
+    for number, (stage, inputs, moments_of) in enumerate(work):
+        found = sweep(stage, inputs, folder / str(number), moments_of)
         points += found[0]
         faults += found[1]
     print(json.dumps({"points": points, "faults": faults}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    place = Path(sys.argv[1])
+    sweep_all([(*given, MOMENTS) for given in prepare(place, Path(sys.argv[2]))], place)
