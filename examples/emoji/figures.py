@@ -2,10 +2,11 @@
 
     python -m examples.emoji.figures MODEL [out=emoji_pictures] [seed=1]
 
-MODEL is a published folder or a hub id. Writes `overview.webp` (prompts and samples, pictures and what their
+MODEL is a published folder or a hub id. Writes `overview.webp` (names and samples, pictures and what their
 token keeps, two interpolations), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
-generator `samples.webp` and `guidance.webp`, too.
-What is asked for is drawn by lot from what training never saw, and the seed is the first one.
+generator `names.webp`, `samples.webp` and `guidance.webp`, too.
+What is asked for is drawn by lot, and the seed is the first one: names from those that training knew,
+everything else from what it never saw.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from reptok.data.transforms import to_uint8
 from reptok.pipeline import RepTokPipeline
 from reptok.pretrained import load_pretrained
 
-GUIDANCE = 1.5
+GUIDANCE = 2.5
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 FRAMES = 7
 SIDE = 0.6
@@ -56,9 +57,8 @@ def decoded(pipe: RepTokPipeline, tokens: Tensor, seed: int) -> list[Image.Image
     return images_of(to_uint8(pipe.tokenizer.detokenize(tokens, num_steps=DECODER_STEPS, seed=seeds)))
 
 
-def samples(pipe: RepTokPipeline, scenes: Sequence[Scene], seed: int) -> Image.Image:
+def samples(pipe: RepTokPipeline, prompts: Sequence[str], seed: int) -> Image.Image:
     """Prompts and what is made of them, four of each."""
-    prompts = [scene.caption for scene in scenes]
     columns = [sampled(pipe, prompts, seed + i, GUIDANCE) for i in range(4)]
     rows = [Row(images=row, label=prompt) for prompt, *row in zip(prompts, *columns, strict=True)]
     return grid(rows, [("made", 4)], tile=96, label_width=300)
@@ -140,9 +140,11 @@ def draw_all(pipe: RepTokPipeline, out: Path, seed: int) -> None:
     }
     overview = [made["tokens"], interpolation(pipe, *(part[:2] for part in ends), seed)]
     if pipe.generator is not None:
-        made["samples"] = samples(pipe, pairs[:6], seed)
-        made["guidance"] = guidance(pipe, [scene.caption for scene in pairs[6:11]], seed)
-        overview.insert(0, samples(pipe, pairs[:4], seed))
+        names = [emoji.name for emoji in rng.sample([emoji for emoji in pictures if not emoji.held_out], 12)]
+        made["names"] = samples(pipe, names, seed)
+        made["samples"] = samples(pipe, [scene.caption for scene in pairs[:6]], seed)
+        made["guidance"] = guidance(pipe, names[:6], seed)
+        overview.insert(0, samples(pipe, names[:4], seed))
     made["overview"] = stack(overview)
     for name, picture in made.items():
         picture.save(out / f"{name}.webp", lossless=False, quality=88)

@@ -1,6 +1,6 @@
 """How well a model makes emoji: the truth of every prompt is known, so pixels can be judged by it.
 
-    python -m examples.emoji.measure MODEL [out=emoji_figures] [prompts=200] [seed=1] [guidance=1.5]
+    python -m examples.emoji.measure MODEL [out=emoji_figures] [prompts=200] [seed=1] [guidance=2.5]
 
 MODEL is a published folder or a hub id. Writes `figures.json`, and for each kind of prompt the first forty,
 as a seed chose them: `prompts_*.webp` (asked for, made, nearest training picture), `plain_*.webp` and
@@ -165,7 +165,7 @@ def _sheet(file: Path, captions: Sequence[str], columns: dict[str, np.ndarray]) 
 
 def main(arguments: list[str]) -> int:
     """The command line; 0, or 2 for wrong use."""
-    settings = {"out": "emoji_figures", "prompts": "200", "seed": "1", "guidance": "1.5"}
+    settings = {"out": "emoji_figures", "prompts": "200", "seed": "1", "guidance": "2.5"}
     models = [argument for argument in arguments if "=" not in argument]
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if len(models) != 1 or given.keys() - settings.keys():

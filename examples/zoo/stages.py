@@ -6,24 +6,50 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.dag import own_process
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.failures import described
 from pipelines.dag.stage import Stage
+from pipelines.dag.stage_log import RunHandle, StageLog
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.train_generator import TrainGenerator
 
 
 class TrainFolder(Stage):
-    """A training by the zoo's own loop, resumed from its scratch, whose folder is the artifact."""
+    """A training by the zoo's own loop, resumed from its scratch, whose folder is the artifact.
+
+    It has a process of its own: random numbers, threads and torch's initialisers, which libraries switch off
+    while they load a model, are a whole process's.
+    """
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        folder = out.scratch / "saved"
-        stats = self.train(inputs, folder, out)
-        out.publish_folder(folder)
+        stats: dict[str, float]
+        stats, failure = own_process.call(_train, self, inputs, out, out.log.handle(), shown=True)
+        if failure:
+            raise RuntimeError(failure)
+        out.publish_folder(_folder(out))
         return stats
 
     @abstractmethod
     def train(self, inputs: Mapping[str, Artifact], folder: Path, out: Workspace) -> Mapping[str, float]:
         """Train, save into `folder`, and return the figures."""
+
+
+def _folder(out: Workspace) -> Path:
+    return out.scratch / "saved"
+
+
+def _train(
+    stage: TrainFolder, inputs: Mapping[str, Artifact], out: Workspace, handle: RunHandle | None
+) -> tuple[dict[str, float], str]:
+    """Figures, or what went wrong."""
+    out.log = StageLog.attach(handle, stage.name)
+    try:
+        return dict(stage.train(inputs, _folder(out), out)), ""
+    except Exception as error:
+        return {}, described(error)
+    finally:
+        out.log.flush()
 
 
 class TrainAutoencoder(TrainFolder):

@@ -24,16 +24,17 @@ class ProcessDied(RuntimeError):
     """The process ended without an answer."""
 
 
-def call(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any:
+def call(function: Callable[..., Any], *arguments: Any, threads: int = 1, shown: bool = False) -> Any:
     """Return `function(*arguments)`, computed in another process.
 
     Args:
         function: importable by its name, with no exception left to raise: one ends the process.
         arguments: whatever pickles, as must the result.
         threads: of its numerical libraries, unless OMP_NUM_THREADS is set.
+        shown: let what it prints through, to standard error.
 
     Raises:
-        ProcessDied: with the last line that it wrote, if there is one.
+        ProcessDied: with the last line that it wrote, if there is one that was not shown.
     """
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     environment["PYTHONPATH"] = import_path()
@@ -41,7 +42,8 @@ def call(function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Any
     with tempfile.TemporaryFile() as written:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pipelines.dag.own_process"],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written,
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=None if shown else written,
             start_new_session=True,  # Ctrl-C is for the caller, whose end is its end
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
