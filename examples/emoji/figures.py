@@ -2,9 +2,9 @@
 
     python -m examples.emoji.figures MODEL [out=emoji_pictures] [seed=1]
 
-MODEL is a published folder or a hub id. Writes `overview.webp` (names and samples, pictures and what their
-token keeps, two interpolations), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
-generator `names.webp`, `samples.webp` and `guidance.webp`, too.
+MODEL is a published folder or a hub id. Writes `overview.webp` (pictures and what their token keeps, two
+interpolations), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
+generator `names.webp` and `guidance.webp`, too.
 What is asked for is drawn by lot, and the seed is the first one: names from those that training knew,
 everything else from what it never saw.
 """
@@ -129,7 +129,6 @@ def draw_all(pipe: RepTokPipeline, out: Path, seed: int) -> None:
     pictures, rng = load(), Random(seed)
     size = pipe.tokenizer.image_size
     unseen = list(composed(pictures, 60, seed + 2000, "val"))
-    pairs = [scene for scene in unseen if scene.held_out == "combination"]
     held_out = list(plain(rng.sample([emoji for emoji in pictures if emoji.held_out], 12)))
     rebuilt = drawn([*held_out[:8], *unseen[:4]], size)
     ends = drawn(held_out[8:], size), drawn(held_out[4:8], size)
@@ -142,9 +141,7 @@ def draw_all(pipe: RepTokPipeline, out: Path, seed: int) -> None:
     if pipe.generator is not None:
         names = [emoji.name for emoji in rng.sample([emoji for emoji in pictures if not emoji.held_out], 12)]
         made["names"] = samples(pipe, names, seed)
-        made["samples"] = samples(pipe, [scene.caption for scene in pairs[:6]], seed)
         made["guidance"] = guidance(pipe, names[:6], seed)
-        overview.insert(0, samples(pipe, names[:4], seed))
     made["overview"] = stack(overview)
     for name, picture in made.items():
         picture.save(out / f"{name}.webp", lossless=False, quality=88)
