@@ -1,4 +1,4 @@
-"""The real stages, training in a process without Ray."""
+"""The real stages, most of them training in this process, which spares its start."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from reptok.pretrained import load_generator, load_tokenizer, save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.checkpoint import checkpoints
 from reptok.training.config import OptimConfig, TrainConfig
-from reptok.training.failure import RepeatedFailure
+from reptok.training.launch import in_process
 
 TRAIN = TrainConfig(
     steps=4,
@@ -42,6 +42,11 @@ TRAIN = TrainConfig(
     launcher="process",
 )
 TEXT_GENERATOR = GeneratorConfig(condition="text", text_dim=32, token_dim=32, dim=32, depth=1, heads=2)
+
+
+@pytest.fixture
+def no_other_process(monkeypatch):
+    monkeypatch.setattr("pipelines.training.launch.own_process", in_process)
 
 
 class RecordingLog:
@@ -106,6 +111,7 @@ def published(kind: str, folder: Path) -> Artifact:
     return Artifact(kind, folder.name, str(folder))
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_train_tokenizer_publishes_a_tokenizer_that_differs_by_what_was_trained(tmp_path, artifacts, configs):
     out, log = workspace(tmp_path / "out")
     inputs = {kind: artifacts[kind] for kind in ("dataset", "latents")}
@@ -130,6 +136,7 @@ def test_train_tokenizer_publishes_a_tokenizer_that_differs_by_what_was_trained(
     assert [place.name for place in checkpoints(out.scratch / "checkpoints")] == ["step-00000004"]
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_a_training_starts_from_a_published_model_and_says_so(tmp_path, artifacts, configs, capsys):
     """With a rate of nearly zero it ends where that model stood, which is nowhere near a fresh start."""
     inputs = {kind: artifacts[kind] for kind in ("dataset", "latents")}
@@ -184,14 +191,16 @@ def test_what_an_interrupted_attempt_finished_is_published_and_not_trained_again
     load_tokenizer(second.local_path())
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_latents_of_another_vae_are_refused(tmp_path, artifacts, configs, small_dataset):
     other = replace(Autoencoder(configs.autoencoder).spec, scale=0.5)
     folder = small_dataset.write_latents(tmp_path / "foreign", other, token_dim=32, latent_size=4)
     inputs = {"dataset": artifacts["dataset"], "latents": published("latents", folder)}
-    with pytest.raises(RepeatedFailure, match="Rerun encode_latents"):
+    with pytest.raises(ValueError, match="Rerun encode_latents"):
         TrainTokenizer(tokenizer_config(configs)).run(inputs, workspace(tmp_path / "out")[0])
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
     tmp_path, artifacts, tiny_models
 ):
@@ -213,10 +222,11 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
     assert tokens.shape == (5, 1, 32) and bool(tokens.isfinite().all())
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_a_text_generator_without_a_language_model_is_refused(tmp_path, artifacts):
     inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
     stage = TrainGenerator(TrainGeneratorConfig(generator=TEXT_GENERATOR, train=TRAIN))
-    with pytest.raises(RepeatedFailure, match="needs a text encoder"):
+    with pytest.raises(ValueError, match="needs a text encoder"):
         stage.run(inputs, workspace(tmp_path / "out")[0])
 
 
