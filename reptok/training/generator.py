@@ -131,12 +131,14 @@ class GeneratorTraining(Training):
 def token_covariance(data: GeneratorData, most: int = COVARIANCE_SAMPLES) -> torch.Tensor:
     """Covariance (D, D) of the raw tokens of at most so many samples, evenly spread, float64."""
     chosen = spread(sum(data.rows), most)
-    total, squares, count = torch.zeros(()), torch.zeros(()), 0
-    for part in np.array_split(chosen, -(-len(chosen) // COVARIANCE_BATCH)):
-        tokens = data.read(part, np.zeros(len(part), bool)).tokens.double().flatten(0, 1)
-        total, squares, count = total + tokens.sum(0), squares + tokens.T @ tokens, count + len(tokens)
-    mean = total / count
-    return squares / count - mean[:, None] * mean
+    parts = np.array_split(chosen, -(-len(chosen) // COVARIANCE_BATCH))
+    tokens = (data.read(part, np.zeros(len(part), bool)).tokens.flatten(0, 1) for part in parts)
+    statistics = FeatureStatistics.of(next(tokens))
+    for some in tokens:
+        statistics.update(some)
+    return statistics.covariance * (
+        1 - 1 / statistics.count
+    )  # of the population, as `token_stats` has its std
 
 
 def likeness(data: GeneratorData, wanted: int) -> Scores:

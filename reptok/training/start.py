@@ -171,7 +171,7 @@ def start_generator(generator: TokenGenerator, folder: Path, *, same_classes: bo
     state = load_weights(folder / WEIGHTS)
     own = generator.state_dict()
     start = _fitting(own, shapes(state), folder, _other_condition(same_classes, same_text))
-    space = [name for name in own if name.startswith("stats.")] if same_space(own, state) else []
+    space = [name for name in own if name.startswith("stats.")] if _same_space(own, state) else []
     generator.load_state_dict({name: state[name] for name in (*start.taken, *space)}, strict=False)
     return start
 
@@ -206,7 +206,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def same_space(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+def _same_space(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
     """Whether both whiten tokens of one width, so that the one network is of use in the other's space."""
     return WHITENING in own and WHITENING in theirs and own[WHITENING].shape == theirs[WHITENING].shape
 
