@@ -232,6 +232,8 @@ def test_what_the_machine_does_is_told_to_the_stages_in_work(database, tmp_path,
 
     def work():
         end = time.monotonic() + 20  # MLflow is imported meanwhile
+        while time.monotonic() < end and not client.get_experiment_by_name("machine"):
+            time.sleep(0.1)
         while time.monotonic() < end and not (told := runs(client, "machine", stage="busy")):
             time.sleep(0.1)
         while time.monotonic() < end and not {k for k in told[0].data.metrics if k.startswith("system/")}:
