@@ -67,6 +67,7 @@ def test_the_vision_part_starts_as_the_vit(encoder):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_the_stage_leaves_an_internvl_folder(encoder, tmp_path):
     out = Workspace(str(tmp_path / "captioner"))
     stats = TrainCaptioner(SMALL).run({"encoder": Artifact("encoder", "0" * 16, str(encoder[0]))}, out)

@@ -1,5 +1,6 @@
 """The three stages that train the foundations, with recipes small enough to run in seconds."""
 
+import pytest
 import torch
 from diffusers import AutoencoderKL
 from transformers import AutoTokenizer, CLIPTextModel
@@ -30,6 +31,7 @@ def test_the_autoencoder_is_a_diffusers_folder(tmp_path):
     assert model.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 4, 8, 8)
 
 
+@pytest.mark.usefixtures("no_other_process")
 def test_the_encoder_is_a_timm_folder_and_the_text_encoder_a_transformers_folder(tmp_path):
     small = {"crops_per_subject": 4}
     phases = (EncoderPhase(steps=1), EncoderPhase(steps=2, kept_share=0.5))

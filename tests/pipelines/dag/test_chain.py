@@ -39,7 +39,7 @@ def local_ray():
 def barriers(tmp_path_factory):
     """Digests of the artifacts of eight shards, made stage by stage."""
     root = tmp_path_factory.mktemp("barriers")
-    return digests(run(stages(), root, chain=False))
+    return digests(run(stages(workers=ONE), root, chain=False))
 
 
 SLOW = [pytest.param(workers, marks=pytest.mark.slow) for workers in (1, 2, 4)]
