@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import types
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from reptok.data.remote import data_path
 
 C = TypeVar("C")
 
@@ -61,7 +62,7 @@ def _checked(hint: Any, value: Any, place: str) -> Any:
         allowed = get_args(hint)
         return value if value in allowed else _wrong(" or ".join(map(str, allowed)), value, place)
     if get_origin(hint) is os.PathLike:
-        return Path(value) if isinstance(value, str) else _wrong("a path", value, place)
+        return data_path(value) if isinstance(value, str) else _wrong("a path", value, place)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**53 else _wrong(hint, value, place)
     if get_origin(hint) is tuple:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,3 +78,40 @@ def trainings() -> ModuleType:
 def load_fixture() -> Callable[[str], ModuleType]:
     """`load_fixture(name)`: a module of `fixtures/`."""
     return _load
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """moto's server, with a gate before it."""
+    made = _load("s3_server").S3Server()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def s3(s3_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A client of a server with one empty bucket; the environment names both, and a place for copies."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-s3cr3t-s3cr3t")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("REPTOK_CACHE", str(tmp_path / "cache"))
+    s3_server.gate = lambda method, path: False
+    client = boto3.client("s3")
+    for bucket in client.list_buckets()["Buckets"]:
+        for entry in client.list_objects_v2(Bucket=bucket["Name"]).get("Contents", []):
+            client.delete_object(Bucket=bucket["Name"], Key=entry["Key"])
+        client.delete_bucket(Bucket=bucket["Name"])
+    client.create_bucket(Bucket="reptok")
+    s3_server.requests.clear()
+    s3_server.ranges.clear()
+    s3_server.refused = 0
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield client
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
+from pipelines.stages.training import (
+    INIT,
+    read_in_parts,
+    start_folder,
+    train_and_publish,
+    training_resources,
+)
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.training.config import TrainConfig
 
@@ -53,8 +59,8 @@ class TrainGenerator(Stage):
         training = GeneratorTraining(
             train=config.train,
             generator=config.generator,
-            dataset=inputs["dataset"],
-            tokens=inputs["tokens"],
+            dataset=read_in_parts(inputs["dataset"]),
+            tokens=read_in_parts(inputs["tokens"]),
             tokenizer=inputs["tokenizer"],
             text_encoder=text_encoder,
             init=start_folder(config.init),

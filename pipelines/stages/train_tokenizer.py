@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.dag.reference import fetch, located
 from pipelines.dag.stage import Artifact, Stage, Workspace
-from pipelines.stages.training import INIT, start_folder, train_and_publish, training_resources
+from pipelines.stages.training import INIT, read_in_parts, start_folder, train_and_publish, training_resources
 from reptok.configs import AutoencoderConfig, DecoderConfig, EncoderConfig, RepTokConfig
 from reptok.training.config import TrainConfig
 
@@ -68,8 +68,8 @@ class TrainTokenizer(Stage):
         training = TokenizerTraining(
             train=config.train,
             tokenizer=RepTokConfig(encoder=encoder, decoder=config.decoder, autoencoder=vae),
-            dataset=inputs["dataset"],
-            latents=inputs["latents"],
+            dataset=read_in_parts(inputs["dataset"]),
+            latents=read_in_parts(inputs["latents"]),
             preservation_weight=config.preservation_weight,
             draws=config.draws,
             decoder_first_steps=config.decoder_first_steps,

@@ -7,10 +7,14 @@ import math
 from typing import TYPE_CHECKING
 
 from pipelines.dag.reference import fetch_model, refer
-from pipelines.dag.stage import Resources, Workspace
+from pipelines.dag.stage import Artifact, Resources, Workspace
+from pipelines.dag.storage import LocalFolder
 from reptok.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reptok.data.remote import RemotePath
     from reptok.training.task import Training
 
 INIT = {"reference": "network", "optional": True}
@@ -24,6 +28,13 @@ def start_folder(init: str) -> str:
     fetch_model(init, "init")
     found = refer(init, "init")
     return str(found.folder) if found.folder else found.hub
+
+
+def read_in_parts(artifact: Artifact) -> Path | RemotePath:
+    """Where a training reads an artifact: of one on an object store what it needs, when it needs it."""
+    from reptok.data.remote import RemotePath
+
+    return artifact.folder.path() if isinstance(artifact.folder, LocalFolder) else RemotePath(artifact.url)
 
 
 def training_resources(train: TrainConfig) -> Resources:

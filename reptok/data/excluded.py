@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
 from reptok.data.index import EXCLUDED
+from reptok.data.remote import DataPath
 from reptok.data.shards import parse_object
 
 
-def read_excluded(dataset: Path) -> dict[str, list[int]]:
+def read_excluded(dataset: DataPath) -> dict[str, list[int]]:
     """Return the row numbers by shard; none of a dataset without such samples.
 
     Raises:

@@ -17,7 +17,7 @@ PIECE = 1 << 17
 """Bytes. Parts nearer than that are fetched as one; Linux fetches at most as much when it is asked once."""
 
 
-class _Descriptor:
+class Descriptor:
     """Open until nobody refers to it: those that read from it outlive its place among the open files."""
 
     def __init__(self, path: Path):
@@ -94,5 +94,5 @@ class File:
 
 
 @lru_cache(OPEN_FILES)
-def _open(file: File) -> _Descriptor:
-    return _Descriptor(file.path)
+def _open(file: File) -> Descriptor:
+    return Descriptor(file.path)

@@ -9,7 +9,6 @@ same order).
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,18 @@ from reptok.data.excluded import Included, read_excluded
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import QUARANTINE
 from reptok.data.order import WINDOW
+from reptok.data.remote import DataPath, RemotePath
 from reptok.data.rows import BlockRows, ImageRows, Shards
 from reptok.data.stream import Columns
+
+OPEN_TABLES = 64
+"""Shards whose captions lie in memory: more than two windows read."""
 
 
 class TokenizerData:
     """Images, moments and frozen tokens of one split."""
 
-    def __init__(self, dataset: Path, latents: Path, split: str = "train", cache_bytes: int = 0):
+    def __init__(self, dataset: DataPath, latents: DataPath, split: str = "train", cache_bytes: int = 0):
         """Open the artifacts' folders.
 
         Args:
@@ -95,7 +98,7 @@ class TokenizerData:
 class GeneratorData:
     """Tokens with captions and labels of one split; no image is read."""
 
-    def __init__(self, dataset: Path, tokens: Path, split: str = "train"):
+    def __init__(self, dataset: DataPath, tokens: DataPath, split: str = "train"):
         """Open the artifacts' folders.
 
         Args:
@@ -109,7 +112,7 @@ class GeneratorData:
         names, rows = _split(dataset, split, tokens)
         self._included = Included(names, rows, read_excluded(dataset))
         self.rows = self._included.rows
-        self._tables = Shards([dataset / f"{name}.parquet" for name in names], rows, _TableRows)
+        self._tables = Shards([dataset / f"{name}.parquet" for name in names], rows, _TableRows, OPEN_TABLES)
         self._tokens = Shards([tokens / f"{name}.tar" for name in names], rows, BlockRows)
         _check_keys(self._tables, self._tokens, range(len(rows)) if sum(rows) <= WINDOW else [0])
 
@@ -131,10 +134,11 @@ class GeneratorData:
 class _TableRows:
     """Captions and labels of one shard."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: DataPath):
         import pyarrow.parquet as pq  # here, so that latents and tokens alone can be read without it
 
-        table = pq.read_table(path, columns=["key", "caption", "label"])
+        file: Any = path.open() if isinstance(path, RemotePath) else path
+        table = pq.read_table(file, columns=["key", "caption", "label"])
         self._keys = table.column("key").to_pylist()
         self.captions = table.column("caption").to_pylist()
         self.labels = np.array(
@@ -148,18 +152,18 @@ class _TableRows:
         return self._keys
 
 
-def split_sizes(dataset: Path) -> dict[str, int]:
+def split_sizes(dataset: DataPath) -> dict[str, int]:
     """Return the number of samples of each split of a `dataset` folder."""
     return {
         split: sum(shard["rows"] for shard in shards) for split, shards in _index(dataset)["splits"].items()
     }
 
 
-def _index(dataset: Path) -> dict[str, Any]:
+def _index(dataset: DataPath) -> dict[str, Any]:
     return json.loads((dataset / "index.json").read_text())
 
 
-def _split(dataset: Path, split: str, derived: Path) -> tuple[list[str], list[int]]:
+def _split(dataset: DataPath, split: str, derived: DataPath) -> tuple[list[str], list[int]]:
     """Return names and rows of the shards of a split, but for those that `derived` was published without."""
     splits = _index(dataset)["splits"]
     if split not in splits:

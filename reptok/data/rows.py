@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from reptok.data.blocks import KEYS, BlockEntry, index_blocks, unpack_keys
-from reptok.data.files import File
+from reptok.data.remote import DataPath, file_at
 from reptok.data.tar import Member, index_members, opened
 
 _DTYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "I64": np.int64}
@@ -46,13 +45,13 @@ class BlockRows:
         file: The shard's.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: DataPath):
         """Index the shard at `path`; headers alone are read.
 
         Raises:
             ValueError: The archive or a block's header is damaged.
         """
-        self.file = File(path)
+        self.file = file_at(path)
         entries = index_blocks(path)
         self._rows = np.array([entry.rows for entry in entries], np.int64)
         self._ends = np.cumsum(self._rows)
@@ -148,9 +147,9 @@ class ImageRows:
         sizes: Their bytes, int64 (n,).
     """
 
-    def __init__(self, path: Path):
-        """Index the shard at `path`; headers alone are read."""
-        self.file = File(path)
+    def __init__(self, path: DataPath):
+        """Index the shard at `path`; headers alone are read, of a remote one all."""
+        self.file = file_at(path)
         found = self._members()
         self.offsets = np.array([member.offset for member in found], np.int64)
         self.sizes = np.array([member.size for member in found], np.int64)
@@ -174,9 +173,15 @@ class ImageRows:
 class Shards(Generic[S]):
     """Shards opened at first use and addressed by a sample index that runs over all of them."""
 
-    def __init__(self, paths: Sequence[Path], rows: Sequence[int], open_shard: Callable[[Path], S]):
-        """Address the samples of `paths`, which hold `rows` samples each."""
-        self.paths, self.rows = list(paths), list(rows)
+    def __init__(
+        self,
+        paths: Sequence[DataPath],
+        rows: Sequence[int],
+        open_shard: Callable[[DataPath], S],
+        keep: int | None = None,
+    ):
+        """Address the samples of `paths`, which hold `rows` samples each; the `keep` last used stay open."""
+        self.paths, self.rows, self._keep = list(paths), list(rows), keep
         self._ends = np.cumsum(self.rows)
         self._open_shard = open_shard
         self._opened: dict[int, S] = {}
@@ -187,7 +192,9 @@ class Shards(Generic[S]):
         Raises:
             ValueError: It does not hold the promised number of rows.
         """
-        if number not in self._opened:
+        if number in self._opened:
+            self._opened[number] = self._opened.pop(number)
+        else:
             shard = self._open_shard(self.paths[number])
             if len(shard) != self.rows[number]:
                 raise ValueError(
@@ -195,6 +202,8 @@ class Shards(Generic[S]):
                     f"{self.rows[number]}; rerun the stage that made it on this dataset"
                 )
             self._opened[number] = shard
+            if self._keep is not None and len(self._opened) > self._keep:
+                del self._opened[next(iter(self._opened))]
         return self._opened[number]
 
     def locate(self, samples: np.ndarray) -> list[tuple[S, np.ndarray, np.ndarray]]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from reptok.data.remote import RemotePath
+
 BLOCK = 512
 MAX_MEMBER_BYTES = 2**31
 """Refuse larger members: a shard's blocks are some tens of MB, and a size is a claim of a foreign header."""
@@ -23,7 +25,7 @@ CURE = "rerun the stage that made it"
 _CHUNK = 2**22
 _NAME = re.compile(r"(?P<key>[A-Za-z0-9_-]{1,80})\.(?P<extension>[a-z0-9]{1,12})")
 
-Source = str | Path | BinaryIO
+Source = str | Path | RemotePath | BinaryIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,9 @@ def opened(source: Source) -> Iterator[tuple[BinaryIO, str]]:
     """Give `(file, name)` for a path, opened and closed here, or for a file object, left open."""
     if isinstance(source, str | Path):
         with open(source, "rb") as file:
+            yield file, str(source)
+    elif isinstance(source, RemotePath):
+        with source.open() as file:
             yield file, str(source)
     else:
         yield source, str(getattr(source, "name", "the tar"))

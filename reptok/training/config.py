@@ -153,6 +153,8 @@ class TrainConfig:
         threads: CPUs, and CPU threads, of each process.
         gpus_per_worker: GPUs of each process.
         cache_images_bytes: Keep decoded images in memory when all of them fit.
+        cache_disk_bytes: Of each machine's disk (below `REPTOK_CACHE`), for what is read of data on an object
+            store: the windows in use at least; what more fits is not fetched again.
         window: Smallest number of samples shuffled together.
     """
 
@@ -190,6 +192,7 @@ class TrainConfig:
     threads: Count = field(default=1, metadata=_FREE)
     gpus_per_worker: Number = field(default=0.0, metadata=_FREE)
     cache_images_bytes: Whole = field(default=1 << 30, metadata=_FREE)
+    cache_disk_bytes: Whole = field(default=64 << 30, metadata=_FREE)
     window: Count = 10_000
 
     def __post_init__(self) -> None:

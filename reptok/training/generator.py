@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from reptok import flops
 from reptok.configs import GeneratorConfig, TextEncoderConfig
 from reptok.data.loader import GeneratorData, split_sizes
+from reptok.data.remote import Located, keeping
 from reptok.data.transforms import to_bytes
 from reptok.generator.conditioner import Conditioner
 from reptok.generator.generator import TokenGenerator
@@ -55,8 +56,8 @@ class GeneratorTraining(Training):
     """
 
     generator: GeneratorConfig
-    dataset: os.PathLike[str]
-    tokens: os.PathLike[str]
+    dataset: Located
+    tokens: Located
     tokenizer: os.PathLike[str]
     text_encoder: TextEncoderConfig | None = None
 
@@ -66,10 +67,11 @@ class GeneratorTraining(Training):
         Raises:
             ValueError: The tokens are of another dataset, or a generator of texts has no text encoder.
         """
-        config, folders = self.train, (Path(self.dataset), Path(self.tokens))
+        config, keep = self.train, self.train.cache_disk_bytes
+        folders = (keeping(self.dataset, keep), keeping(self.tokens, keep))
         generator = TokenGenerator(self.generator)
         data = GeneratorData(*folders, "train")
-        stats = load_file(folders[1] / "token_stats.safetensors")
+        stats = load((folders[1] / "token_stats.safetensors").read_bytes())
         covariance = token_covariance(data) if self.generator.whiten else None
         generator.set_token_stats(stats["mean"], stats["std"], covariance)
         names = json.loads((folders[0] / "index.json").read_text()).get("class_names")

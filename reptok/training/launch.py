@@ -156,7 +156,7 @@ def join(training: Training, folder: Path, log: TrainLog) -> bool:
 
 
 def write_description(training: Training, folder: Path) -> Path:
-    """Write `training.json`; folders in it are those of this machine.
+    """Write `training.json`; folders in it are those of this machine, or URLs.
 
     Returns:
         The file.
@@ -170,7 +170,7 @@ def write_description(training: Training, folder: Path) -> Path:
     values = asdict(replace(training, **folders))  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DESCRIPTION
-    path.write_text(json.dumps({"kind": kind, **values}, indent=2, default=os.fspath) + "\n")
+    path.write_text(json.dumps({"kind": kind, **values}, indent=2, default=str) + "\n")
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from reptok import flops
 from reptok.autoencoder import LatentSpec
 from reptok.configs import RepTokConfig
 from reptok.data.loader import TokenizerData, split_sizes
+from reptok.data.remote import Located, keeping
 from reptok.data.transforms import to_bytes, to_float
 from reptok.metrics.reconstruction import psnr
 from reptok.pretrained import save_tokenizer
@@ -42,8 +42,8 @@ class TokenizerTraining(Training):
     """
 
     tokenizer: RepTokConfig
-    dataset: os.PathLike[str]
-    latents: os.PathLike[str]
+    dataset: Located
+    latents: Located
     preservation_weight: float = 0.1
     draws: int = 1
     decoder_first_steps: int = 0
@@ -54,7 +54,8 @@ class TokenizerTraining(Training):
         Raises:
             ValueError: The latents are of another dataset, or another VAE's.
         """
-        config, folders = self.train, (Path(self.dataset), Path(self.latents))
+        config, keep = self.train, self.train.cache_disk_bytes
+        folders = (keeping(self.dataset, keep), keeping(self.latents, keep))
         tokenizer = RepTok(self.tokenizer).to(device)
         spec = json.loads((folders[1] / "latent_spec.json").read_text())
         LatentSpec(**spec).check(tokenizer.autoencoder.spec)

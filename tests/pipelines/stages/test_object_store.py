@@ -29,41 +29,6 @@ from toy_stages import Toy, contents, diamond, run
 ROOT = "s3://reptok/runs"
 
 
-@pytest.fixture(scope="module")
-def server(load_fixture):
-    made = load_fixture("s3_server").S3Server()
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def s3(server, monkeypatch, tmp_path):
-    """A server with one empty bucket, and credentials in the environment."""
-    import boto3
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-s3cr3t-s3cr3t")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("REPTOK_CACHE", str(tmp_path / "cache"))
-    server.gate = lambda method, path: False
-    client = boto3.client("s3")
-    for bucket in client.list_buckets()["Buckets"]:
-        for entry in client.list_objects_v2(Bucket=bucket["Name"]).get("Contents", []):
-            client.delete_object(Bucket=bucket["Name"], Key=entry["Key"])
-        client.delete_bucket(Bucket=bucket["Name"])
-    client.create_bucket(Bucket="reptok")
-    server.requests.clear()
-    server.refused = 0
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield client
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def objects(client, prefix="runs/"):
     found = {}
     for entry in client.list_objects_v2(Bucket="reptok", Prefix=prefix).get("Contents", []):
@@ -81,7 +46,7 @@ def published(client):
     }
 
 
-def test_a_workflow_has_the_same_bytes_as_on_disk(s3, server, tmp_path):
+def test_a_workflow_has_the_same_bytes_as_on_disk(s3, s3_server, tmp_path):
     assert set(run(diamond(), ROOT).values()) == {"run"}
     run(diamond(), str(tmp_path / "disk"))
     assert published(s3) == contents(tmp_path / "disk") and len(published(s3)) == 8
@@ -93,14 +58,14 @@ def test_a_workflow_has_the_same_bytes_as_on_disk(s3, server, tmp_path):
     assert verify(ROOT) == []
 
 
-def test_the_manifest_is_the_last_file_of_an_artifact(s3, server):
+def test_the_manifest_is_the_last_file_of_an_artifact(s3, s3_server):
     run([Toy("a")], ROOT)
-    puts = [line.split()[1] for line in server.requests if line.startswith("PUT") and "/a_out/" in line]
+    puts = [line.split()[1] for line in s3_server.requests if line.startswith("PUT") and "/a_out/" in line]
     puts = [path for path in puts if "_scratch" not in path]
     assert [path.rpartition("/")[2] for path in puts] == ["0.txt", "1.txt", "manifest.json"]
 
 
-def test_no_credential_is_written_anywhere(s3, server):
+def test_no_credential_is_written_anywhere(s3, s3_server):
     run([Toy("a")], ROOT)
     assert not [name for name, data in objects(s3, "").items() if b"s3cr3t" in data or b"AKIATEST" in data]
     with pytest.raises(ValueError, match="holds no credentials: they come from the environment"):
@@ -174,35 +139,35 @@ def latents_config(tiny_models):
     )
 
 
-def test_a_moment_of_503_is_waited_out(s3, server):
+def test_a_moment_of_503_is_waited_out(s3, s3_server):
     left = [3]
 
     def busy(method, path):
         left[0] -= 1
         return left[0] >= 0
 
-    server.gate = busy
+    s3_server.gate = busy
     assert run([Toy("a")], ROOT) == {"a": "run"}
-    assert server.refused == 3
+    assert s3_server.refused == 3
 
 
-def test_a_lasting_503_is_said_and_a_rerun_completes(s3, server, capsys, monkeypatch, tmp_path):
+def test_a_lasting_503_is_said_and_a_rerun_completes(s3, s3_server, capsys, monkeypatch, tmp_path):
     import s3fs
 
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    server.gate = lambda method, path: method == "PUT" and path.endswith("1.txt")
+    s3_server.gate = lambda method, path: method == "PUT" and path.endswith("1.txt")
     assert run([Toy("a"), Toy("b", ("a_out",))], ROOT) == {"a": "failed", "b": "blocked"}
     message = capsys.readouterr().err
     assert f"cannot write {ROOT}/a_out/" in message and "overloaded" in message and "run again" in message
     assert not [name for name in objects(s3) if name.endswith("manifest.json")]
-    server.gate = lambda method, path: False
+    s3_server.gate = lambda method, path: False
     assert run([Toy("a"), Toy("b", ("a_out",))], ROOT) == {"a": "resume", "b": "run"}
     run([Toy("a"), Toy("b", ("a_out",))], str(tmp_path / "disk"))
     assert published(s3) == contents(tmp_path / "disk")
 
 
-def test_missing_buckets_keys_and_servers_are_said(s3, server, monkeypatch):
+def test_missing_buckets_keys_and_servers_are_said(s3, s3_server, monkeypatch):
     with pytest.raises(StorageError, match="there is no such bucket; create it"):
         open_folder("s3://nowhere/runs").write_bytes("x", b"1")
     import s3fs
@@ -225,12 +190,12 @@ Workspace(sys.argv[1]).write_bytes("large.bin", bytes(11 * 2**20))
 """
 
 
-def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, server, monkeypatch):
+def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, s3_server, monkeypatch):
     url = f"{ROOT}/tokens/0"
-    server.gate = lambda method, path: method == "PUT" and "partNumber=3" in path  # retried for a while
+    s3_server.gate = lambda method, path: method == "PUT" and "partNumber=3" in path  # retried for a while
     process = subprocess.Popen([sys.executable, "-c", SLOW_UPLOAD, url])
     for _ in range(600):
-        if server.refused:
+        if s3_server.refused:
             break
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
@@ -240,7 +205,7 @@ def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, server, monkeypatc
     assert folder.sizes() == {} and not folder.exists("large.bin")
     folder.remove_unfinished()
     assert not s3.list_multipart_uploads(Bucket="reptok").get("Uploads")
-    server.gate = lambda method, path: False
+    s3_server.gate = lambda method, path: False
     monkeypatch.setattr(storage, "PART_BYTES", 5 * 2**20)
     out = Workspace(url)
     out.write_bytes("large.bin", bytes(11 * 2**20))

@@ -223,6 +223,37 @@ def test_train_generator_publishes_a_generator_that_samples_at_the_tokens_scale(
 
 
 @pytest.mark.usefixtures("no_other_process")
+@pytest.mark.parametrize("stage", [TrainTokenizer, TrainGenerator])
+def test_a_training_on_an_object_store_is_that_on_disk_and_copies_no_data_set(
+    stage, s3, s3_server, artifacts, configs, tiny_models, tmp_path
+):
+    config = {
+        TrainTokenizer: tokenizer_config(configs),
+        TrainGenerator: TrainGeneratorConfig(
+            generator=TEXT_GENERATOR,
+            text_encoder=TextEncoderConfig(path=str(tiny_models / "text_encoder"), max_length=16),
+            train=TRAIN,
+        ),
+    }[stage]
+    inputs = {kind: artifacts[kind] for kind in ("dataset", *stage(config).inputs)}
+    stores = {}
+    for kind, artifact in inputs.items():
+        for path in Path(artifact.url).iterdir():
+            if path.is_file():
+                s3.upload_file(str(path), "reptok", f"runs/{kind}/{artifact.fingerprint}/{path.name}")
+        stores[kind] = Artifact(kind, artifact.fingerprint, f"s3://reptok/runs/{kind}/{artifact.fingerprint}")
+    if stage is TrainGenerator:  # its tokenizer only draws pictures
+        stores["tokenizer"] = inputs["tokenizer"]
+    outs = [workspace(tmp_path / place)[0] for place in ("here", "there")]
+    stats = [stage(config).run(given, out) for given, out in zip((inputs, stores), outs, strict=True)]
+    here, there = ((out.local_path() / "model.safetensors").read_bytes() for out in outs)
+    assert here == there and stats[0]["val_loss"] == stats[1]["val_loss"]
+    parts = s3_server.ranges
+    assert any(name.endswith("/train-00000.tar") for name, _, _ in parts) and len(parts) == len(set(parts))
+    assert not (tmp_path / "cache" / "artifacts").exists()
+
+
+@pytest.mark.usefixtures("no_other_process")
 def test_a_text_generator_without_a_language_model_is_refused(tmp_path, artifacts):
     inputs = {kind: artifacts[kind] for kind in ("dataset", "tokens", "tokenizer")}
     stage = TrainGenerator(TrainGeneratorConfig(generator=TEXT_GENERATOR, train=TRAIN))

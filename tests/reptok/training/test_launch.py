@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reptok.data.remote import RemotePath
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.launch import in_process, read_description, torchrun, write_description
 from reptok.training.log import FolderLog, Follower
@@ -103,6 +104,9 @@ def test_the_documented_command_trains_what_a_folder_describes(arguments, traini
 def test_a_description_is_read_as_it_was_written(training, tmp_path):
     write_description(training, tmp_path)
     assert read_description(tmp_path) == training
+    remote = replace(training, latents=RemotePath("s3://bucket/runs/latents/0"))
+    write_description(remote, tmp_path)
+    assert read_description(tmp_path) == remote
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,145 @@
+"""Files of an object store read in parts: the same bytes, each part fetched once, in bounded room."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reptok.autoencoder import LatentSpec
+from reptok.data import remote
+from reptok.data.loader import GeneratorData, TokenizerData
+from reptok.data.remote import RemotePath, file_at
+from reptok.data.stream import Batches
+
+SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
+PIECE, PIECES = 1000, 40
+
+
+@pytest.fixture
+def put(s3, monkeypatch):
+    """`put(folder)` copies a folder into the store; gives its address there."""
+    monkeypatch.setattr(remote, "PIECE", PIECE)
+    monkeypatch.setattr(remote, "GROUP", 8)
+
+    def copy(folder: Path) -> RemotePath:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                s3.upload_file(str(path), "reptok", f"{folder.name}/{path.relative_to(folder)}")
+        return RemotePath(f"s3://reptok/{folder.name}")
+
+    return copy
+
+
+@pytest.fixture
+def numbers(put, tmp_path):
+    """A file of forty parts, the last one short, and its bytes."""
+    data = np.random.default_rng(0).integers(0, 256, PIECE * PIECES - 300, np.uint8)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").write_bytes(data.tobytes())
+    return put(tmp_path / "some") / "file", data
+
+
+def wait_for(condition):
+    for _ in range(500):
+        if condition():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not come")
+
+
+def test_what_is_read_is_what_lies_there_and_nothing_else_is_asked_for(numbers, s3_server):
+    path, data = numbers
+    file = file_at(path)
+    assert file.read(5 * PIECE - 7, 20) == data[5 * PIECE - 7 : 5 * PIECE + 13].tobytes()
+    rows = np.full((5, 50), 7, np.uint8)
+    file.read_rows(rows, np.array([3, 0]), np.array([20 * PIECE + 10, 39 * PIECE]))
+    assert np.array_equal(rows[3], data[20 * PIECE + 10 :][:50])
+    assert np.array_equal(rows[0], data[39 * PIECE :][:50]) and (rows[[1, 2, 4]] == 7).all()
+    parts = {(first // PIECE, last // PIECE) for _, first, last in s3_server.ranges}
+    assert parts == {(4, 5), (20, 20), (39, 39)}
+    assert sum(last + 1 - first for _, first, last in s3_server.ranges) == 4 * PIECE - 300
+    file.read(4 * PIECE, PIECE)
+    assert len(s3_server.ranges) == 3
+
+
+def test_neighbours_come_in_one_request_and_before_they_are_read(numbers, s3_server):
+    path, data = numbers
+    file = file_at(path)
+    file.fetch(np.array([8 * PIECE + 5, 12 * PIECE]), np.array([2 * PIECE, 4 * PIECE]))
+    wait_for(lambda: len(s3_server.ranges) == 2)
+    assert {(first // PIECE, last // PIECE) for _, first, last in s3_server.ranges} == {(8, 10), (12, 15)}
+    wait_for(lambda: len(list(Path(os.environ["REPTOK_CACHE"]).rglob("0000*"))) == 7)
+    assert file.read(8 * PIECE + 5, 100) == data[8 * PIECE + 5 :][:100].tobytes()
+    assert len(s3_server.ranges) == 2
+
+
+def test_a_stream_is_sought_and_read_to_its_end(numbers):
+    path, data = numbers
+    with path.open() as file:
+        assert file.read() == data.tobytes() and file.read(1) == b""
+        file.seek(-10, os.SEEK_END)
+        assert file.read() == data[-10:].tobytes()
+
+
+def test_a_part_is_fetched_once_for_all_processes_and_threads(numbers, s3_server):
+    path, data = numbers
+    program = (
+        "import sys; from reptok.data import remote; remote.PIECE, remote.GROUP = 1000, 8\n"
+        f"file = remote.file_at(remote.RemotePath({path.url!r})); print(sum(file.read(0, {len(data)})))"
+    )
+    several = [
+        subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    threads = [threading.Thread(target=lambda: file_at(path).read(0, len(data))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert [int(process.communicate()[0]) for process in several] == [int(data.sum())] * 2
+    for thread in threads:
+        thread.join()
+    asked = sorted(n for _, first, last in s3_server.ranges for n in range(first // PIECE, last // PIECE + 1))
+    assert asked == list(range(PIECES))
+
+
+def test_no_more_than_what_there_is_room_for_stays_and_all_is_read_right(numbers, s3_server):
+    path, data = numbers
+    keep = 16 * PIECE
+    file = file_at(path.keeping(keep))
+    for start in (0, 10 * PIECE, 0, 20 * PIECE, 0, 30 * PIECE):
+        assert file.read(start, 9 * PIECE) == data[start : start + 9 * PIECE].tobytes()
+        there = [p.stat().st_size for p in Path(os.environ["REPTOK_CACHE"]).rglob("0000*")]
+        assert 9 * PIECE <= sum(there) <= keep
+    fetched = sum(last + 1 - first for _, first, last in s3_server.ranges)
+    assert fetched < 5 * 9 * PIECE, "what was used lately stays longer"
+
+
+def test_a_store_that_is_busy_is_asked_again_and_one_that_lacks_a_file_is_not(numbers, s3_server):
+    path, data = numbers
+    refusals = iter([True, True])
+    s3_server.gate = lambda method, name: method == "GET" and next(refusals, False)
+    assert file_at(path).read(0, 10) == data[:10].tobytes() and s3_server.refused == 2
+    with pytest.raises(FileNotFoundError):
+        file_at(path / "nothing").read(0, 10)
+    assert not (path / "nothing").exists() and path.exists()
+    with pytest.raises(ValueError, match="some/file ends within the 20 bytes at 39690"):
+        file_at(path).read(len(data) - 10, 20)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "generator"])
+def test_batches_are_those_of_the_disk(kind, put, small_dataset, tmp_path):
+    dataset = small_dataset.write_dataset(tmp_path / "dataset")
+    if kind == "tokenizer":
+        other = small_dataset.write_latents(tmp_path / "latents", SPEC, token_dim=6, latent_size=4)
+        here, there = TokenizerData(dataset, other), TokenizerData(put(dataset), put(other))
+    else:
+        other = small_dataset.write_tokens(tmp_path / "tokens", token_dim=6)
+        here, there = GeneratorData(dataset, other), GeneratorData(put(dataset), put(other))
+    ours, theirs = Batches(here, 4, seed=3).stream(0), Batches(there, 4, seed=3).stream(0)
+    for _, one, same in zip(range(8), ours, theirs, strict=False):
+        for name, value in vars(one).items():
+            equal = value == vars(same)[name]
+            assert equal if isinstance(equal, bool) else equal.all(), name
