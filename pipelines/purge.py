@@ -26,7 +26,6 @@ if __name__ == "__main__":
     # Last: what lies in a folder of ours must not hide a module of the same name.
     sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
-from pipelines.dag.artifact import cache_root  # noqa: E402
 from pipelines.dag.embedded_tracking import database  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
 from pipelines.dag.storage import Folder, LocalFolder, open_folder  # noqa: E402
@@ -35,6 +34,8 @@ from pipelines.purging.find import MODEL, WEIGHTS, Stored, find  # noqa: E402
 from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.opt_out import OptOut  # noqa: E402
+from reptok.cache import cache_root  # noqa: E402
+from reptok.data.remote import forget  # noqa: E402
 from reptok.terminal import visible  # noqa: E402
 
 TRASH = "_purged"
@@ -91,6 +92,7 @@ def _forget(stored: Stored, trash: Folder) -> None:
         shutil.rmtree(
             cache_root() / "artifacts" / stored.artifact.kind / stored.fingerprint, ignore_errors=True
         )
+        forget(stored.artifact.url)
         shutil.rmtree(cache_root() / "scratch" / stored.fingerprint, ignore_errors=True)
 
 

@@ -109,13 +109,14 @@ def test_a_foreign_library_stays_in_its_room(module, places):
 
 
 def test_the_engine_knows_no_stage():
-    """Of the library it takes how strangers' text is shown, which imports nothing."""
-    (shown,) = below("reptok/terminal.py").values()
-    assert not {i for i in shown if i.startswith(("reptok", "pipelines"))}
+    """Of the library it takes how strangers' text is shown and where copies lie, which import nothing."""
+    for module in ("reptok/terminal.py", "reptok/cache.py"):
+        (shown,) = below(module).values()
+        assert not {i for i in shown if i.startswith(("reptok", "pipelines"))}
     for name, found in below("pipelines/dag/").items():
         foreign = {
             i for i in found if i.startswith(("pipelines.", "reptok")) and not i.startswith("pipelines.dag.")
-        } - {"reptok.terminal.visible"}
+        } - {"reptok.terminal.visible", "reptok.cache.cache_root"}
         assert not foreign, f"{name} imports {foreign}"
 
 

@@ -19,8 +19,9 @@ from typing import Any, BinaryIO, cast
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.manifest import MANIFEST, ManifestError, read_manifest
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
+from reptok.cache import cache_root
 
-__all__ = ["MANIFEST", "Artifact", "ManifestError", "cache_root", "digest_of", "faults"]
+__all__ = ["MANIFEST", "Artifact", "ManifestError", "digest_of", "faults"]
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,3 @@ def _fault(folder: Folder, name: str, entry: dict[str, Any]) -> str | None:
 def digest_of(files: dict[str, Any]) -> str:
     """Digest of a manifest's table of files."""
     return hashlib.sha256(canonical_json(files)).hexdigest()
-
-
-def cache_root() -> Path:
-    """Where copies of remote files and local scratch of remote workspaces lie."""
-    return Path(os.environ.get("REPTOK_CACHE") or Path.home() / ".cache" / "reptok")

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from pipelines.dag.artifact import MANIFEST, cache_root, digest_of
+from pipelines.dag.artifact import MANIFEST, digest_of
 from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import Folder, LocalFolder, open_folder
 from pipelines.dag.writing import DigestingWriter
+from reptok.cache import cache_root
 
 SCRATCH = "_scratch"
 

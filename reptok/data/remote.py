@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from reptok.cache import cache_root
 from reptok.data.files import OPEN_FILES, Descriptor, File
 
 PIECE = 1 << 20
@@ -31,8 +32,7 @@ GROUP = 16
 CONNECTIONS = 16
 ATTEMPTS = 4
 LOCKS = 64
-COMING = "coming-"
-STALE_SECONDS = 3600.0
+LOCK = "lock-"
 KEPT = 64 << 30
 
 
@@ -221,7 +221,7 @@ class _Pieces:
     def __init__(self, path: RemotePath, size: int, version: str):
         self._path, self._size = path, size
         self._root = _root()
-        self._folder = self._root / version
+        self._folder = _folder_of(path.url.rpartition("/")[0]) / version
 
     def ensure(self, numbers: Iterable[int]) -> None:
         """Fetch the parts that are missing; where another process is at it, wait for that."""
@@ -271,7 +271,7 @@ class _Pieces:
 
     def _keep(self, number: int, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._root, prefix=COMING, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=self._root, prefix="coming-", delete=False) as file:
             try:
                 file.write(data)
                 file.flush()
@@ -290,9 +290,19 @@ def _numbers(offsets: np.ndarray, sizes: np.ndarray) -> list[int]:
 
 
 def _root() -> Path:
-    root = Path(os.environ.get("REPTOK_CACHE") or Path.home() / ".cache" / "reptok") / "pieces"
+    root = cache_root() / "pieces"
     root.mkdir(parents=True, exist_ok=True)
     return root
+
+
+def _folder_of(url: str) -> Path:
+    """Where the parts of a remote folder's files lie."""
+    return _root() / hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+def forget(url: str) -> None:
+    """Remove the parts of a remote folder's files from this machine."""
+    shutil.rmtree(_folder_of(url), ignore_errors=True)
 
 
 @lru_cache(OPEN_FILES)
@@ -312,7 +322,7 @@ def _locked(root: Path, what: str) -> Iterator[None]:
     import fcntl
 
     number = int(hashlib.sha256(what.encode()).hexdigest(), 16) % LOCKS
-    with open(root / f"lock-{number:02d}", "ab") as file:
+    with open(root / f"{LOCK}{number:02d}", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -330,15 +340,11 @@ def _make_room(root: Path, keep: int, fetched: int) -> None:
             return
         _written = 0
     found = []
-    for entry in os.scandir(root):
-        if entry.is_dir():
-            for part in os.scandir(entry):
-                with suppress(FileNotFoundError):
-                    stat = part.stat()
-                    found.append((stat.st_mtime, stat.st_size, part.path))
-        elif entry.name.startswith(COMING) and time.time() - entry.stat().st_mtime > STALE_SECONDS:
-            with suppress(FileNotFoundError):  # its process was killed
-                os.unlink(entry.path)
+    for folder, _, names in os.walk(root):
+        for path in (os.path.join(folder, name) for name in names if not name.startswith(LOCK)):
+            with suppress(FileNotFoundError):
+                stat = os.stat(path)
+                found.append((stat.st_mtime, stat.st_size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= keep * 15 // 16:

@@ -117,6 +117,18 @@ def test_no_more_than_what_there_is_room_for_stays_and_all_is_read_right(numbers
     assert fetched < 5 * 9 * PIECE, "what was used lately stays longer"
 
 
+def test_a_folder_that_is_forgotten_is_fetched_again_and_its_neighbours_are_not(numbers, s3_server, s3):
+    path, data = numbers
+    s3.put_object(Bucket="reptok", Key="someone/file", Body=data.tobytes())
+    other = RemotePath("s3://reptok/someone/file")
+    for _ in range(2):
+        assert file_at(path).read(0, 10) == file_at(other).read(0, 10) == data[:10].tobytes()
+        remote.forget("s3://reptok/some")
+    assert [name for name, _, _ in s3_server.ranges] == [
+        "/reptok/some/file", "/reptok/someone/file", "/reptok/some/file",
+    ]  # fmt: skip
+
+
 def test_a_store_that_is_busy_is_asked_again_and_one_that_lacks_a_file_is_not(numbers, s3_server):
     path, data = numbers
     refusals = iter([True, True])
