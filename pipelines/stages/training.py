@@ -53,8 +53,10 @@ def train_and_publish(training: Training, out: Workspace) -> dict[str, float]:
         The last metrics of the training, as stats.
     """
     from pipelines.training.launch import launch
-    from reptok.training.run import CURVES, RESULT, finished_folder
+    from pipelines.training.scratch import share_scratch
+    from reptok.training.run import CURVES, FINISHED, RESULT, finished_folder
 
+    share_scratch(out).pull(FINISHED)
     finished = finished_folder(out.scratch)
     if (finished / RESULT).exists():  # workers may outlive a killed driver and finish; nobody heard their log
         for step, curves, _ in json.loads((finished / CURVES).read_text()):

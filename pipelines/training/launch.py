@@ -8,9 +8,10 @@ from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
 from pipelines.training.log_queue import direct
 from pipelines.training.ray_train import ray_train
+from pipelines.training.scratch import share_scratch
 from reptok.training.failure import check_failure, forget_failure
 from reptok.training.launch import own_process, torchrun
-from reptok.training.run import RESULT, finished_folder, stop_file
+from reptok.training.run import FINISHED, RESULT, STOP, finished_folder, stop_file
 from reptok.training.task import Training
 
 
@@ -25,7 +26,8 @@ def launch(training: Training, out: Workspace) -> None:
 
     Args:
         training: What to train; its `train.launcher` says how.
-        out: The stage's workspace; checkpoints and the result go to its scratch.
+        out: The stage's workspace; checkpoints and the result go to its scratch, on an object store for all
+            machines to see.
 
     Raises:
         Stopped: The program is being interrupted.
@@ -37,12 +39,18 @@ def launch(training: Training, out: Workspace) -> None:
         "torchrun": lambda: torchrun(training, out.scratch, direct(out.log)),
         "ray": lambda: ray_train(training, out),
     }
-    stop = stop_file(out.scratch)
-    stop.unlink(missing_ok=True)
+    stop, shared = stop_file(out.scratch), share_scratch(out)
+    shared.remove(STOP)
     forget_failure(out.scratch)
-    with saving_when_asked(stop.touch):
+
+    def ask() -> None:
+        stop.touch()
+        shared.push(STOP)
+
+    with saving_when_asked(ask):
         launchers[training.train.launcher]()
     check_failure(out.scratch)
+    shared.pull(FINISHED)
     if not (finished_folder(out.scratch) / RESULT).exists():
         if stop.exists():
             raise Stopped("the training has saved itself; the same command goes on")

@@ -9,9 +9,11 @@ from typing import Any
 
 from pipelines.dag import cluster
 from pipelines.dag.stage import Workspace
+from pipelines.dag.storage import LocalFolder
 from pipelines.training.log_queue import log_queue
 from pipelines.training.placement import reported_anew
-from reptok.training.checkpoint import checkpoints
+from pipelines.training.scratch import share_scratch
+from reptok.training.checkpoint import CHECKPOINTS
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
 from reptok.training.failure import failure_file, written_down
 from reptok.training.place import Place
@@ -54,7 +56,7 @@ def ray_train(training: Training, out: Workspace) -> None:
     Raises:
         ray.train.TrainingFailedError: The training failed too often.
     """
-    start(_worker, {"training": training, "folder": out.scratch}, training.train, out)
+    start(_worker, {"training": training, "workspace": out}, training.train, out)
 
 
 def start(
@@ -83,7 +85,7 @@ def start(
             ),
             run_config=RunConfig(
                 name=out.fingerprint,
-                storage_path=str(out.scratch / "ray_train"),
+                **_storage(out),
                 failure_config=FailureConfig(
                     max_failures=config.max_failures_per_hour, max_preemption_failures=-1
                 ),
@@ -93,6 +95,17 @@ def start(
         )
         with reported_anew():
             _fit(trainer.fit, out)
+
+
+def _storage(out: Workspace) -> dict[str, Any]:
+    """Where Ray Train keeps its own notes: where all machines see them."""
+    if isinstance(out.folder, LocalFolder):
+        return {"storage_path": str(out.scratch / "ray_train")}
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    store, path = fsspec.core.url_to_fs(f"{out.scratch_url}/ray_train")
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(store))}
 
 
 def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,8 +130,8 @@ def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] =
 
 def _newest_step(out: Workspace) -> int:
     """Step of the newest checkpoint, -1 without one."""
-    names = [place.name for place in checkpoints(out.scratch / "checkpoints")]
-    return int(names[0].rpartition("-")[2]) if names else -1
+    names = share_scratch(out).below(CHECKPOINTS).names("")
+    return max((int(name.split("-")[1]) for name in names if name.startswith("step-")), default=-1)
 
 
 def _worker(given: dict[str, Any]) -> None:
@@ -137,8 +150,9 @@ def _worker(given: dict[str, Any]) -> None:
         ray.train.torch.get_device(),
         _preempted if len(ray.nodes()) > 1 else lambda: False,
     )
-    with written_down(given["folder"]):
-        run(given["training"], place, given["folder"], given["log"])
+    folder = share_scratch(given["workspace"]).folder
+    with written_down(folder):
+        run(given["training"], place, folder, given["log"])
 
 
 def _preempted() -> bool:

@@ -8,6 +8,9 @@ The training waits for a copy in memory alone. A thread writes it beside its pla
 the files of all ranks are there. A checkpoint is read only if every digest agrees, otherwise the one before
 it is used; any number of processes can go on from it, sharded or not.
 
+Where machines share no disk, the files of step-00000500-{attempt} go to a store when they are written,
+state.json last, and are fetched from there.
+
 Not torch.distributed.checkpoint: its index is a pickle, which its safetensors writer only avoids by keeping
 no digest, and a plan that processes exchange as pickles is more than shards by rows need. Nothing in these
 files can execute.
@@ -15,27 +18,38 @@ files can execute.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reptok.training.checkpoint_files import (
+    FACTS,
+    checkpoints,
+    digest,
+    digest_of_json,
+    folder_name,
+    is_whole,
+    newest,
+    read,
+    sync,
+    write_json,
+)
 from reptok.training.parallel import Alone
-from reptok.training.sharding import Rows
+from reptok.training.shared import Shared
 from reptok.training.state import TrainState
 
-FACTS, PARTS, DRAFT = "state.json", "rank-?????.safetensors", ".draft-"
+CHECKPOINTS = "checkpoints"
+DRAFT = ".draft-"
 KEEP = 2
 PEER_TIMEOUT_SECONDS = 1800.0
 
@@ -48,7 +62,12 @@ class Checkpointer:
     """
 
     def __init__(
-        self, folder: Path, state: TrainState, parallel: Alone | None = None, keep: int = KEEP
+        self,
+        folder: Path,
+        state: TrainState,
+        parallel: Alone | None = None,
+        keep: int = KEEP,
+        shared: Shared | None = None,
     ) -> None:
         """Serve `state`; all processes construct theirs at the same time.
 
@@ -57,7 +76,9 @@ class Checkpointer:
             state: What is saved and loaded.
             parallel: The processes; None for this one alone.
             keep: How many of the newest checkpoints stay.
+            shared: How other machines see the folder; None where all processes do.
         """
+        self._shared = shared or Shared(folder)
         parallel = parallel or Alone(torch.nn.Module())
         self.folder, self._state, self._keep, self._parallel = folder, state, keep, parallel
         self._first = parallel.rank == 0
@@ -113,11 +134,16 @@ class Checkpointer:
             ValueError: The checkpoint is of another model.
             OSError: This process does not see the folder that rank 0 sees.
         """
-        place = newest(self.folder) if self._first else None
-        step = self._parallel.agreed(-1 if place is None else int(place.name.rpartition("-")[2]))
+        found = self._newest() if self._first else ""
+        step, attempt = (self._parallel.agreed(number) for number in _numbers(found))
         if step < 0:
             return None
-        place = self.folder / folder_name(step)
+        name = folder_name(step) + (f"-{attempt:012x}" if attempt else "")
+        self._shared.pull(name)
+        if self._shared.url:
+            for old in set(self.folder.glob("step-*")) - {self.folder / name}:
+                shutil.rmtree(old, ignore_errors=True)
+        place = self.folder / name
         try:
             counters = json.loads((place / FACTS).read_text())
         except FileNotFoundError as error:
@@ -127,6 +153,18 @@ class Checkpointer:
             ) from error
         self._state.load(read(place, self._state.tensors(), self._state.rows()), counters)
         return place
+
+    def _newest(self) -> str:
+        """Name of the newest checkpoint that is whole, and here now; "" if there is none."""
+        if not self._shared.url:
+            place = newest(self.folder)
+            return place.name if place else ""
+        for name in _finished(self._shared):
+            self._shared.pull(name)
+            if is_whole(self.folder / name):
+                return name
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        return ""
 
     @torch.no_grad()
     def _copy(self) -> None:
@@ -148,130 +186,69 @@ class Checkpointer:
             self._error = error
 
     def _write(self, step: int, facts: str, rows: Mapping[str, list[int]]) -> None:
-        place = self.folder / folder_name(step)
+        place, shared = self.folder / folder_name(step), self._shared
         draft = self.folder / f"{DRAFT}{self._attempt}-{step}"
+        if shared.url:
+            draft = self.folder / f"{folder_name(step)}-{self._attempt}"
         draft.mkdir(parents=True, exist_ok=True)
         name = f"rank-{self._parallel.rank:05d}"
+        for old in self.folder.glob(f"step-*-*/{name}.*"):  # on the store by now
+            old.unlink(missing_ok=True)
         part = draft / f"{name}.safetensors"
         own = self._copies if self._first else {key: self._copies[key] for key in rows}
         save_file(own, part, metadata={"rows": json.dumps(rows)})
-        _sync(part)
-        _write_json(draft / f"{name}.json", {"bytes": part.stat().st_size, "sha256": _digest(part)})
+        sync(part)
+        write_json(draft / f"{name}.json", {"bytes": part.stat().st_size, "sha256": digest(part)})
+        for file in (part, draft / f"{name}.json"):
+            shared.push(f"{draft.name}/{file.name}")
         if not self._first:
             return
-        files = {f"rank-{rank:05d}.safetensors": _receipt(draft, rank) for rank in range(self._writers)}
+        files = {
+            f"rank-{rank:05d}.safetensors": _receipt(shared, draft, rank) for rank in range(self._writers)
+        }
         for rank in range(self._writers):
-            (draft / f"rank-{rank:05d}.json").unlink()
+            (draft / f"rank-{rank:05d}.json").unlink(missing_ok=True)
         described = {**json.loads(facts), "files": files}
-        _write_json(draft / FACTS, {**described, "sha256": _digest_of_json(described)})
+        write_json(draft / FACTS, {**described, "sha256": digest_of_json(described)})
+        if shared.url:
+            shared.push(f"{draft.name}/{FACTS}")
+            kept = {draft.name, *_finished(shared)[: self._keep]}
+            for name in set(shared.names("")) - kept:
+                if _numbers(name)[0] <= step:  # to a later one others have begun to write
+                    shared.remove(name)
+            shutil.rmtree(draft)
+            return
         if is_whole(place):
             shutil.rmtree(draft)
             return
         if place.exists():
             shutil.rmtree(place)
         draft.rename(place)
-        _sync(self.folder)
+        sync(self.folder)
         for old in checkpoints(self.folder)[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(folder: Path) -> Path | None:
-    """Return the newest checkpoint in which every file has the size and the digest that were written."""
-    return next((place for place in checkpoints(folder) if is_whole(place)), None)
+def _finished(shared: Shared) -> list[str]:
+    """Names of the checkpoints that a store holds, newest first."""
+    names = [name for name in shared.names("") if name.startswith("step-")]
+    return [name for name in reversed(names) if shared.exists(f"{name}/{FACTS}")]
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoint folders, newest first, without looking inside."""
-    return sorted(folder.glob("step-????????"), reverse=True)
+def _numbers(name: str) -> tuple[int, int]:
+    """Step and attempt by a checkpoint's name; -1 and 0 without one."""
+    _, step, attempt = [*name.split("-"), "", ""][:3]
+    return (int(step), int(attempt or "0", 16)) if step else (-1, 0)
 
 
-def folder_name(step: int) -> str:
-    """Return the name of a step's checkpoint."""
-    return f"step-{step:08d}"
-
-
-def is_whole(place: Path) -> bool:
-    """Tell whether a checkpoint's files are those that were written."""
-    try:
-        described = json.loads((place / FACTS).read_text())
-        return described.pop("sha256") == _digest_of_json(described) and all(
-            (place / name).stat().st_size == facts["bytes"] and _digest(place / name) == facts["sha256"]
-            for name, facts in described["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def read(place: Path, like: Mapping[str, Tensor], wanted: Mapping[str, Rows]) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors, whoever wrote which rows of them.
-
-    Args:
-        place: A whole checkpoint.
-        like: Tensors by name, for type and device.
-        wanted: The rows to read of those that are sharded here; of any other all rows.
-
-    Returns:
-        Tensors by name, those in the checkpoint.
-
-    Raises:
-        ValueError: Rows of a tensor are missing.
-    """
-    found: dict[str, list[tuple[int, Tensor]]] = {}
-    for path in sorted(place.glob(PARTS)):
-        with safe_open(path, "pt") as file:
-            rows = {name: Rows(*r) for name, r in json.loads(file.metadata()["rows"]).items()}
-            for name in file.keys():  # noqa: SIM118
-                have, want = rows.get(name), wanted.get(name)
-                view = file.get_slice(name)
-                if have is None and want is None:
-                    found[name] = [(0, file.get_tensor(name))]
-                    continue
-                total = have.total if have else view.get_shape()[0]
-                have, want = have or Rows(0, total, total), want or Rows(0, total, total)
-                start, stop = max(have.start, want.start), min(have.stop, want.stop)
-                pieces = found.setdefault(name, [])
-                if start < stop or not pieces:
-                    pieces.append((start, view[start - have.start : max(start, stop) - have.start]))
-    return {name: _joined(pieces) for name, pieces in found.items()}
-
-
-def _joined(pieces: list[tuple[int, Tensor]]) -> Tensor:
-    if len(pieces) == 1:
-        return pieces[0][1]
-    return torch.cat([piece for _, piece in sorted(pieces, key=lambda pair: pair[0])])
-
-
-def _receipt(draft: Path, rank: int) -> dict[str, Any]:
+def _receipt(shared: Shared, draft: Path, rank: int) -> dict[str, Any]:
     """Wait for what a rank says about its finished file."""
     path, end = draft / f"rank-{rank:05d}.json", time.monotonic() + PEER_TIMEOUT_SECONDS
-    while not path.exists():
+    while True:
+        with suppress(FileNotFoundError):
+            receipt: dict[str, Any] = json.loads(path.read_text())
+            return receipt
         if time.monotonic() > end:
             raise TimeoutError(f"rank {rank} wrote nothing within {PEER_TIMEOUT_SECONDS:.0f} s")
-        time.sleep(0.05)
-    receipt: dict[str, Any] = json.loads(path.read_text())
-    return receipt
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, sort_keys=True))
-    _sync(partial)
-    partial.rename(path)
-    _sync(path.parent)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_of_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        time.sleep(0.5 if shared.url else 0.05)
+        shared.pull(f"{draft.name}/{path.name}")

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from reptok.training.shared import Shared
+
+FAILURE = "failure.json"
 REPEATABLE = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError,
 )  # fmt: skip
@@ -25,7 +28,7 @@ class RepeatedFailure(RuntimeError):
 
 def failure_file(folder: Path) -> Path:
     """While this file exists in a training's folder, no process of it begins."""
-    return folder / "failure.json"
+    return folder / FAILURE
 
 
 @contextmanager
@@ -42,12 +45,13 @@ def written_down(folder: Path) -> Iterator[None]:
             draft = failure_file(folder).with_suffix(".partial")
             draft.write_text(json.dumps(said))
             draft.rename(failure_file(folder))
+            Shared.of(folder).push(FAILURE)
         raise
 
 
 def forget_failure(folder: Path) -> None:
     """Let the training begin again."""
-    failure_file(folder).unlink(missing_ok=True)
+    Shared.of(folder).remove(FAILURE)
 
 
 def check_failure(folder: Path) -> None:
@@ -56,6 +60,7 @@ def check_failure(folder: Path) -> None:
     Raises:
         RepeatedFailure: Something was.
     """
+    Shared.of(folder).pull(FAILURE)
     try:
         said = json.loads(failure_file(folder).read_text())["error"]
     except FileNotFoundError:

@@ -23,10 +23,10 @@ from reptok.data.stream import Batches
 from reptok.throughput import matmul_speed, mfu
 from reptok.training.ahead import one_ahead
 from reptok.training.capture import CapturedStep
-from reptok.training.checkpoint import Checkpointer
+from reptok.training.checkpoint import CHECKPOINTS, Checkpointer
 from reptok.training.config import ProfileConfig, TrainConfig
 from reptok.training.curves import WORK
-from reptok.training.failure import failure_file
+from reptok.training.failure import FAILURE
 from reptok.training.log import TrainLog
 from reptok.training.loop import train
 from reptok.training.norms import LayerNorms
@@ -35,14 +35,15 @@ from reptok.training.place import Place, peak_memory_bytes, raise_file_limit
 from reptok.training.preview import draw_together
 from reptok.training.profiling import Profiler
 from reptok.training.scores import score_together
+from reptok.training.shared import Shared
 from reptok.training.state import TrainState
 from reptok.training.step import Begun, StepRandom, TrainStep, products_in
 from reptok.training.task import Task, Training
 from reptok.training.validation import validate
 from reptok.training.watch import Watch
 
+FINISHED, STOP = "finished", "stop"
 RESULT, CURVES = "result.json", "curves.json"
-STOP_POLL_SECONDS = 1.0
 
 
 def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
@@ -51,14 +52,14 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     Args:
         training: What to train.
         place: This process among those that train together.
-        folder: Where checkpoints and the result go; all processes see it.
+        folder: Where checkpoints and the result go; all processes see it, or what it shares (see `shared`).
         log: Takes curves, pictures and progress, from rank 0.
 
     Returns:
         Whether the training is finished; False after a stop, or where an attempt before this one failed in a
         way that would come again.
     """
-    config, first = training.train, place.rank == 0
+    config, first, shared = training.train, place.rank == 0, Shared.of(folder)
 
     # What is trained: the same in every process, since all draw their initial weights from one seed.
     torch.set_num_threads(config.threads)
@@ -74,12 +75,14 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         recompute=config.recompute, precision=config.precision,
     )  # fmt: skip
 
-    if parallel.agreed(int(failure_file(folder).exists())):
+    if parallel.agreed(int(shared.exists(FAILURE))):
         return False
 
     # How far it is: at its beginning, or at the newest checkpoint.
     state = TrainState(task.objective, config.optim, config.ema_decay)
-    checkpoints = Checkpointer(folder / "checkpoints", state, parallel, config.keep_checkpoints)
+    checkpoints = Checkpointer(
+        folder / CHECKPOINTS, state, parallel, config.keep_checkpoints, shared.below(CHECKPOINTS)
+    )
     checkpoints.load_newest()
 
     # What a step reads, and what it does.
@@ -152,7 +155,9 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             save=save,
             evaluate=evaluate,
             gauge=gauge(task, config, state, place),
-            stop=_Poll(lambda: first and stop_file(folder).exists()),
+            stop=_Poll(
+                lambda: first and (stop_file(folder).exists() or shared.exists(STOP)), shared.patience
+            ),
             preempted=place.preempted,
             watch=follow,
             note=log.note if first else lambda line: None,
@@ -168,6 +173,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
         with parallel.patient(), parallel.averaged(state.ema) as averaged:
             if averaged is not None:
                 leave(finished_folder(folder), lambda model: task.save(averaged, model), state)
+                shared.push(FINISHED, last=RESULT)
     log.flush()
     return finished
 
@@ -220,12 +226,12 @@ def gauge(
 
 def finished_folder(folder: Path) -> Path:
     """Where a training leaves its result."""
-    return folder / "finished"
+    return folder / FINISHED
 
 
 def stop_file(folder: Path) -> Path:
     """While this file exists, the training saves itself and leaves."""
-    return folder / "stop"
+    return folder / STOP
 
 
 def leave(finished: Path, save: Callable[[Path], None], state: TrainState) -> None:
@@ -238,13 +244,13 @@ def leave(finished: Path, save: Callable[[Path], None], state: TrainState) -> No
 
 
 class _Poll:
-    """A question that is asked about once a second, however often it is put."""
+    """A question that is asked about every so many seconds, however often it is put."""
 
-    def __init__(self, question: Callable[[], bool]):
-        self._question, self._next = question, 0.0
+    def __init__(self, question: Callable[[], bool], seconds: float):
+        self._question, self._seconds, self._next = question, seconds, 0.0
 
     def __call__(self) -> bool:
         if time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + STOP_POLL_SECONDS
+        self._next = time.monotonic() + self._seconds
         return self._question()

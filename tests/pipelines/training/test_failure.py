@@ -8,7 +8,7 @@ import torch
 from pipelines.dag.stage import Workspace
 from pipelines.training import ray_train
 from pipelines.training.launch import launch
-from reptok.training.checkpoint import folder_name
+from reptok.training.checkpoint_files import folder_name
 from reptok.training.config import TrainConfig
 from reptok.training.failure import RepeatedFailure, check_failure, failure_file, forget_failure, written_down
 from reptok.training.place import Place

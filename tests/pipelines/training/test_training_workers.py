@@ -28,7 +28,7 @@ from reptok.configs import (
 from reptok.generator.conditioning import Condition
 from reptok.pretrained import load_generator, load_tokenizer, save_tokenizer
 from reptok.tokenizer import RepTok
-from reptok.training.checkpoint import checkpoints
+from reptok.training.checkpoint_files import checkpoints
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.launch import in_process
 

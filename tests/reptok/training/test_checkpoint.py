@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reptok.training.checkpoint import FACTS, Checkpointer, checkpoints
+from reptok.training.checkpoint import Checkpointer
+from reptok.training.checkpoint_files import FACTS, checkpoints
 from reptok.training.config import OptimConfig
 from reptok.training.state import TrainState
 

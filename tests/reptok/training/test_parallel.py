@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reptok.training.checkpoint import newest
+from reptok.training.checkpoint_files import newest
 from reptok.training.validation import validate
 
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "two_processes.py"
