@@ -57,5 +57,5 @@ def launch(training: Training, out: Workspace) -> None:
         raise OSError(
             f"the training ended, and {out.scratch} holds neither its result nor a request to stop: its "
             "first process wrote to a folder that this machine does not see. root= must be a folder that all "
-            "machines share; the same command then goes on"
+            "machines share, or an object store; the same command then goes on"
         )

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
@@ -32,7 +33,8 @@ GROUP = 16
 CONNECTIONS = 16
 ATTEMPTS = 4
 LOCKS = 64
-LOCK = "lock-"
+LOCK, COMING = "lock-", "coming-"
+STALE_SECONDS = 3600.0
 KEPT = 64 << 30
 
 
@@ -101,7 +103,7 @@ class RemotePath:
 
     def open(self) -> BinaryIO:
         """Open the file for reading from beginning to end, or what is sought of it."""
-        return cast(BinaryIO, io.BufferedReader(_Sequence(self.file()), PIECE))
+        return cast(BinaryIO, io.BufferedReader(_Sequence(self.file())))
 
 
 DataPath = Path | RemotePath
@@ -169,6 +171,10 @@ class RemoteFile(File):
         """Have threads fetch the parts that hold some bytes, and go on."""
         _ahead(self._pieces, _numbers(offsets, sizes))
 
+    def fetch_all(self) -> None:
+        """Have threads fetch the whole file, and go on."""
+        self.fetch(np.zeros(1, np.int64), np.full(1, self.size))
+
     def _fill(self, target: memoryview, offset: int) -> None:
         stop = min(offset + len(target), self.size)
         if stop > offset:
@@ -188,12 +194,11 @@ class RemoteFile(File):
 
 
 class _Sequence(io.RawIOBase):
-    """The file as a stream: all of it is on its way as soon as it is read from."""
+    """The file as a stream."""
 
     def __init__(self, file: RemoteFile):
         self._file, self._at = file, 0
         self.name = str(file.path)
-        file.fetch(np.zeros(1, np.int64), np.full(1, file.size))
 
     def readable(self) -> bool:
         return True
@@ -271,7 +276,7 @@ class _Pieces:
 
     def _keep(self, number: int, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._root, prefix="coming-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=self._root, prefix=COMING, delete=False) as file:
             try:
                 file.write(data)
                 file.flush()
@@ -341,10 +346,13 @@ def _make_room(root: Path, keep: int, fetched: int) -> None:
         _written = 0
     found = []
     for folder, _, names in os.walk(root):
-        for path in (os.path.join(folder, name) for name in names if not name.startswith(LOCK)):
+        for name in names:
             with suppress(FileNotFoundError):
+                path = os.path.join(folder, name)
                 stat = os.stat(path)
-                found.append((stat.st_mtime, stat.st_size, path))
+                coming = name.startswith(COMING) and time.time() - stat.st_mtime < STALE_SECONDS
+                if not coming and not name.startswith(LOCK):
+                    found.append((stat.st_mtime, stat.st_size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= keep * 15 // 16:

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from reptok.data.blocks import KEYS, BlockEntry, index_blocks, unpack_keys
-from reptok.data.remote import DataPath, file_at
+from reptok.data.remote import DataPath, RemoteFile, file_at
 from reptok.data.tar import Member, index_members, opened
 
 _DTYPES = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "I64": np.int64}
@@ -166,6 +166,8 @@ class ImageRows:
         return self.file.read(int(self.offsets[row]), int(self.sizes[row]))
 
     def _members(self) -> list[Member]:
+        if isinstance(self.file, RemoteFile):  # each part has a header
+            self.file.fetch_all()
         with opened(self.file.path) as (file, name):
             return [member for member in index_members(file, name) if member.extension == "jpg"]
 

@@ -149,7 +149,7 @@ class Checkpointer:
         except FileNotFoundError as error:
             raise OSError(
                 f"rank {self._parallel.rank} does not see {place}: the artifact root must be a folder that "
-                "all machines share"
+                "all machines share, or an object store"
             ) from error
         self._state.load(read(place, self._state.tensors(), self._state.rows()), counters)
         return place

@@ -17,10 +17,12 @@ from pipelines.dag import cluster
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.stage import Workspace
 from pipelines.training.ray_train import flight_recorder, ray_train
+from pipelines.training.scratch import share_scratch
 from reptok.data.stream import Batches
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.parallel import parallelize
-from reptok.training.run import RESULT, finished_folder
+from reptok.training.run import FINISHED, RESULT, finished_folder
+from reptok.training.shared import Shared
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
 from reptok.training.task import Task, Training
@@ -48,8 +50,8 @@ class Mortal(NumbersData):
 
     def read(self, samples, flipped, columns=None):
         killed = self.scratch / "killed"
-        latest = sorted((self.scratch / "checkpoints").glob("step-*"))
-        if dist.get_rank() == 1 and not killed.exists() and latest and latest[-1].name >= "step-00000004":
+        latest = Shared.of(self.scratch).below("checkpoints").names("")
+        if dist.get_rank() == 1 and not killed.exists() and latest and latest[-1] >= "step-00000004":
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(samples, flipped, columns)
@@ -102,11 +104,20 @@ def local_ray():
     cluster.shutdown()
 
 
+@pytest.fixture(params=["disk", "store"])
+def url(request, tmp_path):
+    """Of a workspace on disk or on an object store."""
+    if request.param == "store":
+        request.getfixturevalue("s3")
+    return {"disk": str(tmp_path / "out"), "store": "s3://reptok/runs/out"}[request.param]
+
+
 @pytest.mark.slow
-def test_two_workers_survive_a_death_and_end_where_one_process_ends(tmp_path, local_ray):
+def test_two_workers_survive_a_death_and_end_where_one_process_ends(url, local_ray):
     log = RecordingLog()
-    out = Workspace(str(tmp_path / "out"), "f00d", log)
+    out = Workspace(url, "f00d", log)
     ray_train(MortalTraining(train=CONFIG, scratch=out.scratch), out)
+    share_scratch(out).pull(FINISHED)
     assert (out.scratch / "killed").exists()
     weights = load_file(finished_folder(out.scratch) / "model" / "weights.safetensors")
     for name, value in alone().items():

@@ -13,6 +13,7 @@ from reptok.autoencoder import LatentSpec
 from reptok.data import remote
 from reptok.data.loader import GeneratorData, TokenizerData
 from reptok.data.remote import RemotePath, file_at
+from reptok.data.rows import BlockRows
 from reptok.data.stream import Batches
 
 SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
@@ -115,6 +116,19 @@ def test_no_more_than_what_there_is_room_for_stays_and_all_is_read_right(numbers
         assert 9 * PIECE <= sum(there) <= keep
     fetched = sum(last + 1 - first for _, first, last in s3_server.ranges)
     assert fetched < 5 * 9 * PIECE, "what was used lately stays longer"
+
+
+def test_of_latents_a_sample_and_the_headers_are_fetched(put, small_dataset, s3_server, tmp_path):
+    folder = small_dataset.write_latents(tmp_path / "latents", SPEC, token_dim=6, latent_size=32)
+    there, here = (BlockRows(place / "train-00001.tar") for place in (put(folder), folder))
+    size = (folder / "train-00001.tar").stat().st_size
+    one, offsets = there.find("moments", np.array([5]), np.array([1]))
+    array, same = (np.empty((1, *one.shape), one.dtype) for _ in range(2))
+    there.file.read_rows(array, np.array([0]), offsets)
+    here.file.read_rows(same, np.array([0]), offsets)
+    assert np.array_equal(array, same) and same.any()
+    fetched = sum(last + 1 - first for _, first, last in s3_server.ranges)
+    assert one.bytes < fetched < one.bytes + 2 * (8192 + 3 * PIECE) < size / 2
 
 
 def test_a_folder_that_is_forgotten_is_fetched_again_and_its_neighbours_are_not(numbers, s3_server, s3):
