@@ -24,21 +24,31 @@ class SampleOrder:
         samples: Number of samples in an epoch.
     """
 
-    def __init__(self, block_rows: Sequence[int], seed: int, window: int = WINDOW):
-        """Order the samples of consecutive blocks.
+    def __init__(
+        self,
+        block_rows: Sequence[int] | np.ndarray,
+        seed: int,
+        window: int = WINDOW,
+        *,
+        starts: np.ndarray | None = None,
+        words: tuple[int, ...] = (),
+    ):
+        """Order the samples of blocks.
 
         Args:
             block_rows: Samples in each block of neighbours, in storage order.
             seed: Any integer; another seed is another order.
             window: Smallest number of samples that are shuffled together.
+            starts: Number of the first sample of each block; from 0 on by default.
+            words: Numbers that tell its random numbers from those of others of the same seed.
 
         Raises:
             ValueError: There is no sample.
         """
-        self.seed, self.window = seed, window
+        self.seed, self.window, self._words = seed, window, words
         self._rows = np.asarray(block_rows, np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self._rows)])
-        self.samples = int(self._starts[-1])
+        self._starts = np.cumsum(self._rows) - self._rows if starts is None else starts
+        self.samples = int(self._rows.sum())
         if self.samples == 0:
             raise ValueError(
                 "there is no sample to train on; look at the stats of the stages that made the data"
@@ -72,15 +82,11 @@ class SampleOrder:
 
     def flips(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
         """Choose which samples are mirrored: bool (count,), a fair coin per (seed, epoch, sample)."""
-        with np.errstate(over="ignore"):
-            state = _scramble(
-                indices.astype(np.uint64) + _scramble(epochs.astype(np.uint64) + np.uint64(self.seed))
-            )
-        return (state >> np.uint64(63)).astype(bool)
+        return flips(self.seed, indices, epochs)
 
     def _plan(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """Group the epoch's permuted blocks into windows: the block numbers of each, and where each ends."""
-        blocks = _random(self.seed, epoch).permutation(len(self._rows))
+        blocks = _random(self.seed, epoch, *self._words).permutation(len(self._rows))
         ends = np.cumsum(self._rows[blocks])
         cuts, start = [], 0
         for block, end in enumerate(ends):
@@ -92,8 +98,15 @@ class SampleOrder:
 
     def _window(self, epoch: int, window: int) -> np.ndarray:
         group = self._plans(epoch)[0][window]
-        samples = np.concatenate([np.arange(self._starts[b], self._starts[b + 1]) for b in group])
-        return _random(self.seed, epoch, window + 1).permutation(samples)
+        samples = np.concatenate([np.arange(self._starts[b], self._starts[b] + self._rows[b]) for b in group])
+        return _random(self.seed, epoch, *self._words, window + 1).permutation(samples)
+
+
+def flips(seed: int, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+    """Choose which samples are mirrored: bool (count,), a fair coin per (seed, epoch, sample)."""
+    with np.errstate(over="ignore"):
+        state = _scramble(indices.astype(np.uint64) + _scramble(epochs.astype(np.uint64) + np.uint64(seed)))
+    return (state >> np.uint64(63)).astype(bool)
 
 
 def _random(*words: int) -> np.random.Generator:

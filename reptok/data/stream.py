@@ -1,6 +1,6 @@
 """An endless stream of shuffled batches, of which every process reads its own rows.
 
-The order is a pure function of (seed, position) (see `order`): there is no state beyond the number of samples
+The order is a pure function of (seed, position) (see `lanes`): there is no state beyond the number of samples
 consumed, and what will be read is known, so that the system fetches the next window while one is in use.
 """
 
@@ -14,7 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 
 from reptok.data.blocks import SAMPLES_PER_BLOCK
-from reptok.data.order import WINDOW, SampleOrder
+from reptok.data.lanes import Lanes
+from reptok.data.order import WINDOW
 
 B = TypeVar("B", covariant=True)
 Columns = frozenset[str] | None
@@ -79,7 +80,7 @@ class Batches(Generic[B]):
         self.data, self.batch_size, self.flip = data, batch_size, flip
         self.readers, self.pin = readers, pin
         self.columns = columns or (lambda step: None)
-        self.order = SampleOrder(blocks, seed, window)
+        self.order = Lanes(blocks, batch_size, seed, window)
         if world_size > self.order.samples:
             raise ValueError(
                 f"{world_size} training workers for {self.order.samples} samples: some would have nothing to "
