@@ -53,20 +53,19 @@ def train_and_publish(training: Training, out: Workspace) -> dict[str, float]:
         The last metrics of the training, as stats.
     """
     from pipelines.training.launch import launch
-    from pipelines.training.scratch import share_scratch
-    from reptok.training.run import CURVES, FINISHED, RESULT, finished_folder
+    from pipelines.training.scratch import finished
+    from reptok.training.run import CURVES, RESULT, finished_folder
 
-    share_scratch(out).pull(FINISHED)
-    finished = finished_folder(out.scratch)
-    if (finished / RESULT).exists():  # workers may outlive a killed driver and finish; nobody heard their log
-        for step, curves, _ in json.loads((finished / CURVES).read_text()):
+    folder = finished_folder(out.scratch)
+    if finished(out):  # workers may outlive a killed driver and finish; nobody heard their log
+        for step, curves, _ in json.loads((folder / CURVES).read_text()):
             out.log.metrics(curves, step)
     else:
         launch(training, out)
-    values = json.loads((finished / RESULT).read_text())
-    if (init := finished / "model" / "init.json").exists():
+    values = json.loads((folder / RESULT).read_text())
+    if (init := folder / "model" / "init.json").exists():
         values |= {
             f"init/{k}": v for k, v in json.loads(init.read_text()).items() if k.startswith("parameters")
         }
-    out.publish_folder(finished / "model")
+    out.publish_folder(folder / "model")
     return {name.replace("/", "_"): value for name, value in values.items() if math.isfinite(value)}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from pipelines.dag.interruption import saving_when_asked
 from pipelines.dag.stage import Workspace
 from pipelines.training.log_queue import direct
 from pipelines.training.ray_train import ray_train
-from pipelines.training.scratch import share_scratch
+from pipelines.training.scratch import finished, share_scratch
 from reptok.training.failure import check_failure, forget_failure
 from reptok.training.launch import own_process, torchrun
-from reptok.training.run import FINISHED, RESULT, STOP, finished_folder, stop_file
+from reptok.training.run import STOP, stop_file
 from reptok.training.task import Training
 
 
@@ -45,14 +46,14 @@ def launch(training: Training, out: Workspace) -> None:
 
     def ask() -> None:
         stop.touch()
-        shared.push(STOP)
+        with suppress(OSError):  # whoever trains on this machine sees it all the same
+            shared.push(STOP)
 
     with saving_when_asked(ask):
         launchers[training.train.launcher]()
     check_failure(out.scratch)
-    shared.pull(FINISHED)
-    if not (finished_folder(out.scratch) / RESULT).exists():
-        if stop.exists():
+    if not finished(out):
+        if stop.exists() or shared.sees(STOP):
             raise Stopped("the training has saved itself; the same command goes on")
         raise OSError(
             f"the training ended, and {out.scratch} holds neither its result nor a request to stop: its "

@@ -13,11 +13,11 @@ from pipelines.dag.storage import LocalFolder
 from pipelines.training.log_queue import log_queue
 from pipelines.training.placement import reported_anew
 from pipelines.training.scratch import share_scratch
-from reptok.training.checkpoint import CHECKPOINTS
+from reptok.training.checkpoint import CHECKPOINTS, finished
 from reptok.training.config import PATIENT_SECONDS, TrainConfig
-from reptok.training.failure import failure_file, written_down
+from reptok.training.failure import FAILURE, written_down
 from reptok.training.place import Place
-from reptok.training.run import run
+from reptok.training.run import run, stop_file
 from reptok.training.task import Training
 
 HOUR = 3600.0
@@ -118,7 +118,7 @@ def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] =
             fit()
             return
         except TrainingFailedError:
-            if failure_file(out.scratch).exists():
+            if share_scratch(out).sees(FAILURE):
                 return  # whoever launched it says what it was
             if clock() - begun < HOUR or _newest_step(out) <= before:
                 raise
@@ -130,8 +130,8 @@ def _fit(fit: Callable[[], object], out: Workspace, clock: Callable[[], float] =
 
 def _newest_step(out: Workspace) -> int:
     """Step of the newest checkpoint, -1 without one."""
-    names = share_scratch(out).below(CHECKPOINTS).names("")
-    return max((int(name.split("-")[1]) for name in names if name.startswith("step-")), default=-1)
+    names = finished(share_scratch(out).below(CHECKPOINTS))
+    return int(names[0].split("-")[1]) if names else -1
 
 
 def _worker(given: dict[str, Any]) -> None:
@@ -150,7 +150,10 @@ def _worker(given: dict[str, Any]) -> None:
         ray.train.torch.get_device(),
         _preempted if len(ray.nodes()) > 1 else lambda: False,
     )
-    folder = share_scratch(given["workspace"]).folder
+    shared = share_scratch(given["workspace"])
+    folder = shared.folder
+    if shared.url:  # that of the machine that launched it counts
+        stop_file(folder).unlink(missing_ok=True)
     with written_down(folder):
         run(given["training"], place, folder, given["log"])
 

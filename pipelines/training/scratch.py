@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 from pipelines.dag.stage import Workspace
 from pipelines.dag.storage import LocalFolder
+from reptok.training.run import FINISHED, RESULT, finished_folder
 from reptok.training.shared import Shared, share
 
 
@@ -12,3 +15,17 @@ def share_scratch(out: Workspace) -> Shared:
     if isinstance(out.folder, LocalFolder):
         return Shared(out.scratch)
     return share(out.scratch, out.scratch_url)
+
+
+def finished(out: Workspace) -> bool:
+    """Whether a training has left its result, which is in this machine's scratch then.
+
+    Raises:
+        OSError: The store does not answer.
+    """
+    shared, place = share_scratch(out), finished_folder(out.scratch)
+    if shared.url:  # what lies here may be of another time
+        shutil.rmtree(place, ignore_errors=True)
+        if shared.exists(f"{FINISHED}/{RESULT}"):
+            shared.pull(FINISHED)
+    return (place / RESULT).exists()

@@ -19,13 +19,14 @@ from reptok.data.batch import GeneratorBatch, TokenizerBatch
 from reptok.data.excluded import Included, read_excluded
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import QUARANTINE
+from reptok.data.lanes import LANES
 from reptok.data.order import WINDOW
 from reptok.data.remote import DataPath, RemotePath
 from reptok.data.rows import BlockRows, ImageRows, Shards
 from reptok.data.stream import Columns
 
-OPEN_TABLES = 64
-"""Shards whose captions lie in memory: more than two windows read."""
+OPEN_TABLES = 3 * LANES
+"""Shards whose captions lie in memory: those of each lane's window, and of the next one."""
 
 
 class TokenizerData:

@@ -35,6 +35,8 @@ ATTEMPTS = 4
 LOCKS = 64
 LOCK, COMING = "lock-", "coming-"
 STALE_SECONDS = 3600.0
+RESERVE = 2 << 30
+"""Bytes of the disk that are left to others."""
 KEPT = 64 << 30
 
 
@@ -83,7 +85,8 @@ class RemotePath:
             OSError: The store does not answer.
         """
         try:
-            return bool(_store(self.url).info(self.url)["type"] == "file")
+            with answering(self.url) as store:
+                return bool(store.info(self.url)["type"] == "file")
         except FileNotFoundError:
             return False
 
@@ -91,7 +94,8 @@ class RemotePath:
 
     def read_bytes(self) -> bytes:
         """Fetch a small file whole."""
-        return cast(bytes, _store(self.url).cat_file(self.url))
+        with answering(self.url) as store:
+            return cast(bytes, store.cat_file(self.url))
 
     def read_text(self) -> str:
         """Fetch a small file of text whole."""
@@ -145,7 +149,8 @@ class RemoteFile(File):
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        return cast(dict[str, Any], _store(self.path.url).info(self.path.url))
+        with answering(self.path.url) as store:
+            return cast(dict[str, Any], store.info(self.path.url))
 
     @cached_property
     def _pieces(self) -> _Pieces:
@@ -188,7 +193,8 @@ class RemoteFile(File):
         while done < len(target):
             number, start = divmod(offset + done, PIECE)
             part = target[done : done + PIECE - start]
-            if os.preadv(self._pieces.opened(number).number, [part], start) != len(part):
+            piece = self._pieces.opened(number)  # referred to while it is read: others may take its place
+            if os.preadv(piece.number, [part], start) != len(part):
                 raise self._cut(len(target), offset)
             done += len(part)
 
@@ -250,8 +256,12 @@ class _Pieces:
         )
 
     def _present(self, number: int) -> bool:
+        """Whether a part is here, whole, which a machine that went down may have left otherwise."""
+        path = self._folder / f"{number:06d}"
         try:
-            os.utime(self._folder / f"{number:06d}")
+            if path.stat().st_size != min(PIECE, self._size - number * PIECE):
+                return False
+            os.utime(path)
         except FileNotFoundError:
             return False
         return True
@@ -263,28 +273,29 @@ class _Pieces:
             if begin < end:
                 start, stop = missing[begin] * PIECE, min((missing[end - 1] + 1) * PIECE, self._size)
                 data = self._range(start, stop)
+                _make_room(self._root, self._path.keep, len(data))
                 for number in missing[begin:end]:
                     self._keep(number, data[number * PIECE - start : (number + 1) * PIECE - start])
-                _make_room(self._root, self._path.keep, len(data))
 
     def _range(self, start: int, stop: int) -> bytes:
         url = self._path.url
-        data = cast(bytes, _store(url).cat_file(url, start=start, end=stop))
+        with answering(url) as store:
+            data = cast(bytes, store.cat_file(url, start=start, end=stop))
         if len(data) != stop - start:
             raise OSError(f"{url}: {len(data)} of the {stop - start} bytes at {start} came")
         return data
 
     def _keep(self, number: int, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._root, prefix=COMING, delete=False) as file:
-            try:
+        descriptor, name = tempfile.mkstemp(dir=self._root, prefix=COMING)
+        try:
+            with open(descriptor, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.replace(file.name, self._folder / f"{number:06d}")
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(file.name)
-                raise
+            os.replace(name, self._folder / f"{number:06d}")
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
 
 
 def _numbers(offsets: np.ndarray, sizes: np.ndarray) -> list[int]:
@@ -315,10 +326,20 @@ def _piece(path: Path) -> Descriptor:
     return Descriptor(path)
 
 
-def _store(url: str) -> Any:
+@contextmanager
+def answering(url: str) -> Iterator[Any]:
+    """Give fsspec's file system of a URL; whatever it raises is an OSError.
+
+    Stores raise much that is none: of HTTP, of connections, of their own.
+    """
     import fsspec
 
-    return fsspec.filesystem(url.partition("://")[0])  # one for each process, which fsspec keeps
+    try:
+        yield fsspec.filesystem(url.partition("://")[0])  # one for each process, which fsspec keeps
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -332,30 +353,30 @@ def _locked(root: Path, what: str) -> Iterator[None]:
         yield
 
 
-_written = 0
+_written: dict[int, int] = {}
 _counting = threading.Lock()
 
 
-def _make_room(root: Path, keep: int, fetched: int) -> None:
-    """Let the parts go that were not used for the longest time, now and then."""
-    global _written
+def _make_room(root: Path, keep: int, coming: int) -> None:
+    """Let the parts go that were not used for the longest time: before the first part, and now and then."""
     with _counting:
-        _written += fetched
-        if _written < keep // 32:
+        written = _written.get(os.getpid(), keep) + coming
+        _written[os.getpid()] = written if written < keep // 64 else 0
+        if written < keep // 64:
             return
-        _written = 0
     found = []
     for folder, _, names in os.walk(root):
         for name in names:
             with suppress(FileNotFoundError):
                 path = os.path.join(folder, name)
                 stat = os.stat(path)
-                coming = name.startswith(COMING) and time.time() - stat.st_mtime < STALE_SECONDS
-                if not coming and not name.startswith(LOCK):
+                unfinished = name.startswith(COMING) and time.time() - stat.st_mtime < STALE_SECONDS
+                if not unfinished and not name.startswith(LOCK):
                     found.append((stat.st_mtime, stat.st_size, path))
     total = sum(size for _, size, _ in found)
+    room = min(keep * 7 // 8, total + shutil.disk_usage(root).free - RESERVE) - coming
     for _, size, path in sorted(found):
-        if total <= keep * 15 // 16:
+        if total <= room:
             return
         with suppress(FileNotFoundError):
             os.unlink(path)

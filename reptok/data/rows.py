@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -187,6 +188,7 @@ class Shards(Generic[S]):
         self._ends = np.cumsum(self.rows)
         self._open_shard = open_shard
         self._opened: dict[int, S] = {}
+        self._lock = threading.Lock()
 
     def shard(self, number: int) -> S:
         """Open a shard, once.
@@ -194,19 +196,22 @@ class Shards(Generic[S]):
         Raises:
             ValueError: It does not hold the promised number of rows.
         """
-        if number in self._opened:
-            self._opened[number] = self._opened.pop(number)
-        else:
+        with self._lock:  # readers and whoever fetches ahead share it
+            shard = self._opened.pop(number, None)
+            if shard is not None:
+                self._opened[number] = shard
+        if shard is None:
             shard = self._open_shard(self.paths[number])
             if len(shard) != self.rows[number]:
                 raise ValueError(
                     f"{self.paths[number]} holds {len(shard)} rows where the dataset's index promises "
                     f"{self.rows[number]}; rerun the stage that made it on this dataset"
                 )
-            self._opened[number] = shard
-            if self._keep is not None and len(self._opened) > self._keep:
-                del self._opened[next(iter(self._opened))]
-        return self._opened[number]
+            with self._lock:
+                self._opened[number] = shard
+                if self._keep is not None and len(self._opened) > self._keep:
+                    del self._opened[next(iter(self._opened))]
+        return shard
 
     def locate(self, samples: np.ndarray) -> list[tuple[S, np.ndarray, np.ndarray]]:
         """Group sample indices by shard: (shard, row numbers in it, where these stand in `samples`)."""

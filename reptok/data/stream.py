@@ -122,20 +122,20 @@ class Batches(Generic[B]):
         The system is told a window in advance what will be read.
         """
         fetched = position
-        with ThreadPoolExecutor(self.readers, thread_name_prefix="loader") as pool:
-            ahead: deque[Future[B]] = deque()
-            try:
-                while True:
-                    while len(ahead) <= self.readers:
-                        ahead.append(pool.submit(self.read, position))
-                        position += self.batch_size
-                    known = self.order.window_end(self.order.window_end(position))
-                    if fetched < known:  # where it fails the reading will say so
-                        pool.submit(self.fetch, max(fetched, position), known)
-                        fetched = known
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="loader")
+        ahead: deque[Future[B]] = deque()
+        try:
+            while True:
+                while len(ahead) <= self.readers:
+                    ahead.append(pool.submit(self.read, position))
+                    position += self.batch_size
+                known = self.order.window_end(self.order.window_end(position))
+                if fetched < known:  # where it fails the reading will say so
+                    pool.submit(self.fetch, max(fetched, position), known)
+                    fetched = known
+                yield ahead.popleft().result()
+        finally:  # nobody waits: it may be collected by a thread on which those that read depend
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _flipped(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flips = self.order.flips(indices, epochs) if self.flip else np.zeros(len(indices), bool)

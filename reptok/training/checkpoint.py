@@ -72,7 +72,7 @@ class Checkpointer:
         """Serve `state`; all processes construct theirs at the same time.
 
         Args:
-            folder: Need not exist; unfinished checkpoints of earlier attempts in it are removed.
+            folder: Need not exist; what earlier attempts left of checkpoints in it is removed.
             state: What is saved and loaded.
             parallel: The processes; None for this one alone.
             keep: How many of the newest checkpoints stay.
@@ -83,8 +83,8 @@ class Checkpointer:
         self.folder, self._state, self._keep, self._parallel = folder, state, keep, parallel
         self._first = parallel.rank == 0
         self._writers = parallel.shards  # of several copies the first is written
-        if self._first:
-            for old in folder.glob(f"{DRAFT}*"):
+        if self._first or self._shared.url:
+            for old in folder.glob("step-*-*" if self._shared.url else f"{DRAFT}*"):
                 shutil.rmtree(old, ignore_errors=True)
         # Ranks meet in one draft; what a killed attempt left must not be taken for a part of it.
         self._attempt = f"{parallel.agreed(uuid.uuid4().int >> 80):012x}"
@@ -140,9 +140,6 @@ class Checkpointer:
             return None
         name = folder_name(step) + (f"-{attempt:012x}" if attempt else "")
         self._shared.pull(name)
-        if self._shared.url:
-            for old in set(self.folder.glob("step-*")) - {self.folder / name}:
-                shutil.rmtree(old, ignore_errors=True)
         place = self.folder / name
         try:
             counters = json.loads((place / FACTS).read_text())
@@ -152,6 +149,9 @@ class Checkpointer:
                 "all machines share, or an object store"
             ) from error
         self._state.load(read(place, self._state.tensors(), self._state.rows()), counters)
+        if self._shared.url:
+            self._parallel.agreed(step)  # all have read it
+            shutil.rmtree(place, ignore_errors=True)
         return place
 
     def _newest(self) -> str:
@@ -159,7 +159,7 @@ class Checkpointer:
         if not self._shared.url:
             place = newest(self.folder)
             return place.name if place else ""
-        for name in _finished(self._shared):
+        for name in finished(self._shared):
             self._shared.pull(name)
             if is_whole(self.folder / name):
                 return name
@@ -192,32 +192,35 @@ class Checkpointer:
             draft = self.folder / f"{folder_name(step)}-{self._attempt}"
         draft.mkdir(parents=True, exist_ok=True)
         name = f"rank-{self._parallel.rank:05d}"
-        for old in self.folder.glob(f"step-*-*/{name}.*"):  # on the store by now
-            old.unlink(missing_ok=True)
         part = draft / f"{name}.safetensors"
         own = self._copies if self._first else {key: self._copies[key] for key in rows}
         save_file(own, part, metadata={"rows": json.dumps(rows)})
         sync(part)
-        write_json(draft / f"{name}.json", {"bytes": part.stat().st_size, "sha256": digest(part)})
-        for file in (part, draft / f"{name}.json"):
-            shared.push(f"{draft.name}/{file.name}")
+        receipt = {"bytes": part.stat().st_size, "sha256": digest(part)}
+        if shared.url:
+            shared.push(f"{draft.name}/{part.name}")
+            part.unlink()
+            shared.put(f"{draft.name}/{name}.json", json.dumps(receipt).encode())
+        else:
+            write_json(draft / f"{name}.json", receipt)
         if not self._first:
             return
         files = {
             f"rank-{rank:05d}.safetensors": _receipt(shared, draft, rank) for rank in range(self._writers)
         }
-        for rank in range(self._writers):
-            (draft / f"rank-{rank:05d}.json").unlink(missing_ok=True)
         described = {**json.loads(facts), "files": files}
-        write_json(draft / FACTS, {**described, "sha256": digest_of_json(described)})
+        described |= {"sha256": digest_of_json(described)}
         if shared.url:
-            shared.push(f"{draft.name}/{FACTS}")
-            kept = {draft.name, *_finished(shared)[: self._keep]}
-            for name in set(shared.names("")) - kept:
-                if _numbers(name)[0] <= step:  # to a later one others have begun to write
-                    shared.remove(name)
-            shutil.rmtree(draft)
+            shared.put(f"{draft.name}/{FACTS}", json.dumps(described).encode())
+            kept = {draft.name, *finished(shared)[: self._keep]}
+            for other in set(shared.names("")) - kept:
+                if _numbers(other)[0] <= step:  # to a later one others have begun to write
+                    shared.remove(other)
+            shutil.rmtree(draft, ignore_errors=True)
             return
+        for rank in range(self._writers):
+            (draft / f"rank-{rank:05d}.json").unlink()
+        write_json(draft / FACTS, described)
         if is_whole(place):
             shutil.rmtree(draft)
             return
@@ -229,8 +232,8 @@ class Checkpointer:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _finished(shared: Shared) -> list[str]:
-    """Names of the checkpoints that a store holds, newest first."""
+def finished(shared: Shared) -> list[str]:
+    """Names of the checkpoints that all processes see, newest first; without a look inside."""
     names = [name for name in shared.names("") if name.startswith("step-")]
     return [name for name in reversed(names) if shared.exists(f"{name}/{FACTS}")]
 

@@ -44,6 +44,7 @@ from reptok.training.watch import Watch
 
 FINISHED, STOP = "finished", "stop"
 RESULT, CURVES = "result.json", "curves.json"
+STOP_POLL_SECONDS, STORE_POLL_SECONDS = 1.0, 10.0
 
 
 def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
@@ -137,6 +138,12 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     watch = Watch(place.rank, place.world_size, config.step_timeout_seconds / 2, log.note)
     profiler = Profiler(config.profile if first else ProfileConfig(), folder / "profile", place.device, log)
 
+    here = _Poll(lambda: first and stop_file(folder).exists(), STOP_POLL_SECONDS)
+    elsewhere = _Poll(lambda: first and bool(shared.url) and shared.sees(STOP), STORE_POLL_SECONDS)
+
+    def asked() -> bool:
+        return here() or elsewhere()
+
     def follow(at: int, phase: str) -> None:
         watch(at, phase)
         if phase == "data":
@@ -155,9 +162,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             save=save,
             evaluate=evaluate,
             gauge=gauge(task, config, state, place),
-            stop=_Poll(
-                lambda: first and (stop_file(folder).exists() or shared.exists(STOP)), shared.patience
-            ),
+            stop=asked,
             preempted=place.preempted,
             watch=follow,
             note=log.note if first else lambda line: None,

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reptok.data.remote import answering
+
 MARK = "shared.json"
 
 
@@ -44,17 +46,19 @@ class Shared:
         """One of its folders."""
         return Shared(self.folder / name, self.url and f"{self.url}/{name}")
 
-    @property
-    def patience(self) -> float:
-        """Seconds between two looks at what others may have put there."""
-        return 10.0 if self.url else 1.0
-
     def exists(self, name: str) -> bool:
         """Say whether there is a file or folder for all to see."""
         if not self.url:
             return (self.folder / name).exists()
-        store = self._store()
-        return bool(store.exists(f"{self.url}/{name}"))
+        with self._store() as store:
+            return bool(store.exists(f"{self.url}/{name}"))
+
+    def sees(self, name: str) -> bool:
+        """Say whether there is such a file, as far as one can see: a store that does not answer has none."""
+        try:
+            return self.exists(name)
+        except OSError:
+            return False
 
     def names(self, name: str) -> list[str]:
         """Names of what lies in a shared folder, sorted; none if there is no such folder."""
@@ -62,25 +66,34 @@ class Shared:
             place = self.folder / name
             return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
         try:
-            return sorted(
-                path.rstrip("/").rpartition("/")[2]
-                for path in self._store().ls(f"{self.url}/{name}".rstrip("/"), detail=False)
-            )
+            with self._store() as store:
+                found = store.ls(f"{self.url}/{name}".rstrip("/"), detail=False)
         except FileNotFoundError:
             return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
     def push(self, name: str, last: str = "") -> None:
         """Put a file, or a folder's files, where all see it; of those `last` comes last.
 
         Raises:
-            OSError: The store does not take it.
+            OSError: There is nothing to put, or the store does not take it.
         """
         if not self.url:
             return
-        source, store = self.folder / name, self._store()
-        files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-        for path in sorted(files, key=lambda path: path.name == last):
-            store.put_file(str(path), f"{self.url}/{path.relative_to(self.folder).as_posix()}")
+        source = self.folder / name
+        files = [p for p in sorted(source.rglob("*")) if p.is_file()] if source.is_dir() else [source]
+        with self._store() as store:
+            for path in sorted(files, key=lambda path: path.name == last):
+                store.put_file(str(path), f"{self.url}/{path.relative_to(self.folder).as_posix()}")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a small file on the store, and not in the folder.
+
+        Raises:
+            OSError: The store does not take it.
+        """
+        with self._store() as store:
+            store.pipe_file(f"{self.url}/{name}", data)
 
     def pull(self, name: str) -> None:
         """Fetch a file, or a folder's files, if there are any; what is here already stays.
@@ -90,9 +103,9 @@ class Shared:
         """
         if not self.url:
             return
-        store, there = self._store(), f"{self.url}/{name}"
-        prefix = store._strip_protocol(self.url) + "/"
-        with self._alone():
+        there = f"{self.url}/{name}"
+        with self._alone(), self._store() as store:
+            prefix = store._strip_protocol(self.url) + "/"
             for key, info in store.find(there, detail=True).items():
                 path = self.folder / key.removeprefix(prefix)
                 if info["type"] == "file" and not (path.exists() and path.stat().st_size == info["size"]):
@@ -105,15 +118,16 @@ class Shared:
         """Remove a file or folder, here and for all."""
         place = self.folder / name
         shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-        if self.url and (store := self._store()).exists(f"{self.url}/{name}"):
-            store.rm(f"{self.url}/{name}", recursive=True)
+        if self.url:
+            with self._store() as store:
+                if store.exists(f"{self.url}/{name}"):
+                    store.rm(f"{self.url}/{name}", recursive=True)
 
-    def _store(self) -> Any:
-        import fsspec
-
-        store = fsspec.filesystem(self.url.partition("://")[0])
-        store.invalidate_cache()  # others write there, too
-        return store
+    @contextmanager
+    def _store(self) -> Iterator[Any]:
+        with answering(self.url) as store:
+            store.invalidate_cache()  # others write there, too
+            yield store
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import torch
 from pipelines.dag.stage import Workspace
 from pipelines.training import ray_train
 from pipelines.training.launch import launch
-from reptok.training.checkpoint_files import folder_name
+from reptok.training.checkpoint_files import FACTS, folder_name
 from reptok.training.config import TrainConfig
 from reptok.training.failure import RepeatedFailure, check_failure, failure_file, forget_failure, written_down
 from reptok.training.place import Place
@@ -71,7 +71,9 @@ class Fits:
             seconds, steps = self.failures.pop(0)
             self.now += seconds
             self.step += steps
-            (self.out.scratch / "checkpoints" / folder_name(self.step)).mkdir(parents=True, exist_ok=True)
+            place = self.out.scratch / "checkpoints" / folder_name(self.step)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / FACTS).touch()
             raise TrainingFailedError("workers died")
 
     def clock(self):

@@ -21,7 +21,7 @@ from pipelines.training.scratch import share_scratch
 from reptok.data.stream import Batches
 from reptok.training.config import OptimConfig, TrainConfig
 from reptok.training.parallel import parallelize
-from reptok.training.run import FINISHED, RESULT, finished_folder
+from reptok.training.run import FINISHED, RESULT, finished_folder, stop_file
 from reptok.training.shared import Shared
 from reptok.training.state import TrainState
 from reptok.training.step import StepRandom, TrainStep
@@ -116,6 +116,8 @@ def url(request, tmp_path):
 def test_two_workers_survive_a_death_and_end_where_one_process_ends(url, local_ray):
     log = RecordingLog()
     out = Workspace(url, "f00d", log)
+    if share_scratch(out).url:  # of another time, when this machine was asked to stop
+        stop_file(out.scratch).touch()
     ray_train(MortalTraining(train=CONFIG, scratch=out.scratch), out)
     share_scratch(out).pull(FINISHED)
     assert (out.scratch / "killed").exists()
