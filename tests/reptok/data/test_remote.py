@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,26 +119,32 @@ def test_no_more_than_what_there_is_room_for_stays_and_all_is_read_right(numbers
     assert fetched == 4 * 9 * PIECE, "what was used lately stays longer"
 
 
+@pytest.fixture
+def restless():
+    """Threads that interrupt each other all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
 def test_threads_that_share_more_parts_than_stay_open_disturb_each_other_in_nothing(put, tmp_path):
     data = np.random.default_rng(1).integers(0, 256, (300, PIECE), np.uint8)
     (tmp_path / "many").mkdir()
     (tmp_path / "many" / "file").write_bytes(data.tobytes())
-    file, wrong = file_at(put(tmp_path / "many") / "file"), []
+    file = file_at(put(tmp_path / "many") / "file")
 
-    def reader(seed):
-        random = np.random.default_rng(seed)
+    def wrong(seed):
+        random, found = np.random.default_rng(seed), 0
         for _ in range(500):
             numbers, array = random.integers(300, size=3), np.empty((3, PIECE), np.uint8)
             file.read_rows(array, np.arange(3), numbers * PIECE)
-            if not np.array_equal(array, data[numbers]):
-                wrong.append(numbers)
+            found += not np.array_equal(array, data[numbers])
+        return found
 
-    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as readers:
+        assert list(readers.map(wrong, range(8))) == [0] * 8
 
 
 def test_a_part_that_was_cut_short_is_fetched_again(numbers, s3_server):
