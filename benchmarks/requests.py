@@ -1,4 +1,4 @@
-"""C17: requests to an object store for each shard more, over the data path from URLs to tokens.
+"""C17: requests to an object store for each shard more, over the data path from URLs to latents.
 
     python -m benchmarks.requests
 
@@ -59,7 +59,7 @@ def run() -> Comparison:
     total = sum(each.values())
     parts = ", ".join(f"{value:.1f} {method}" for method, value in each.items())
     return Comparison(
-        name="C17 requests to the store for each shard more, from URLs to tokens",
+        name="C17 requests to the store for each shard more, from URLs to latents",
         ours=total,
         peer="goal",
         theirs=GOAL,
