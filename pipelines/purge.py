@@ -35,7 +35,7 @@ from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E40
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.opt_out import OptOut  # noqa: E402
 from reptok.cache import cache_root  # noqa: E402
-from reptok.data.remote import forget  # noqa: E402
+from reptok.data.pieces import forget  # noqa: E402
 from reptok.terminal import visible  # noqa: E402
 
 TRASH = "_purged"

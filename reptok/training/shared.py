@@ -7,7 +7,6 @@ here does anything but look at it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reptok.data.remote import answering
+from reptok.cache import locked
+from reptok.data.pieces import answering
 
 MARK = "shared.json"
 
@@ -104,7 +104,8 @@ class Shared:
         if not self.url:
             return
         there = f"{self.url}/{name}"
-        with self._alone(), self._store() as store:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / ".fetching"), self._store() as store:  # the second one finds all there
             prefix = store._strip_protocol(self.url) + "/"
             for key, info in store.find(there, detail=True).items():
                 path = self.folder / key.removeprefix(prefix)
@@ -128,14 +129,6 @@ class Shared:
         with answering(self.url) as store:
             store.invalidate_cache()  # others write there, too
             yield store
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let the processes of this machine fetch one after the other: the second one finds all there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".fetching").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def share(folder: Path, url: str) -> Shared:

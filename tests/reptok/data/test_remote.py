@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reptok.autoencoder import LatentSpec
-from reptok.data import remote
+from reptok.data import pieces
 from reptok.data.loader import GeneratorData, TokenizerData
 from reptok.data.remote import RemotePath, file_at
 from reptok.data.rows import BlockRows
@@ -24,8 +24,8 @@ PIECE, PIECES = 1000, 40
 @pytest.fixture
 def put(s3, monkeypatch):
     """`put(folder)` copies a folder into the store; gives its address there."""
-    monkeypatch.setattr(remote, "PIECE", PIECE)
-    monkeypatch.setattr(remote, "GROUP", 8)
+    monkeypatch.setattr(pieces, "PIECE", PIECE)
+    monkeypatch.setattr(pieces, "GROUP", 8)
 
     def copy(folder: Path) -> RemotePath:
         for path in folder.rglob("*"):
@@ -90,7 +90,7 @@ def test_a_stream_is_sought_and_read_to_its_end(numbers):
 def test_a_part_is_fetched_once_for_all_processes_and_threads(numbers, s3_server):
     path, data = numbers
     program = (
-        "import sys; from reptok.data import remote; remote.PIECE, remote.GROUP = 1000, 8\n"
+        "from reptok.data import pieces, remote; pieces.PIECE, pieces.GROUP = 1000, 8\n"
         f"file = remote.file_at(remote.RemotePath({path.url!r})); print(sum(file.read(0, {len(data)})))"
     )
     several = [
@@ -152,7 +152,7 @@ def test_a_part_that_was_cut_short_is_fetched_again(numbers, s3_server):
     file_at(path).read(0, 10)
     (part,) = Path(os.environ["REPTOK_CACHE"]).rglob("000000")
     part.write_bytes(b"")
-    remote._piece.cache_clear()  # a machine that went down remembers no open file
+    pieces._piece.cache_clear()  # a machine that went down remembers no open file
     assert file_at(path).read(0, 10) == data[:10].tobytes() and len(s3_server.ranges) == 2
 
 
@@ -175,7 +175,7 @@ def test_a_folder_that_is_forgotten_is_fetched_again_and_its_neighbours_are_not(
     other = RemotePath("s3://reptok/someone/file")
     for _ in range(2):
         assert file_at(path).read(0, 10) == file_at(other).read(0, 10) == data[:10].tobytes()
-        remote.forget("s3://reptok/some")
+        pieces.forget("s3://reptok/some")
     assert [name for name, _, _ in s3_server.ranges] == [
         "/reptok/some/file", "/reptok/someone/file", "/reptok/some/file",
     ]  # fmt: skip
