@@ -31,7 +31,7 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadJob(ShardJob):
-    """From a file of the `urls` artifact (the payload's "file") to one of the same number with images.
+    """From a table of the `urls` artifact (the payload's "file") to one of images, beside it.
 
     The rows keep their order, and no column depends on time: the same answers give the same bytes. What each
     row took lies in `times_file`, which is not published.
@@ -86,7 +86,7 @@ class DownloadJob(ShardJob):
         for row in rows:
             row.update(known.get(row["url"], {}))
         seconds = [row.pop("seconds", 0.0) for row in rows]
-        with out.create(images_file(shard.index)) as target:
+        with out.create(images_file(shard)) as target:
             written = columns.write_table(target, rows, self.schema)  # type: ignore[arg-type]
         times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
         out.folder.write_bytes(times_file(shard.index), _parquet(times))
@@ -102,7 +102,7 @@ class DownloadJob(ShardJob):
 
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows."""
-        with out.create(images_file(shard.index)) as target:
+        with out.create(images_file(shard)) as target:
             columns.write_table(target, [], self.schema)  # type: ignore[arg-type]
 
     def rows_of(self, shard: Shard) -> int:
@@ -112,12 +112,12 @@ class DownloadJob(ShardJob):
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """The table."""
-        return (images_file(shard.index),)
+        return (images_file(shard),)
 
 
-def images_file(index: int) -> str:
-    """Name of a shard's table of images."""
-    return f"images-{index:05d}.parquet"
+def images_file(shard: Shard) -> str:
+    """Name of a shard's table of images, beside its table of URLs."""
+    return f"images-{shard.payload['file'].partition('-')[2]}"
 
 
 def times_file(index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_ta
 Row = dict[str, Any]
 
 ROWS_PER_BATCH = 256
+READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,13 +235,22 @@ class Caption(ShardStage):
 def limited(
     images: Artifact, shards: list[Shard], limit: int, verdicts: Artifact | None = None
 ) -> Iterator[Shard]:
-    """Give each shard its part of the first `limit` images; tables behind the last of them are not read."""
+    """Give each shard its part of `limit` images, the first ones of each split by the split's share of rows.
+
+    Tables behind the last of them are not read.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+        rows = list(readers.map(lambda shard: table_rows(images, shard.payload["file"]), shards))
+    val = {shard.index for shard in shards if "-val-" in shard.payload["file"]}
+    share = sum(count for shard, count in zip(shards, rows, strict=True) if shard.index in val)
     left = limit
+    for_val = round(limit * share / max(1, sum(rows)))
     for shard in shards:
-        part = 0
-        if left:
-            part = min(left, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
+        part, most = 0, for_val if shard.index in val else left
+        if most:
+            part = min(most, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
             left -= part
+            for_val -= part if shard.index in val else 0
         yield replace(shard, payload={**shard.payload, "limit": part})
 
 

@@ -131,7 +131,7 @@ def test_from_pictures_that_a_captioner_looks_at(
     def stages() -> list[Stage]:
         return [
             ImportToCaption(config), Caption(CaptionConfig(captioner=CaptionerConfig())),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3)), latents,
+            ShardDataset(ShardConfig(image_size=32)), latents,
         ]  # fmt: skip
 
     found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
@@ -150,7 +150,7 @@ def test_verdicts_are_handed_on_and_twins_in_other_shards_are_named_when_all_are
         return [
             ImportToCaption(config), FilterImages(ChosenFilters(filters={"duplicates": Duplicates()})),
             Caption(CaptionConfig(captioner=CaptionerConfig()), judged=True),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3), judged=True), latents,
+            ShardDataset(ShardConfig(image_size=32), judged=True), latents,
         ]  # fmt: skip
 
     told = "shard by shard: import_images -> filter_images -> caption -> shard -> encode_latents\n"

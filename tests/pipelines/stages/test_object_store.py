@@ -81,7 +81,7 @@ def test_data_stages_have_the_same_bytes_as_on_disk(
         inputs = make_tables(root)
         made = {}
         for stage in (
-            ShardDataset(ShardConfig(val_fraction=0.3, image_size=32)),
+            ShardDataset(ShardConfig(image_size=32)),
             EncodeLatents(latents_config),
         ):
             out = Workspace(f"{root}/{stage.output}/0")
