@@ -1,8 +1,8 @@
 """Which samples a model was trained on, as far as a few megabytes can say it: `training_keys.safetensors`.
 
-A sample is known by 64 bits of the SHA-256 of its key. Of up to a million training samples all stand there; of
-more, those with the smallest hashes, an even choice: another set is then compared by those of its samples whose
-hashes lie in that range. Hardly any is taken for known that is not (by chance one in 2^44).
+A sample is known by 64 bits of the SHA-256 of its key. Of up to a million training samples all stand
+there; of more, those with the smallest hashes, an even choice: another set is then compared by those of its
+samples whose hashes lie in that range. Hardly any is taken for known that is not (by chance one in 2^44).
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ class Publish(Stage):
         "pipelines.reports.model_card",
         "reptok.pipeline",
         "reptok.pretrained",
+        "reptok.training_keys",
     )
     config: PublishConfig
 

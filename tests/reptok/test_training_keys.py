@@ -25,7 +25,7 @@ def test_of_few_samples_every_one_is_known(tmp_path):
 
 @pytest.mark.parametrize("part", [7, 1000])
 def test_of_many_an_even_choice_is_whatever_their_order(part, tmp_path):
-    """Of 10,000 a tenth is held: of 2,000 others about 200 can be compared, of which the shared half is known."""
+    """Of 10,000 a tenth is held: of 2,000 others about 200 can be compared, and the shared half is known."""
     whole = keys(0, 10_000)
     mixed = [whole[number] for number in np.random.default_rng(0).permutation(10_000)]
     parts = [mixed[start : start + part] for start in range(0, 10_000, part)]
