@@ -56,6 +56,7 @@ ENCODERS = {
     "random_vits14_reg": EncoderDimensions(384, 14, 5),
     "random_vitb14_reg": EncoderDimensions(768, 14, 5),
     "random_vitl14_reg": EncoderDimensions(1024, 14, 5),
+    "random_vittiny16_reg": EncoderDimensions(192, 16, 5),
     "random_vitdebug8_reg": EncoderDimensions(32, 8, 5),
 }
 """By name; a test holds them against the networks themselves."""

@@ -150,6 +150,7 @@ ENCODERS: dict[str, Builder] = {
     "random_vits14_reg": _random(384, 12, 6),
     "random_vitb14_reg": _random(768, 12, 12),
     "random_vitl14_reg": _random(1024, 24, 16),
+    "random_vittiny16_reg": _random(192, 5, 12, patch_size=16),
     "random_vitdebug8_reg": _random(32, 2, 2, patch_size=8),
 }
 
