@@ -6,9 +6,9 @@ The list has a URL or a host per line. Without `delete=true` it says what it wou
 artifacts: those with a row of such a URL, and whatever was made from them, unfinished and superseded ones
 included; and the pictures and reports of their runs in MLflow (at `tracking.uri`, MLFLOW_TRACKING_URI or in
 the store). A published model loses its pictures and its report, and keeps its weights. Trained weights hold
-no pictures and stay: they are named, and it is yours to decide. The next run makes the rest again without
-those rows, given the same list as `data.select_urls.opt_out`; `data.download.reuse` spares it from fetching
-the others anew, so run that before you purge.
+no pictures and stay: they are named, and it is yours to decide. A run that is given
+the same list as `data.select_urls.opt_out` makes the rest without those rows, and fetches, captions and
+encodes nothing anew while the old artifacts are there: run it before you purge.
 
 Links are not followed, and what cannot be read is named and passed over.
 Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipelines.dag.earlier import write_made
 from pipelines.dag.failures import LOST, report
 from pipelines.dag.redaction import redacted
 from pipelines.dag.shard_records import UNCOUNTED, Record, newly_done, read_done, write_plan
@@ -84,6 +85,7 @@ class Tally:
         lost = [(shard, self._failures.get(shard.index, LOST)) for shard in self.missing]
         if len(lost) > self.work.workers.max_failed * len(self.work.shards):
             raise ShardError(report([(shard.name, cause) for shard, cause in lost], len(self.work.shards)))
+        write_made(self._done, self._out)
         stats: dict[str, float] = {}
         for index in sorted(self._done):
             self._out.digests.update(self._done[index]["files"])

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.dag.artifact import MANIFEST, digest_of
 from pipelines.dag.stage_log import StageLog
@@ -16,7 +16,12 @@ from pipelines.dag.storage import Folder, LocalFolder, open_folder
 from pipelines.dag.writing import DigestingWriter
 from reptok.cache import cache_root
 
+if TYPE_CHECKING:
+    from pipelines.dag.earlier import Earlier
+
 SCRATCH = "_scratch"
+MADE = "made.json"
+"""Beside the manifest: which shard is made of what (see `earlier.py`); no part of the artifact."""
 
 
 class Workspace:
@@ -27,7 +32,10 @@ class Workspace:
         fingerprint: the artifact's fingerprint.
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
+        earlier: what earlier artifacts have, for a job that takes over rows of theirs; None for none.
     """
+
+    earlier: Earlier | None = None
 
     def __init__(self, url: str, fingerprint: str = "", log: StageLog | None = None) -> None:
         self.folder: Folder = open_folder(url)
@@ -138,4 +146,4 @@ class Workspace:
 
 def published(name: str) -> bool:
     """Whether a file of a workspace belongs to the artifact."""
-    return name != MANIFEST and not name.startswith(f"{SCRATCH}/")
+    return name not in (MANIFEST, MADE) and not name.startswith(f"{SCRATCH}/")

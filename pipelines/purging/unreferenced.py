@@ -17,7 +17,7 @@ _CREATED = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder that is kept, and why: "model", "named", "alias", "new", "unfinished", or what is made from it."""
+    """A folder that is kept, and why: "model", "named", "new", "unfinished", ..., or what is made from it."""
 
     artifact: Artifact
     why: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,6 +17,7 @@ from pipelines.captions.images import CaptionImages
 from pipelines.captions.joined import JoinedTexts
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made, sibling
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shard_stage import ShardStage
@@ -76,14 +77,20 @@ class CaptionJob(ShardJob):
         stats: Counter[str] = Counter(rows_in=0, rows_out=0)
         source_rows = self._rows(shard, stats)
         rows: list[Row] = []
-        errors = RowErrors(shard.name, self.rows_of(shard))
+        errors, written = RowErrors(shard.name, self.rows_of(shard)), self._written(shard, out)
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
-            rows += self._look(self._cleaned(part, errors))
-        self._judge(rows, stats)
+            known = {row["key"]: written[row["key"]] for row in part if row["key"] in written}
+            fresh = self._look(self._cleaned([row for row in part if row["key"] not in known], errors))
+            looked = {row["key"]: row for row in fresh}
+            rows += [known.get(row["key"]) or looked[row["key"]] for row in part]
+        self._judge([row for row in rows if row["key"] not in written], stats)
         provenance = self._provenance()
         for row in rows:
-            row["caption"], row["source"], row["reason"] = choose(row, self.config.fallback)
-            row |= provenance if row["generated"] else {}
+            if row["key"] in written:
+                stats["rows_reused"] += 1
+            else:
+                row["caption"], row["source"], row["reason"] = choose(row, self.config.fallback)
+                row |= provenance if row["generated"] else {}
             stats["rows_out"] += 1
             stats[f"caption_{row['source']}"] += 1
             if row["reason"]:
@@ -98,6 +105,27 @@ class CaptionJob(ShardJob):
         with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, [], CAPTIONS)
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The tables of images and verdicts, and the shard's part of `limit_samples`."""
+        made: list[Made] = [(self.images, shard.payload["file"]), f"limit {shard.payload.get('limit')}"]
+        if self.verdicts:
+            made.append((self.verdicts, beside(shard, "verdicts")))
+        return made
+
+    def _written(self, shard: Shard, out: Workspace) -> dict[str, Row]:
+        """By key, rows of an earlier table of this name whose pictures and alt-texts are the same now."""
+        last = out.earlier.holding(beside(shard, "captions")) if out.earlier else None
+        if last is None:
+            return {}
+        name, kind = shard.payload["file"], self.images.kind
+        before = sibling(last, kind)
+        if before is None or name not in before.files():
+            return {}
+        seen = [_pictures(images, name) for images in (before, self.images)]
+        with last.open(beside(shard, "captions")) as file:
+            rows = read_table(file, CAPTIONS, beside(shard, "captions"), CAPTIONS.names).to_pylist()
+        return {row["key"]: row for row in rows if seen[0].get(row["key"]) == seen[1].get(row["key"])}
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
@@ -252,6 +280,14 @@ def limited(
             left -= part
             for_val -= part if shard.index in val else 0
         yield replace(shard, payload={**shard.payload, "limit": part})
+
+
+def _pictures(images: Artifact, name: str) -> dict[str, tuple[Any, ...]]:
+    """By key what a caption depends on: the picture's digest, the text, and the split with its own mix."""
+    columns = ["key", "sha256", "text", "split"]
+    with images.open(name) as file:
+        rows = read_table(file, IMAGES, name, columns).to_pylist()
+    return {row["key"]: tuple(row[column] for column in columns) for row in rows}
 
 
 def _successes(images: Artifact, shard: Shard) -> int:

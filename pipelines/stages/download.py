@@ -60,6 +60,7 @@ class Download(ShardStage):
     """
 
     name, output, version = "download", "images", 3
+    apart = ("reuse",)
     modules = (
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.rows import drop_reason
 from pipelines.dag.shard_stage import ShardStage
@@ -109,6 +110,13 @@ class ShardTables(ShardJob):
         """Write a shard without samples."""
         with DatasetShardWriter(out, dataset_shard(shard.payload["file"])[1]):
             pass
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The tables of all inputs."""
+        inputs = [(self.images, shard.payload["file"]), (self.captions, beside(shard, "captions"))]
+        if self.verdicts:
+            inputs.append((self.verdicts, beside(shard, "verdicts")))
+        return inputs
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
