@@ -37,6 +37,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
         return values
     _sizes_of_pictures(values)
     _listed_hashes(values)
+    _wanted(values, extras)
     source = sources.derive(values, extras)
     _tokens(values)
     _generator(values)
@@ -77,6 +78,15 @@ def _listed_hashes(values: dict[str, Any]) -> None:
             f"choose data.download.engine=guarded, or leave the filter out with {key}=null"
         )
     follows(values, "data.download.resize.hash_whole", True, key)
+
+
+def _wanted(values: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    """What nobody captions need not be downloaded; of what filters refuse nobody knows how much it is."""
+    wanted, key = dotted(values, "captioner.limit_samples"), "data.download.limit_samples"
+    own = dotted(values, "data.filter_images") or {}
+    filters = [name for name, value in own.items() if value and name != "workers"]
+    if wanted and dotted(values, key) is None and not filters and not registry.chosen_filters(extras):
+        put(values, key, wanted)
 
 
 def _tokens(values: dict[str, Any]) -> None:

@@ -20,11 +20,12 @@ from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork
+from pipelines.dag.wanted import Wanted
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import Verdicts
 from pipelines.stages.tables import beside, occupied, table_rows, table_shards
-from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
+from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, write_table
 
 Row = dict[str, Any]
 
@@ -50,7 +51,7 @@ class CaptionJob(ShardJob):
         verdicts: Which images are passed on; all of them without.
     """
 
-    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"beyond_limit", "captioner_failed", "no_image"}
+    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"captioner_failed", "no_image"}
 
     images: Artifact
     config: CaptionerConfig
@@ -106,13 +107,12 @@ class CaptionJob(ShardJob):
         return (beside(shard, "captions"),)
 
     def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
-        """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
-        name, limit = shard.payload["file"], shard.payload.get("limit")
+        """The successful rows; the others are counted."""
+        name = shard.payload["file"]
         columns = ["key", "text", "split", "status", "reason"]
-        columns += ["jpg"] if self.op and limit != 0 else []
+        columns += ["jpg"] if self.op else []
         columns += ["url"] if self.joined else []
         verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
-        taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
@@ -120,10 +120,7 @@ class CaptionJob(ShardJob):
                     stats[drop_reason(row["reason"], "failed")] += 1
                 elif verdicts and (refusal := verdicts.refusal(row["key"])):
                     stats[f"dropped_{refusal}"] += 1
-                elif limit is not None and taken >= limit:
-                    stats["dropped_beyond_limit"] += 1
                 else:
-                    taken += 1
                     if self.joined and (text := self.joined.get((row["url"],))) is not None:
                         row["text"] = text
                         stats["captions_joined"] += 1
@@ -196,8 +193,9 @@ class CaptionJob(ShardJob):
 class Caption(ShardStage):
     """Give every downloaded image a caption; failed rows are counted by their reason."""
 
-    name, output, version = "caption", "captions", 3
+    name, output, version = "caption", "captions", 4
     inputs: tuple[str, ...] = ("images",)
+    by_shard = ("images", "verdicts")
 
     def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):
         """Caption `images`.
@@ -210,8 +208,6 @@ class Caption(ShardStage):
         self.inputs = ("images", *(("texts",) if joined else ()), *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
-        if config.captioner.limit_samples is None:  # the first so many images are known when all are
-            self.by_shard = ("images", "verdicts")
 
     def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
         """One shard for each table of images."""
@@ -223,28 +219,6 @@ class Caption(ShardStage):
             name = f"{made}/{inputs[made].fingerprint}" if made else config.model.path
             fetch(config.model, key)
             config = replace(config, model=located(config.model, inputs, key))
-        shards, verdicts = table_shards(images), inputs.get("verdicts")
-        if config.limit_samples is not None:
-            shards = list(limited(images, shards, config.limit_samples, verdicts))
-        job = CaptionJob(images, config, name, inputs.get("texts"), verdicts)
-        return ShardWork(shards=shards, job=job, workers=config.workers)
-
-
-def limited(
-    images: Artifact, shards: list[Shard], limit: int, verdicts: Artifact | None = None
-) -> Iterator[Shard]:
-    """Give each shard its part of the first `limit` images; tables behind the last of them are not read."""
-    left = limit
-    for shard in shards:
-        part = 0
-        if left:
-            part = min(left, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
-            left -= part
-        yield replace(shard, payload={**shard.payload, "limit": part})
-
-
-def _successes(images: Artifact, shard: Shard) -> int:
-    name = shard.payload["file"]
-    with images.open(name) as file:
-        status: list[str] = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
-    return status.count(SUCCESS)
+        job = CaptionJob(images, config, name, inputs.get("texts"), inputs.get("verdicts"))
+        wanted = Wanted(config.limit_samples) if config.limit_samples else None
+        return ShardWork(shards=table_shards(images), job=job, workers=config.workers, wanted=wanted)

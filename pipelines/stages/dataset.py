@@ -212,16 +212,19 @@ def dataset_files(number: int) -> tuple[str, ...]:
 def dataset_shards(dataset: Artifact) -> list[Shard]:
     """Return one shard per tar of a dataset, all splits, be it there already or coming.
 
-    The payload names tar and split. The plan does not count the rows: `dataset_rows` does, where a shard is
-    worked on.
+    The payload names tar and split and says which is the first; the index follows from the name, however many
+    others there are. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
     """
     names = [
         (split, name.removesuffix(".tar")) for split in SPLITS for name in dataset.files(f"{split}-*.tar")
     ]
-    return [
-        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=int(name.rpartition("-")[2]))
-        for index, (split, name) in enumerate(names)
-    ]
+    shards = []
+    for split, name in names:
+        place = int(name.rpartition("-")[2])
+        payload = {"shard": name, "split": split, "first": not shards}
+        index = len(SPLITS) * place + SPLITS.index(split)
+        shards.append(Shard(index, name, UNCOUNTED, payload, follows=place))
+    return shards
 
 
 def remove_empty_splits(dataset: Artifact, shards: Sequence[Shard], out: Workspace) -> None:
