@@ -23,6 +23,7 @@ from pipelines.dag import cluster
 from pipelines.dag.failures import LOST, described
 from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
 from pipelines.dag.pools import room
+from pipelines.dag.ray_asking import asked
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shards import Outcome, Shard, ShardJob, WorkerResources
 from pipelines.dag.wanted import place_of, told_end
@@ -212,6 +213,8 @@ def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, A
     pools = [Pool(step.falls, step.failed_on, need) for step, need in zip(steps, needs, strict=True)]
     dataset = ray.data.from_items([_row(lane) for lane in lanes], override_num_blocks=len(lanes))
     for number, (step, need) in enumerate(zip(steps, needs, strict=True)):
+        if step.job.asking:
+            dataset, need = asked(dataset, step, number, need)
         dataset = dataset.map(
             cast(Any, Worker),
             fn_constructor_args=(step, number),

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Self
 from annotated_types import Ge, Interval
 
 from pipelines.dag import cluster, own_process
+from pipelines.dag.asking import Asking
 from pipelines.dag.failures import described
 from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.shard_records import Record
@@ -82,6 +83,11 @@ class ShardJob(ABC):
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def asking(self) -> Asking | None:
+        """What it has answered by others before a shard is done (see `asking`)."""
+        return None
 
     def setup(self) -> None:  # noqa: B027 (most jobs need none)
         """Load weights, open clients: once per actor."""
@@ -190,7 +196,7 @@ def _stream(
     shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources, *ends: str
 ) -> Generator[Outcome]:
     """Run the shards and yield their outcomes as they come; those beyond the `ends` of jobs may be left."""
-    if len(shards) == 1 and not cluster.at_hand():
+    if len(shards) == 1 and not cluster.at_hand() and not job.asking:
         yield _alone(shards[0], job, out, resources)
     else:
         from pipelines.dag.ray_shards import in_ray

@@ -218,7 +218,7 @@ def dataset_shards(dataset: Artifact) -> list[Shard]:
     names = [
         (split, name.removesuffix(".tar")) for split in SPLITS for name in dataset.files(f"{split}-*.tar")
     ]
-    shards = []
+    shards: list[Shard] = []
     for split, name in names:
         place = int(name.rpartition("-")[2])
         payload = {"shard": name, "split": split, "first": not shards}

@@ -117,6 +117,13 @@ def test_a_killed_run_ends_where_the_wanted_number_is_reached(then, tmp_path):
     assert digests(results) == digests(run(stages(**enough), tmp_path / "whole", chain=False))
 
 
+@pytest.mark.parametrize("chain", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_a_processor_of_rows_answers_goes_through_the_chain(chain, barriers, tmp_path, capsys):
+    """Ray's own processor hands rows on in batches of four, of whatever shards they are."""
+    results = run(stages(shout={"asks": True}, workers=ONE), tmp_path, chain=chain)
+    assert digests(results) == barriers and LEFT not in capsys.readouterr().out
+
+
 def test_a_shard_goes_on_as_soon_as_it_is_done(barriers, tmp_path, capsys):
     """The last shard is not written before the first one has been counted."""
     journal = tmp_path / "journal"

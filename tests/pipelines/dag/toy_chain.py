@@ -7,8 +7,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray.data.llm import vLLMEngineProcessorConfig
+from ray.llm._internal.batch.processor.base import Processor
+from ray.llm._internal.batch.stages.base import StatefulStage, StatefulStageUDF
+
 from pipelines.dag import runner
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.asking import ADDRESS, UNASKED, Asking, read_answers
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shard_records import UNCOUNTED
@@ -26,7 +31,8 @@ class ToyConfig:
 
     `faults`: name of a shard -> "raise", "die", "lose". `journal`: a file that is told of each shard done; a
     file for each stage that has done one lies beside it. `waits`: name of a shard -> folder and pattern of
-    what must be there before it ends. `wanted`: so many rows are enough.
+    what must be there before it ends. `wanted`: so many rows are enough. `asks`: words are shouted by a
+    processor of rows.
     """
 
     shards: int = 8
@@ -38,6 +44,7 @@ class ToyConfig:
     journal: str = insignificant("")
     setup_fault: str = insignificant("")
     whole: bool = insignificant(False)
+    asks: bool = insignificant(False)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class ToyJob(ShardJob):
         if fault == "die":
             os._exit(1)
         lines = self.lines(shard)
+        object.__setattr__(self, "out", out)
         time.sleep(self.config.seconds)
         self.wait(*json.loads(self.config.waits).get(shard.name, ()))
         kept = self.kept(shard, lines)
@@ -102,9 +110,51 @@ class WriteJob(ToyJob):
         return (f"words-{shard.index:05d}.txt",)
 
 
+class Loud(StatefulStageUDF):
+    """Stands where an engine does; cannot say what has two letters and a 3."""
+
+    async def udf(self, rows):
+        for row in reversed(rows):
+            failure = "hoarse" if row["word"] == "aa3" else ""
+            said = {"said": row.pop("word").upper(), UNASKED: failure}
+            yield {**said, self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN]}
+
+
+@dataclass(frozen=True)
+class AskLoud(Asking):
+    job: ToyJob
+
+    def questions(self, shard):
+        for word in self.job.lines(shard):
+            yield {"word": word, UNASKED: "too long" if word.startswith("aaa") else ""}
+
+    def processor(self, workers):
+        config = vLLMEngineProcessorConfig(model_source="none", batch_size=4, should_continue_on_error=True)
+        engine = StatefulStage(fn=Loud, map_batches_kwargs={"concurrency": workers, "num_cpus": 0.1})
+        return Processor(config, [engine], postprocess=said)
+
+    def answer(self, row):
+        return {"said": row["said"] if not row[UNASKED] else row[UNASKED]}
+
+
+def said(row):
+    return {name: row[name] for name in (*ADDRESS, "said")}
+
+
 class ShoutJob(ToyJob):
+    @property
+    def asking(self):
+        return AskLoud(self) if self.config.asks else None
+
     def kept(self, shard, lines):
-        return [line.upper() for line in lines if not line.startswith("aaa")]
+        if not self.config.asks:
+            return [line.upper() for line in lines if not line.startswith("aaa")]
+        answers = [answer["said"] for answer in read_answers(shard.index, self.out)]
+        assert len(answers) == len(lines)
+        said = zip(lines, answers, strict=True)
+        return [
+            word.upper() if answer == "hoarse" else answer for word, answer in said if answer != "too long"
+        ]
 
     def parts(self, shard, kept):
         names = self.files_of(shard)
