@@ -212,19 +212,18 @@ def dataset_files(number: int) -> tuple[str, ...]:
 def dataset_shards(dataset: Artifact) -> list[Shard]:
     """Return one shard per tar of a dataset, all splits, be it there already or coming.
 
-    The payload names tar and split and says which is the first; the index follows from the name, however many
-    others there are. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
+    The payload names tar and split. The last numbers come last, so that a dataset that ends early has the
+    first shards. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
     """
     names = [
-        (split, name.removesuffix(".tar")) for split in SPLITS for name in dataset.files(f"{split}-*.tar")
+        (int(name.removesuffix(".tar").rpartition("-")[2]), split, name.removesuffix(".tar"))
+        for split in SPLITS
+        for name in dataset.files(f"{split}-*.tar")
     ]
-    shards: list[Shard] = []
-    for split, name in names:
-        place = int(name.rpartition("-")[2])
-        payload = {"shard": name, "split": split, "first": not shards}
-        index = len(SPLITS) * place + SPLITS.index(split)
-        shards.append(Shard(index, name, UNCOUNTED, payload, follows=place))
-    return shards
+    return [
+        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=place)
+        for index, (place, split, name) in enumerate(sorted(names))
+    ]
 
 
 def remove_empty_splits(dataset: Artifact, shards: Sequence[Shard], out: Workspace) -> None:

@@ -82,7 +82,7 @@ class LatentsJob(ShardJob):
                 batch = self.op({"image": images})
                 blocks.add(keys, {column: batch[column] for column in self.op.writes})
             blocks.close()
-        if shard.payload["first"]:
+        if shard.index == 0:
             spec = replace(self.op.autoencoder.spec, image_size=self.image_size)
             out.write_json(LATENT_SPEC, asdict(spec))
         return {"rows_in": shard.rows, "rows_out": blocks.rows}
@@ -101,8 +101,8 @@ class LatentsJob(ShardJob):
 
 
 def refuse_to_lack_the_first(shard: Shard) -> None:
-    """Raise ValueError for the first shard, which also writes what the arrays mean."""
-    if shard.payload["first"]:
+    """Raise ValueError for shard number 0, which also writes what the arrays mean."""
+    if shard.index == 0:
         raise ValueError(
             f"{shard.name} cannot be given up, whatever workers.max_failed says: {LATENT_SPEC} comes with "
             "it; mend its cause, and the same command goes on"

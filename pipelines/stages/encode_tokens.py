@@ -83,7 +83,7 @@ class TokensJob(ShardJob):
             blocks.close()
         sums = {"count": np.array(moments.count), "total": moments.total, "squares": moments.squares}
         out.write_bytes(_sums_file(name), save(sums))
-        if shard.payload["first"]:
+        if shard.index == 0:
             spec = self.op.tokenizer.autoencoder.spec
             out.write_json(LATENT_SPEC, asdict(replace(spec, image_size=self.image_size)))
         return {"rows_in": shard.rows, "rows_out": blocks.rows}

@@ -7,13 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray.data.llm import vLLMEngineProcessorConfig
-from ray.llm._internal.batch.processor.base import Processor
-from ray.llm._internal.batch.stages.base import StatefulStage, StatefulStageUDF
-
 from pipelines.dag import runner
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.asking import ADDRESS, UNASKED, Asking, read_answers
+from pipelines.dag.asking import read_answers
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shard_records import UNCOUNTED
@@ -110,41 +106,14 @@ class WriteJob(ToyJob):
         return (f"words-{shard.index:05d}.txt",)
 
 
-class Loud(StatefulStageUDF):
-    """Stands where an engine does; cannot say what has two letters and a 3."""
-
-    async def udf(self, rows):
-        for row in reversed(rows):
-            failure = "hoarse" if row["word"] == "aa3" else ""
-            said = {"said": row.pop("word").upper(), UNASKED: failure}
-            yield {**said, self.IDX_IN_BATCH_COLUMN: row[self.IDX_IN_BATCH_COLUMN]}
-
-
-@dataclass(frozen=True)
-class AskLoud(Asking):
-    job: ToyJob
-
-    def questions(self, shard):
-        for word in self.job.lines(shard):
-            yield {"word": word, UNASKED: "too long" if word.startswith("aaa") else ""}
-
-    def processor(self, workers):
-        config = vLLMEngineProcessorConfig(model_source="none", batch_size=4, should_continue_on_error=True)
-        engine = StatefulStage(fn=Loud, map_batches_kwargs={"concurrency": workers, "num_cpus": 0.1})
-        return Processor(config, [engine], postprocess=said)
-
-    def answer(self, row):
-        return {"said": row["said"] if not row[UNASKED] else row[UNASKED]}
-
-
-def said(row):
-    return {name: row[name] for name in (*ADDRESS, "said")}
-
-
 class ShoutJob(ToyJob):
     @property
     def asking(self):
-        return AskLoud(self) if self.config.asks else None
+        if not self.config.asks:
+            return None
+        from toy_asking import AskLoud  # what it imports is large
+
+        return AskLoud(self)
 
     def kept(self, shard, lines):
         if not self.config.asks:
