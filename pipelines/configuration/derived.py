@@ -103,10 +103,12 @@ def _tokens(values: dict[str, Any]) -> None:
             f"encoder.image_size={encoder.image_size} must be a multiple of {seen.patch_size}, the "
             f"patch size of {named}"
         )
-    if seen and encoder.num_tokens + (encoder.token == "reg") > seen.rows:
+    if seen and encoder.token == "reg" and seen.rows == 1:
+        raise ConfigError(f"encoder.token=reg needs a register, and {named} has [cls] alone")
+    if seen and not seen.plain and encoder.num_tokens + (encoder.token == "reg") > seen.rows:
         raise ConfigError(
             f"encoder.num_tokens={encoder.num_tokens} from encoder.token={encoder.token} are more than "
-            f"{named} has: [cls] and {seen.rows - 1} registers"
+            f"{named} has: [cls] and {seen.rows - 1} registers; only plain transformers take further ones"
         )
     inner, outer = dotted(values, "decoder.width"), dotted(values, "decoder.token_dim")
     if isinstance(inner, int) and inner < outer:
