@@ -211,10 +211,8 @@ def fetch_model(path: str, key: str, revision: str | None = None) -> str | None:
         return None
     from huggingface_hub import snapshot_download
 
-    from reptok.folder import commit_of
-
     try:
-        return commit_of(Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)))
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)).name
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise OSError(

@@ -93,7 +93,7 @@ def test_a_chain_ends_where_the_wanted_number_is_reached(tmp_path, capsys):
     enough = {"write": {"wanted": 30}, "workers": ONE, "shards": 400, "seconds": 0.05}
     results = run(stages(**enough, journal=str(journal)), tmp_path / "store")
     assert LEFT not in capsys.readouterr().out
-    assert results["write"].stats == {"rows_in": 30, "rows_out": 30, "shards_beyond": 397}
+    assert results["write"].stats["rows_out"] == 30 and results["write"].stats["shards_beyond"] == 397
     assert results["count"].stats["rows_out"] == 21
     begun = Counter(stage for stage, *_ in journal_of(journal))
     assert begun["write"] < 120 and begun["count"] < 60, begun
