@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +33,7 @@ class Workspace:
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
         earlier: what earlier artifacts have, for a job that takes over rows of theirs; None for none.
+        left_out: names that are not published, should somebody write them.
     """
 
     earlier: Earlier | None = None
@@ -43,6 +44,7 @@ class Workspace:
         self.fingerprint = fingerprint
         self.log = log or StageLog()
         self.digests: dict[str, dict[str, Any]] = {}
+        self.left_out: Set[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "fingerprint": self.fingerprint}
@@ -80,7 +82,7 @@ class Workspace:
 
     def files(self) -> list[str]:
         """Names of the finished files that would be published, sorted."""
-        return [name for name in self.folder.sizes() if published(name)]
+        return [name for name in self.folder.sizes() if published(name) and name not in self.left_out]
 
     def url_of(self, name: str = "") -> str:
         return self.folder.url_of(name)
@@ -136,7 +138,7 @@ class Workspace:
         """Write the manifest, last of all: `description` (stage, config, ...) and the table of all files."""
         table = {}
         for name, size in self.folder.sizes().items():
-            if published(name):
+            if published(name) and name not in self.left_out:
                 known = self.digests.get(name)
                 sha256 = known["sha256"] if known and known["size"] == size else self.folder.sha256(name)
                 table[name] = {"size": size, "sha256": sha256}

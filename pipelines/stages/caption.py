@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -15,13 +14,17 @@ from pipelines.captions.caption import CaptionerConfig, choose, drawn
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
 from pipelines.captions.joined import JoinedTexts
+from pipelines.captions.vllm import Answered, VllmCaptions
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.asking import read_answers
 from pipelines.dag.earlier import Made, sibling
+from pipelines.dag.op import Batch
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork
+from pipelines.dag.wanted import Wanted
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import Verdicts
@@ -48,12 +51,13 @@ class CaptionJob(ShardJob):
     Attributes:
         images: The tables.
         config: The captioner, its model's path resolved.
-        model: What the captions' provenance calls the model; None without one.
+        model: What the captions' provenance calls the model; None without one. By vLLM, it looks at the
+            pictures of a shard before that is done.
         texts: Captions by URL that take the alt-texts' place, as `index_captions` made them.
         verdicts: Which images are passed on; all of them without.
     """
 
-    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"beyond_limit", "captioner_failed", "no_image"}
+    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"captioner_failed", "no_image"}
 
     images: Artifact
     config: CaptionerConfig
@@ -62,25 +66,45 @@ class CaptionJob(ShardJob):
     verdicts: Artifact | None = None
     joined: JoinedTexts | None = field(default=None, init=False, compare=False)
     op: CaptionImages | None = field(default=None, init=False, compare=False)
+    seen: tuple[int, str] | None = field(default=None, init=False, compare=False)  # tile, revision
+
+    @property
+    def asking(self) -> VllmCaptions | None:
+        """Whom it asks, unless it loads the model itself."""
+        vllm = self.config.model is not None and self.config.model.backend == "vllm"
+        return VllmCaptions(self.config, self.pictures) if vllm else None
 
     def setup(self) -> None:
         """Load the model, and open the captions of another table."""
         if self.texts is not None:
             object.__setattr__(self, "joined", JoinedTexts(self.texts.local_path()))
-        if self.model is not None:
+        if asking := self.asking:
+            object.__setattr__(self, "seen", asking.seen())
+        elif self.model is not None:
             object.__setattr__(self, "op", CaptionImages(self.config))
             assert self.op is not None
             self.op.setup()
+            captioner = self.op.captioner
+            object.__setattr__(self, "seen", (captioner.tile_size, captioner.revision))
+
+    def pictures(self, shard: Shard) -> Iterator[tuple[str, bytes | None]]:
+        """Keys and files of the pictures at which the model is to look."""
+        errors = RowErrors(shard.name, self.rows_of(shard))
+        for row in self._rows(shard, Counter(), files=True):
+            (row,) = self._cleaned([row], errors)
+            if _wanted(row):
+                yield row["key"], row["jpg"]
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `captions-{i}.parquet` beside `images-{i}.parquet`."""
         stats: Counter[str] = Counter(rows_in=0, rows_out=0)
-        source_rows = self._rows(shard, stats)
+        source_rows = self._rows(shard, stats, files=self.op is not None)
+        look = Answered(self.config, read_answers(shard.index, out)) if self.asking else self.op
         rows: list[Row] = []
         errors, written = RowErrors(shard.name, self.rows_of(shard)), self._written(shard, out)
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
             known = {row["key"]: written[row["key"]] for row in part if row["key"] in written}
-            fresh = self._look(self._cleaned([row for row in part if row["key"] not in known], errors))
+            fresh = _look(look, self._cleaned([row for row in part if row["key"] not in known], errors))
             looked = {row["key"]: row for row in fresh}
             rows += [known.get(row["key"]) or looked[row["key"]] for row in part]
         self._judge([row for row in rows if row["key"] not in written], stats)
@@ -107,8 +131,8 @@ class CaptionJob(ShardJob):
             write_table(target, [], CAPTIONS)
 
     def made_of(self, shard: Shard) -> Sequence[Made]:
-        """The tables of images and verdicts, and the shard's part of `limit_samples`."""
-        made: list[Made] = [(self.images, shard.payload["file"]), f"limit {shard.payload.get('limit')}"]
+        """The tables of images and verdicts."""
+        made: list[Made] = [(self.images, shard.payload["file"])]
         if self.verdicts:
             made.append((self.verdicts, beside(shard, "verdicts")))
         return made
@@ -116,7 +140,7 @@ class CaptionJob(ShardJob):
     def _written(self, shard: Shard, out: Workspace) -> dict[str, Row]:
         """By key, rows of an earlier table of this name whose pictures and alt-texts are the same now."""
         last = out.earlier.holding(beside(shard, "captions")) if out.earlier else None
-        if last is None:
+        if last is None or self.asking:  # answers have been asked for all rows by now
             return {}
         name, kind = shard.payload["file"], self.images.kind
         before = sibling(last, kind)
@@ -135,14 +159,13 @@ class CaptionJob(ShardJob):
         """The table of captions."""
         return (beside(shard, "captions"),)
 
-    def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
-        """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
-        name, limit = shard.payload["file"], shard.payload.get("limit")
+    def _rows(self, shard: Shard, stats: Counter[str], *, files: bool) -> Iterator[Row]:
+        """The successful rows; the others are counted."""
+        name = shard.payload["file"]
         columns = ["key", "text", "split", "status", "reason"]
-        columns += ["jpg"] if self.op and limit != 0 else []
+        columns += ["jpg"] if files else []
         columns += ["url"] if self.joined else []
         verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
-        taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
@@ -150,10 +173,7 @@ class CaptionJob(ShardJob):
                     stats[drop_reason(row["reason"], "failed")] += 1
                 elif verdicts and (refusal := verdicts.refusal(row["key"])):
                     stats[f"dropped_{refusal}"] += 1
-                elif limit is not None and taken >= limit:
-                    stats["dropped_beyond_limit"] += 1
                 else:
-                    taken += 1
                     if self.joined and (text := self.joined.get((row["url"],))) is not None:
                         row["text"] = text
                         stats["captions_joined"] += 1
@@ -170,18 +190,6 @@ class CaptionJob(ShardJob):
             row["alt_text"] = text or None
             own = config.val_mix if row["split"] == "val" else None
             row["model_first"] = drawn(config.seed, row["key"]) < (config.mix if own is None else own)
-        return rows
-
-    def _look(self, rows: list[Row]) -> list[Row]:
-        """Rows without pixels, but with what the model wrote where its caption may be wanted."""
-        files = [row.pop("jpg", None) for row in rows]
-        for row in rows:
-            row |= {"generated": [], "failure": None}
-        if self.op is not None:
-            wanted = [i for i, row in enumerate(rows) if row["model_first"] or not row["alt_text"]]
-            found = self.op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
-            for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
-                rows[i] |= {"generated": generated, "failure": failure}
         return rows
 
     def _judge(self, rows: list[Row], stats: Counter[str]) -> None:
@@ -207,27 +215,45 @@ class CaptionJob(ShardJob):
 
     def _provenance(self) -> dict[str, str]:
         """Columns `model`, `revision` and `decoding` (JSON) of this job's captions."""
-        if self.op is None or self.model is None or self.config.model is None:
+        if self.seen is None or self.model is None or self.config.model is None:
             return {}
-        settings = self.config.model
+        settings, (tile, revision) = self.config.model, self.seen
         decoding = {
             "backend": settings.backend,
             "precision": self.config.compute.precision,
-            "tile": self.op.captioner.tile_size,
+            "tile": tile,
             "max_tiles": settings.max_tiles,
             "max_new_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
         }
-        revision = self.op.captioner.revision
         return {"model": self.model, "revision": revision, "decoding": json.dumps(decoding, sort_keys=True)}
+
+
+def _wanted(row: Row) -> bool:
+    """Whether the model's caption of a row may be wanted."""
+    return bool(row["model_first"] or not row["alt_text"])
+
+
+def _look(op: Callable[[Batch], Batch] | None, rows: list[Row]) -> list[Row]:
+    """Rows without pixels, but with what the model wrote where its caption may be wanted."""
+    files = [row.pop("jpg", None) for row in rows]
+    for row in rows:
+        row |= {"generated": [], "failure": None}
+    wanted = [i for i, row in enumerate(rows) if _wanted(row)] if op is not None else []
+    if op is not None and wanted:
+        found = op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
+        for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
+            rows[i] |= {"generated": generated, "failure": failure}
+    return rows
 
 
 class Caption(ShardStage):
     """Give every downloaded image a caption; failed rows are counted by their reason."""
 
-    name, output, version = "caption", "captions", 3
+    name, output, version = "caption", "captions", 4
     inputs: tuple[str, ...] = ("images",)
+    by_shard = ("images", "verdicts")
 
     def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):
         """Caption `images`.
@@ -240,8 +266,6 @@ class Caption(ShardStage):
         self.inputs = ("images", *(("texts",) if joined else ()), *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
-        if config.captioner.limit_samples is None:  # the first so many images are known when all are
-            self.by_shard = ("images", "verdicts")
 
     def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
         """One shard for each table of images."""
@@ -251,35 +275,12 @@ class Caption(ShardStage):
             key = "captioner.model.path"
             made = refer(config.model.path, key).artifact
             name = f"{made}/{inputs[made].fingerprint}" if made else config.model.path
-            fetch(config.model, key)
-            config = replace(config, model=located(config.model, inputs, key))
-        shards, verdicts = table_shards(images), inputs.get("verdicts")
-        if config.limit_samples is not None:
-            shards = list(limited(images, shards, config.limit_samples, verdicts))
-        job = CaptionJob(images, config, name, inputs.get("texts"), verdicts)
-        return ShardWork(shards=shards, job=job, workers=config.workers)
-
-
-def limited(
-    images: Artifact, shards: list[Shard], limit: int, verdicts: Artifact | None = None
-) -> Iterator[Shard]:
-    """Give each shard its part of `limit` images, the first ones of each split by the split's share of rows.
-
-    Tables behind the last of them are not read.
-    """
-    with ThreadPoolExecutor(READERS) as readers:
-        rows = list(readers.map(lambda shard: table_rows(images, shard.payload["file"]), shards))
-    val = {shard.index for shard in shards if "-val-" in shard.payload["file"]}
-    share = sum(count for shard, count in zip(shards, rows, strict=True) if shard.index in val)
-    left = limit
-    for_val = round(limit * share / max(1, sum(rows)))
-    for shard in shards:
-        part, most = 0, for_val if shard.index in val else left
-        if most:
-            part = min(most, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
-            left -= part
-            for_val -= part if shard.index in val else 0
-        yield replace(shard, payload={**shard.payload, "limit": part})
+            commit = fetch(config.model, key) or config.model.revision
+            model = replace(located(config.model, inputs, key), revision=commit)
+            config = replace(config, model=model)
+        job = CaptionJob(images, config, name, inputs.get("texts"), inputs.get("verdicts"))
+        wanted = Wanted(config.limit_samples) if config.limit_samples else None
+        return ShardWork(shards=table_shards(images), job=job, workers=config.workers, wanted=wanted)
 
 
 def _pictures(images: Artifact, name: str) -> dict[str, tuple[Any, ...]]:
@@ -288,10 +289,3 @@ def _pictures(images: Artifact, name: str) -> dict[str, tuple[Any, ...]]:
     with images.open(name) as file:
         rows = read_table(file, IMAGES, name, columns).to_pylist()
     return {row["key"]: tuple(row[column] for column in columns) for row in rows}
-
-
-def _successes(images: Artifact, shard: Shard) -> int:
-    name = shard.payload["file"]
-    with images.open(name) as file:
-        status: list[str] = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
-    return status.count(SUCCESS)

@@ -199,8 +199,8 @@ def dataset_files(name: str) -> tuple[str, ...]:
 def dataset_shards(dataset: Artifact) -> list[Shard]:
     """Return one shard per tar of a dataset, all splits, be it there already or coming.
 
-    The payload names tar and split. The plan does not count the rows: `dataset_rows` does, where a shard is
-    worked on.
+    The payload names tar and split. The last numbers come last, so that a dataset that ends early has the
+    first shards. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
     """
     names = [name.removesuffix(".tar") for name in in_order(dataset.files("*.tar"))]
     return [
