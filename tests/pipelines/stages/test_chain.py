@@ -190,7 +190,7 @@ def test_the_wanted_number_is_that_of_the_first_tables_that_reach_it(
     def stages() -> list[Stage]:
         return [
             ImportToCaption(config), Caption(CaptionConfig(captioner=captioner)),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3)), latents,
+            ShardDataset(ShardConfig(image_size=32)), latents,
         ]  # fmt: skip
 
     found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
