@@ -183,7 +183,7 @@ def test_a_split_without_samples_has_no_latents(
 def test_the_wanted_number_is_that_of_the_first_tables_that_reach_it(
     run: Run, latents: EncodeLatents, pictures: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tables of 7, 7 and 6: two of them hold nine, whoever does which first."""
+    """Tables of 5 that validate, 7, 7 and 1: two of them hold nine, whoever does which first."""
     config = ImportImagesConfig(folder=pictures, image_size=32, samples_per_shard=7)
     captioner = CaptionerConfig(limit_samples=9)
 
@@ -195,10 +195,10 @@ def test_the_wanted_number_is_that_of_the_first_tables_that_reach_it(
 
     found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
     assert found["import_images"].stats["rows_out"] == 20
-    assert found["caption"].stats["shards_beyond"] == 1
-    assert found["encode_latents"].stats["rows_out"] == found["shard"].stats["rows_out"] == 14
+    assert found["caption"].stats["shards_beyond"] == 2
+    assert found["encode_latents"].stats["rows_out"] == found["shard"].stats["rows_out"] == 12
     index = found["shard"].artifact.read_json("index.json")
-    assert [len(index["splits"][split]) for split in ("train", "val")] == [2, 2]
+    assert [len(index["splits"][split]) for split in ("train", "val")] == [1, 1]
 
 
 def test_a_download_ends_with_the_table_that_gives_the_wanted_number(
@@ -219,6 +219,6 @@ def test_a_download_ends_with_the_table_that_gives_the_wanted_number(
 
     found = same(run, stages, "shard by shard: download -> caption -> shard -> encode_latents\n", capsys)
     stats = found["download"].stats
-    assert stats["rows_in"] % 8 == 0 and stats["shards_beyond"] >= 3, "the list has more than fifty"
-    assert 20 <= stats["images_ok"] < 28, "less than a table more than was wanted"
+    assert stats["shards_beyond"] >= 2, "the list has more than fifty"
+    assert 20 <= stats["images_ok"] < 36, "less than a table of about eight more than was wanted"
     assert found["encode_latents"].stats["rows_out"] == stats["images_ok"]
