@@ -138,6 +138,8 @@ def reused(shard: Shard, job: ShardJob, out: Workspace, of: str, earlier: Earlie
     if found is None or not job.still_good(shard, *found):
         return None
     artifact, made = found
+    if any(artifact.manifest["files"].get(name) != entry for name, entry in made["files"].items()):
+        return None
     names = dict(zip(made["named"], job.files_of(shard), strict=True))
     files = {names.get(name, name): entry for name, entry in made["files"].items()}
     try:
