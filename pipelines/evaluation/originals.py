@@ -135,13 +135,13 @@ class TakeJob(ShardJob):
 
         from reptok.metrics.sample_files import NpzWriter
 
-        name, lines = SAMPLES.format(shard.index), []
+        name, found = SAMPLES.format(shard.index), list(self.pictures(shard))
+        lines = [json.dumps(asdict(original), ensure_ascii=False) for original, _ in found]
         with out.create(name) as file:
             target: Any = file
-            archive = NpzWriter(target, shard.rows, self.side)
-            for original, pixels in self.pictures(shard):
+            archive = NpzWriter(target, len(found), self.side)
+            for _, pixels in found:
                 archive.add(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-                lines.append(json.dumps(asdict(original), ensure_ascii=False))
             archive.close()
         out.write_bytes(name.replace(".npz", ".jsonl"), ("\n".join(lines) + "\n").encode())
         return {"rows_in": shard.rows, "rows_out": len(lines)}

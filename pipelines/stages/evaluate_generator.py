@@ -192,23 +192,16 @@ class EvaluateGenerator(Stage):
         config = self.config
         if not config.clip_weights:
             return {}
-        import torch
-
         from reptok.metrics.clip_score import ClipScore
         from reptok.metrics.uncertainty import mean
 
         weights = required(config.clip_weights, "evaluate.generator.clip_weights")
         score = ClipScore.from_weights(str(weights), config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
-        result = {}
-        for scale, images in found.images.items():
-            parts = [
-                score(images[start : start + config.batch_size].float() / 127.5 - 1,
-                      captions[start : start + config.batch_size]).cpu()
-                for start in range(0, len(images), config.batch_size)
-            ]  # fmt: skip
-            result[scale] = mean(torch.cat(parts))
-        return result
+        return {
+            scale: mean(score.of_all(images, captions, config.batch_size))
+            for scale, images in found.images.items()
+        }
 
     def _words(self, inputs: Mapping[str, Artifact], view: DatasetView, bank: FeatureBank) -> Words | None:
         """What the language model knows of the captions of the training and validation images."""

@@ -77,6 +77,12 @@ class ClipScore:
         """
         return self._cosine(self._embedded(images), texts)
 
+    def of_all(self, pixels: Tensor, texts: Sequence[str], batch_size: int) -> Tensor:
+        """Scores (N,) of uint8 images (N, 3, H, W), so many at a time, on the CPU."""
+        starts = range(0, len(pixels), batch_size)
+        parts = [slice(start, start + batch_size) for start in starts]
+        return torch.cat([self(pixels[p].float() / 127.5 - 1, list(texts[p])).cpu() for p in parts])
+
     def look(self, pixels: Tensor) -> dict[str, Tensor]:
         """`pooled` (B, D) of uint8 images (B, 3, H, W)."""
         return {"pooled": self._embedded(pixels.float() / 127.5 - 1)}

@@ -68,6 +68,6 @@ def test_dinov2s_table_of_positions_is_stretched_to_its_224_pixels(tiny_models):
     pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     assert network.name == "dinov2"
     alone = EncoderFeatures.from_folder(tiny_models / "encoder", side=224)
-    large = np.asarray(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize((224, 224), Image.BICUBIC))
+    large = np.array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize((224, 224), Image.BICUBIC))
     expected = alone(torch.from_numpy(large).permute(2, 0, 1)[None] / 127.5 - 1)
     torch.testing.assert_close(network.look(pixels)["pooled"], expected)
