@@ -6,7 +6,7 @@ A killed job goes on where its records end.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,17 +29,25 @@ Record = dict[str, Any]
 
 
 def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
-    """Record the plan; refuse another plan than the recorded one."""
+    """Record the plan; refuse another plan than the recorded one.
+
+    A part of the recorded one is none other: what the shards are made from has ended early (see `wanted`).
+    """
     if len({shard.index for shard in shards}) != len(shards):
         raise ValueError("two shards have the same index")
     plan = canonical_json([asdict(shard) for shard in shards])
     if not out.folder.exists(PLAN):
         out.folder.write_bytes(PLAN, plan)
-    elif out.folder.read_bytes(PLAN) != plan:
+    elif (recorded := out.folder.read_bytes(PLAN)) != plan and not _part_of(recorded, plan):
         raise ValueError(
             f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
             "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
+
+
+def _part_of(whole: bytes, plan: bytes) -> bool:
+    known = {shard["index"]: shard for shard in json.loads(whole)}
+    return all(known.get(shard["index"]) == shard for shard in json.loads(plan))
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
@@ -54,10 +62,10 @@ def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
     return done
 
 
-def newly_done(known: Collection[int], out: Workspace) -> dict[int, Record]:
-    """Records that others have written since, by index: those that are not `known`."""
+def newly_done(missing: Set[int], out: Workspace) -> dict[int, Record]:
+    """Records that others have written since, by index, of those that are missing."""
     names = open_folder(out.folder.url_of(DONE)).sizes()
-    new = sorted({int(name.partition(".")[0]) for name in names if name.endswith(".json")} - set(known))
+    new = sorted({int(name.partition(".")[0]) for name in names if name.endswith(".json")} & missing)
     with ThreadPoolExecutor(READERS) as readers:
         return dict(zip(new, _read(out.folder, new, readers), strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ class Workspace:
         fingerprint: the artifact's fingerprint.
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
+        left_out: names that are not published, should somebody write them.
     """
 
     def __init__(self, url: str, fingerprint: str = "", log: StageLog | None = None) -> None:
@@ -35,6 +36,7 @@ class Workspace:
         self.fingerprint = fingerprint
         self.log = log or StageLog()
         self.digests: dict[str, dict[str, Any]] = {}
+        self.left_out: Set[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "fingerprint": self.fingerprint}
@@ -72,7 +74,7 @@ class Workspace:
 
     def files(self) -> list[str]:
         """Names of the finished files that would be published, sorted."""
-        return [name for name in self.folder.sizes() if published(name)]
+        return [name for name in self.folder.sizes() if published(name) and name not in self.left_out]
 
     def url_of(self, name: str = "") -> str:
         return self.folder.url_of(name)
@@ -128,7 +130,7 @@ class Workspace:
         """Write the manifest, last of all: `description` (stage, config, ...) and the table of all files."""
         table = {}
         for name, size in self.folder.sizes().items():
-            if published(name):
+            if published(name) and name not in self.left_out:
                 known = self.digests.get(name)
                 sha256 = known["sha256"] if known and known["size"] == size else self.folder.sha256(name)
                 table[name] = {"size": size, "sha256": sha256}
