@@ -31,23 +31,30 @@ Record = dict[str, Any]
 def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
     """Record the plan; refuse another plan than the recorded one.
 
-    A part of the recorded one is none other: what the shards are made from has ended early (see `wanted`).
+    The beginning of the recorded one is none other: what it is made from has ended early (see `wanted`).
     """
     if len({shard.index for shard in shards}) != len(shards):
         raise ValueError("two shards have the same index")
     plan = canonical_json([asdict(shard) for shard in shards])
     if not out.folder.exists(PLAN):
         out.folder.write_bytes(PLAN, plan)
-    elif (recorded := out.folder.read_bytes(PLAN)) != plan and not _part_of(recorded, plan):
+    elif (recorded := out.folder.read_bytes(PLAN)) != plan and not _begins_with(recorded, plan):
         raise ValueError(
             f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
             "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
 
 
-def _part_of(whole: bytes, plan: bytes) -> bool:
-    known = {shard["index"]: shard for shard in json.loads(whole)}
-    return all(known.get(shard["index"]) == shard for shard in json.loads(plan))
+def _begins_with(recorded: bytes, plan: bytes) -> bool:
+    """Whether a plan is what is left of a recorded one that ends early."""
+
+    def place(shard: dict[str, Any]) -> int:
+        follows = shard["follows"]
+        return int(shard["index"] if follows is None else follows)
+
+    shards = json.loads(plan)
+    end = max(map(place, shards), default=-1)
+    return bool(shards == [shard for shard in json.loads(recorded) if place(shard) <= end])
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:

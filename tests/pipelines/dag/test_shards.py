@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from toy_shards import Shout, map_words, shards
+from toy_shards import COUNT, Shout, map_words, shards
 
 from pipelines.dag import cluster
 from pipelines.dag import shards as shards_module
@@ -53,8 +53,9 @@ def test_another_plan_for_the_same_artifact_is_refused(tmp_path):
     out = Workspace(str(tmp_path))
     write_plan(shards(), out)
     write_plan(shards(), out)
-    with pytest.raises(ValueError, match="another plan"):
-        write_plan(shards(5), out)
+    for other in (shards(COUNT + 1), shards()[1:], [*shards()[:-1], replace(shards()[-1], rows=1)]):
+        with pytest.raises(ValueError, match="another plan"):
+            write_plan(other, out)
 
 
 def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
