@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -159,6 +160,15 @@ class RemoteFile(File):
     def fetch_all(self) -> None:
         """Have threads fetch the whole file, and go on."""
         self.fetch(np.zeros(1, np.int64), np.full(1, self.size))
+
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Return what follows from the file, as it was made the first time on this machine.
+
+        Args:
+            name: What it is, among what is kept of this file.
+            make: Makes it where it is not there, or gave way to others since.
+        """
+        return self._pieces.kept(name, make)
 
     def _fill(self, target: memoryview, offset: int) -> None:
         stop = min(offset + len(target), self.size)
