@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.dag import cluster, interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
@@ -29,6 +30,9 @@ from pipelines.dag.shards import Outcome, Shard, ShardWork, WorkerResources
 from pipelines.dag.stage import StageResult
 from pipelines.dag.tally import Tally
 from pipelines.dag.tracking import Tracker
+
+if TYPE_CHECKING:
+    from pipelines.dag.ray_shards import Lane, Step
 
 LOOK_SECONDS = 1.0
 LOOKING = 20
@@ -167,8 +171,12 @@ class Chain:
 
     def _work(self) -> None:
         """Send the shards through, and finish stages meanwhile."""
+        from pipelines.dag.ray_shards import Step
+
         busy = [link for link in self._links if not link.tally.complete]
-        thread = threading.Thread(target=self._send, args=(busy,), name="chain", daemon=True)
+        steps = [Step.of(link.work.job, link.attempt.out, self._pools[link.stage.name]) for link in busy]
+        sent = lanes([link.tally.missing for link in busy])
+        thread = threading.Thread(target=self._send, args=(steps, sent), name="chain", daemon=True)
         thread.start()
         look = time.monotonic() + LOOK_SECONDS
         try:
@@ -176,7 +184,7 @@ class Chain:
                 try:
                     found = self._outcomes.get(timeout=max(0.0, look - time.monotonic()))
                 except queue.Empty:
-                    look = self._look(busy)
+                    look = self._look(busy, steps)
                     continue
                 if found is None:
                     break
@@ -185,15 +193,16 @@ class Chain:
         finally:
             self._ended.set()
             thread.join()
-        self._look(busy)
+        self._look(busy, steps)
         self._finish()
+        for step in steps:
+            step.forget()
 
-    def _send(self, busy: Sequence[Link]) -> None:
-        from pipelines.dag.ray_shards import Step, through
+    def _send(self, steps: Sequence[Step], sent: Sequence[Lane]) -> None:
+        from pipelines.dag.ray_shards import through
 
-        steps = [Step.of(link.work.job, link.attempt.out, self._pools[link.stage.name]) for link in busy]
         try:
-            for found in through(steps, lanes([link.tally.missing for link in busy])):
+            for found in through(steps, sent):
                 self._outcomes.put(found)
                 if self._ended.is_set():
                     return
@@ -202,12 +211,12 @@ class Chain:
         finally:
             self._outcomes.put(None)
 
-    def _look(self, busy: Sequence[Link]) -> float:
+    def _look(self, busy: Sequence[Link], steps: Sequence[Step]) -> float:
         """See which shards are done that are still on their way through later steps; when to look again."""
         begun = time.monotonic()
-        for link in busy[:-1]:
+        for link, step in zip(busy[:-1], steps, strict=False):
             if not link.tally.complete:
-                link.tally.look()
+                link.tally.look(step.announced)
         now = time.monotonic()
         return now + max(LOOK_SECONDS, LOOKING * (now - begun))
 

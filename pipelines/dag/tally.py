@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.dag.failures import LOST, report
 from pipelines.dag.redaction import redacted
-from pipelines.dag.shard_records import UNCOUNTED, Record, newly_done, read_done, write_plan
+from pipelines.dag.shard_records import FOLD, UNCOUNTED, Record, fold, read_done, write_plan
 from pipelines.dag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Tally:
     def __init__(self, work: ShardWork, out: Workspace) -> None:
         self.work, self._out = work, out
         self._failures: dict[int, str] = {}
+        self._unfolded: dict[int, Record] = {}
         write_plan(work.shards, out)
         self._done = read_done(work.shards, out)
         counted = all(shard.rows != UNCOUNTED for shard in work.shards)
@@ -63,6 +65,10 @@ class Tally:
             self._failures[index] = failure
         elif index not in self._done:
             self._done[index] = record
+            self._unfolded[index] = record
+            if len(self._unfolded) >= FOLD:
+                fold(self._unfolded, self._out)
+                self._unfolded.clear()
             self._so_far += self._worth(record)
             size = sum(file["size"] for file in record["files"].values())
             self._out.log.rows(record["stats"], size, self.work.job.reasons)
@@ -70,10 +76,10 @@ class Tally:
                 self.work.watch(record["stats"])
             self._tell()
 
-    def look(self) -> None:
-        """Take what workers have recorded since."""
-        for index, record in newly_done(self._done, self._out).items():
-            self.take(index, record, "")
+    def look(self, announced: MutableMapping[str, str]) -> None:
+        """Take the records that workers have announced since."""
+        for name in list(announced):
+            self.take(int(name), json.loads(announced.pop(name)), "")
 
     def stats(self) -> dict[str, float]:
         """The summed stats of all shards; the workspace knows the digests of all files then.
