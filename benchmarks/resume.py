@@ -27,6 +27,7 @@ from pipelines.dag.artifact import Artifact, faults
 from pipelines.dag.shard_actor import do_shard
 from pipelines.dag.shard_records import FOLDED
 from pipelines.dag.shards import ShardWork
+from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import many
 from pipelines.dag.tally import Tally
 from pipelines.dag.workspace import Workspace
@@ -36,31 +37,43 @@ URL = "s3://reptok/runs/stubs/0"
 T = TypeVar("T")
 
 
+class Silent(StageLog):
+    """Swallows the progress, too."""
+
+    def progress(self, done: float, total: float, unit: str = "rows") -> None:
+        """Nothing."""
+
+
+def workspace() -> Workspace:
+    """The job's, as a new driver opens it."""
+    return Workspace(URL, log=Silent("stub"), fenced=True)
+
+
 def run(shards: int = REDUCED) -> Comparison:
     """Do half, and take it up twice; see the module."""
     with _served() as requests:
         work = ShardWork(shards=stub_shards(shards), job=StubJob())
-        tally, planning = _timed(lambda: Tally(work, Workspace(URL, fenced=True)))
+        tally, planning = _timed(lambda: Tally(work, workspace()))
         half = work.shards[: shards // 2]
         for start in range(0, len(half), 500):
             part = half[start : start + 500]
-            out = Workspace(URL, fenced=True)
+            out = workspace()
             records = many(lambda shard, out=out: do_shard(shard, work.job, out), part)  # type: ignore[misc]
             for shard, record in zip(part, records, strict=True):
                 tally.take(shard.index, record, "")
         del tally
         counted = requests()
-        resumed, folded = _timed(lambda: Tally(work, Workspace(URL, fenced=True)))
+        resumed, folded = _timed(lambda: Tally(work, workspace()))
         asked = requests() - counted
         if [shard.index for shard in resumed.missing] != list(range(len(half), shards)):
             raise RuntimeError("what is missing is not the other half")
-        Workspace(URL).folder.remove(FOLDED)
+        workspace().folder.remove(FOLDED)
         counted = requests()
-        again, single = _timed(lambda: Tally(work, Workspace(URL, fenced=True)))
+        again, single = _timed(lambda: Tally(work, workspace()))
         asked_single = requests() - counted
         if again._done != resumed._done:
             raise RuntimeError("folded records are not the single ones")
-        out = Workspace(URL, fenced=True)
+        out = workspace()
         for record in again._done.values():
             out.digests.update(record["files"])
         _, publishing = _timed(lambda: out.publish({"stage": "stub"}))

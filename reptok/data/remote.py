@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from reptok.data.files import File
 from reptok.data.pieces import Pieces, answering, numbers_of
 
 KEPT = 64 << 30
+READERS = 16
+"""Files read at a time: on an object store that is latency, not work."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RemotePath:
@@ -100,6 +106,18 @@ Located = os.PathLike[str] | RemotePath
 def data_path(text: str) -> DataPath:
     """Return what a path or a URL names."""
     return RemotePath(text) if "://" in text else Path(text)
+
+
+def readable(place: DataPath) -> Path | BinaryIO:
+    """Return what readers of whole files take: a path, or a remote file that is open."""
+    return place.open() if isinstance(place, RemotePath) else place
+
+
+def some_at_a_time(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """What is read of each, in order, a few ahead of their use."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(items), READERS):
+            yield from readers.map(read, items[start : start + READERS])
 
 
 def keeping(place: Located, size: int) -> DataPath:
