@@ -2,9 +2,10 @@
 
     python -m benchmarks.chain [SHARDS]      1,000 by default; `make bench` runs 200
 
-Each step waits, reads what the one before has made of its shard, and writes a file. Reported beside the
-ratio: when the last step has done its first shard, and the sum of the steps, which stages that wait for each
-other take at least.
+Each step sleeps, reads what the one before has made of its shard, and writes a file. Reported beside the
+ratio: when the last step has done its first shard; the sum of the steps, which stages that wait for each
+other take at least; what the driver computes for each shard, and how busy the machine is, since what sleeps
+takes its time on a busy machine too, and what Ray and we do for a shard takes longer.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class StubStep(ShardStage):
 def run(shards: int = REDUCED) -> Comparison:
     """Run the slowest step alone, then all as a chain."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
-        alone, _ = _run([max(SECONDS)], shards, f"{folder}/alone")
-        chain, begun = _run(SECONDS, shards, f"{folder}/chain")
+        alone, _, computed_alone = _run([max(SECONDS)], shards, f"{folder}/alone")
+        chain, begun, computed = _run(SECONDS, shards, f"{folder}/chain")
         (last,) = Path(folder, "chain", f"parts_{len(SECONDS) - 1}").iterdir()
         times = [
             [float(line) for line in path.read_text().split()] for path in sorted(last.glob("part-*.txt"))
@@ -102,6 +103,9 @@ def run(shards: int = REDUCED) -> Comparison:
         f"{shards:,} shards: the chain {chain:.1f} s, its first shard after {first_done - begun:.1f} s",
         f"the slowest step alone {alone:.1f} s; one step after the other, at least {waiting:.1f} s",
         f"the last step begins {first_last:.2f} s after the first shard is there ({between:.2f} s between)",
+        f"the driver computes {1000 * computed / shards:.1f} ms a shard, "
+        f"{1000 * computed_alone / shards:.1f} ms for the one step",
+        f"load {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores",
     ):
         print(f"  {line}", file=sys.stderr, flush=True)
     return Comparison(
@@ -114,16 +118,16 @@ def run(shards: int = REDUCED) -> Comparison:
     )
 
 
-def _run(seconds: tuple[float, ...] | list[float], shards: int, root: str) -> tuple[float, float]:
-    """Run steps; seconds that it took, and when it began."""
+def _run(seconds: tuple[float, ...] | list[float], shards: int, root: str) -> tuple[float, float, float]:
+    """Run steps; seconds that it took, when it began, and CPU-seconds of the driver."""
     stages = [StubStep(StepConfig(shards=shards, seconds=s), number) for number, s in enumerate(seconds)]
-    at, begun = time.time(), time.monotonic()
+    at, begun, computed = time.time(), time.monotonic(), time.process_time()
     results = runner.run(
         stages, root=root, cluster=ClusterConfig(num_cpus=2), tracking=TrackingConfig(enabled=False)
     )
     if failed := [result.error for result in results if result.error]:
         raise RuntimeError(failed)
-    return time.monotonic() - begun, at
+    return time.monotonic() - begun, at, time.process_time() - computed
 
 
 if __name__ == "__main__":

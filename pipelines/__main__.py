@@ -6,7 +6,7 @@
     python -m pipelines verify [root=URL]                                       compare files with digests
     python -m pipelines compare MODEL MODEL [out=FILE]                          put models side by side
     python -m pipelines promote [name=reptok] [root=URL]                        the candidate, if it is better
-    python -m pipelines sweep over=KEY=A,B [seeds=2] [key=value ...]            run a grid, and compare it
+    python -m pipelines sweep over=KEY=A,B|recipe=NAME [seeds=2] [key=value ...] run grids, and compare
     python -m pipelines real [only=NAME] [release=FILE] [key=value ...]         real weights, as published?
     python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
 

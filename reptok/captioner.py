@@ -66,12 +66,13 @@ def load_captioner(
 
     Raises:
         OSError: Neither a folder with an InternVL nor a hub id within reach.
-        ImportError: The backend's package is not installed.
+        ValueError: By vLLM, captions are written in bulk: the pipeline's stage has its engines.
     """
-    if config.backend == "vllm":
-        from reptok.captioner_vllm import VllmCaptioner
-
-        return VllmCaptioner(config, dtype)
+    if config.backend != "transformers":
+        raise ValueError(
+            f"captioner.model.backend={config.backend} writes captions in the pipeline alone, in bulk; set "
+            "captioner.model.backend=transformers"
+        )
     return InternVLCaptioner(config, device, dtype)
 
 
@@ -242,6 +243,11 @@ def load_processor(folder: Path) -> Any:
             f"{type(processor).__name__}); the hub's names of such models end in -hf"
         )
     return processor
+
+
+def tile_of(config: VisionLanguageConfig, processor: Any) -> int:
+    """Side of a tile in pixels."""
+    return config.image_size or int(processor.image_processor.size["height"])
 
 
 def ask(processor: Any, prompt: str) -> str:

@@ -32,7 +32,8 @@ class EncoderConfig:
             others.
         image_size: Side of the square the encoder sees, a multiple of its patch size.
         token: "cls" starts at the [cls] row (then registers), "reg" at the first register.
-        num_tokens: K, number of rows.
+        num_tokens: K, number of rows. Those beyond the encoder's own [cls] and registers start near the first
+            one, for plain transformers.
         trainable: "cls" trains the K rows' input embeddings, "everything" also the rest.
     """
 

@@ -6,6 +6,7 @@ Free of torch, so that what follows from a network can be planned without it.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,11 +22,13 @@ class EncoderDimensions:
         width: D, of its tokens.
         patch_size: Side of a patch in pixels.
         rows: Tokens beside the patches: [cls] and the registers.
+        plain: Whether it is an ordinary vision transformer, which takes further rows.
     """
 
     width: int
     patch_size: int
     rows: int
+    plain: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,15 @@ ENCODERS = {
     "dinov2_vits14_reg": EncoderDimensions(384, 14, 5),
     "dinov2_vitb14_reg": EncoderDimensions(768, 14, 5),
     "dinov2_vitl14_reg": EncoderDimensions(1024, 14, 5),
-    "dinov3_vits16": EncoderDimensions(384, 16, 5),
-    "dinov3_vitb16": EncoderDimensions(768, 16, 5),
-    "dinov3_vitl16": EncoderDimensions(1024, 16, 5),
+    "dinov3_vits16": EncoderDimensions(384, 16, 5, plain=False),
+    "dinov3_vitb16": EncoderDimensions(768, 16, 5, plain=False),
+    "dinov3_vitl16": EncoderDimensions(1024, 16, 5, plain=False),
     "mae_vitb16": EncoderDimensions(768, 16, 1),
     "clip_vitb16": EncoderDimensions(768, 16, 1),
     "random_vits14_reg": EncoderDimensions(384, 14, 5),
     "random_vitb14_reg": EncoderDimensions(768, 14, 5),
     "random_vitl14_reg": EncoderDimensions(1024, 14, 5),
+    "random_vittiny16_reg": EncoderDimensions(192, 16, 5),
     "random_vitdebug8_reg": EncoderDimensions(32, 8, 5),
 }
 """By name; a test holds them against the networks themselves."""
@@ -86,7 +90,8 @@ def encoder_dimensions(folder: Path) -> EncoderDimensions:
     patch, registers = sizes.get("patch_size"), sizes.get("reg_tokens", sizes.get("num_reg_tokens", 0))
     if not (_counts(width) and _counts(patch) and isinstance(registers, int)):
         raise ValueError(f"{folder / CONFIG} does not say num_features and model_args.patch_size")
-    return EncoderDimensions(width, patch, 1 + registers)
+    plain = "num_reg_tokens" not in sizes and not re.search("eva|dinov3", str(values.get("architecture")))
+    return EncoderDimensions(width, patch, 1 + registers, plain)
 
 
 def latent_dimensions(folder: Path) -> LatentDimensions:

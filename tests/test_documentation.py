@@ -87,9 +87,10 @@ def check_python(words, pictures):
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
         if words[1:3] == ["pipelines", "sweep"]:
-            grid = sweep.parse(words[3:])
-            for point in grid.points():
-                compose([*grid.rest, *(f"{key}={value}" for key, value in point.items())], pictures)
+            grids, of_recipes = sweep.parse(words[3:])
+            for grid in grids if of_recipes is None else ():  # every recipe is composed by a test of its own
+                for point in grid.points():
+                    compose([*grid.rest, *(f"{key}={value}" for key, value in point.items())], pictures)
         elif words[1:3] == ["pipelines", "real"]:
             real.parse(words[3:])
         elif words[1] == "pipelines" and words[2] in ("run", "plan"):

@@ -35,8 +35,9 @@ class CaptionerConfig:
         gates: What a model's caption must be.
         fallback: The caption of an image that has neither.
         seed: Of the mix and of everything that the model draws.
-        limit_samples: Caption the first so many images in the order of their keys and leave the others out of
-            the dataset: whatever the shuffle, training then reads captioned samples alone. None captions all.
+        limit_samples: So many images are enough: the first shards, in order, that hold them are captioned and
+            are the dataset; whatever the shuffle, training then reads captioned samples alone. None captions
+            all.
         attempts: How often an image on which the model fails is tried.
         max_failed: Largest share of a shard's images on which the model may fail; more is no accident, and
             the shard fails.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipelines.captions.caption import CaptionerConfig, row_seed
 from pipelines.captions.gates import refusal_reason
 from pipelines.dag.op import Batch, Op
+from reptok.configs import VisionLanguageConfig
 
 if TYPE_CHECKING:
     from reptok.captioner import Captioner
@@ -77,18 +78,8 @@ class CaptionImages(Op):
                 yield [future.result() for future in ahead.pop(0)]
 
     def _decode(self, file: bytes | None) -> Decoded:
-        from reptok.data.images import decode_image
-        from reptok.data.tiles import decode_tile
-
-        if not file:
-            return None, "no_image"
         assert self.config.model is not None
-        try:
-            if self.config.model.max_tiles == 1:
-                return decode_tile(file, self.captioner.tile_size), None
-            return decode_image(file), None
-        except Exception:  # decoders raise anything for damaged files
-            return None, "undecodable"
+        return decoded(file, self.config.model, self.captioner.tile_size)
 
     def _caption(
         self, images: Sequence[Decoded], seeds: Sequence[int]
@@ -121,14 +112,24 @@ class CaptionImages(Op):
         with preferred(self.config.compute.device):
             found = self.captioner(images, seeds)
         return [
-            [
-                {
-                    "text": caption.text,
-                    "prompt": caption.prompt,
-                    "seed": caption.seed,
-                    "reason": refusal_reason(caption.text, self.config.gates),
-                }
-                for caption in captions
-            ]
+            [judged(caption.text, caption.prompt, caption.seed, self.config) for caption in captions]
             for captions in found
         ]
+
+
+def decoded(file: bytes | None, model: VisionLanguageConfig, tile: int) -> Decoded:
+    """A picture as the model takes it: squeezed into a tile of so many pixels where it sees but one."""
+    from reptok.data.images import decode_image
+    from reptok.data.tiles import decode_tile
+
+    if not file:
+        return None, "no_image"
+    try:
+        return decode_tile(file, tile) if model.max_tiles == 1 else decode_image(file), None
+    except Exception:  # decoders raise anything for damaged files
+        return None, "undecodable"
+
+
+def judged(text: str, prompt: str, seed: int, config: CaptionerConfig) -> dict[str, Any]:
+    """A caption as it is kept, with the gate that refuses it, if one does."""
+    return {"text": text, "prompt": prompt, "seed": seed, "reason": refusal_reason(text, config.gates)}

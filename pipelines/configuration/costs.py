@@ -109,10 +109,11 @@ def estimate(planned: Sequence[PlannedStage], config: EstimateConfig) -> dict[st
     for p in planned:
         before = [rows_of[kind] for kind in p.stage.inputs if kind in rows_of]
         passing = min(before) if before else float(config.rows)
-        if limit := _limit(p.stage.config):
-            passing = min(passing, limit)
         rate = config.stages.get(p.stage.name)
-        rows_of[p.artifact.kind] = passing * (rate.keep if rate else 1.0)
+        keep = rate.keep if rate else 1.0
+        if limit := _limit(p.stage.config):
+            passing = min(passing, limit / keep)
+        rows_of[p.artifact.kind] = passing * keep
         if rate is None or p.action == "skip":
             continue
         if units := _units(p.stage, rate, config):
@@ -226,8 +227,8 @@ def _estimated(rate: StageRate, rows: float, share: float, units: float, config:
 
 
 def _limit(config: Any) -> int | None:
-    """The number of samples that a dataset is cut to by a stage."""
-    limit = getattr(getattr(config, "captioner", None), "limit_samples", None)
+    """The number of rows that are enough for a stage: captions, or downloaded images."""
+    limit = getattr(getattr(config, "captioner", config), "limit_samples", None)
     return limit if isinstance(limit, int) else None
 
 

@@ -37,6 +37,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
         return values
     _sizes_of_pictures(values)
     _listed_hashes(values)
+    _wanted(values, extras)
     source = sources.derive(values, extras)
     _tokens(values)
     _generator(values)
@@ -79,6 +80,15 @@ def _listed_hashes(values: dict[str, Any]) -> None:
     follows(values, "data.download.resize.hash_whole", True, key)
 
 
+def _wanted(values: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    """What nobody captions need not be downloaded; of what filters refuse nobody knows how much it is."""
+    wanted, key = dotted(values, "captioner.limit_samples"), "data.download.limit_samples"
+    own = dotted(values, "data.filter_images") or {}
+    filters = [name for name, value in own.items() if value and name != "workers"]
+    if wanted and dotted(values, key) is None and not filters and not registry.chosen_filters(extras):
+        put(values, key, wanted)
+
+
 def _tokens(values: dict[str, Any]) -> None:
     """What the encoder and the VAE give, which is what the decoder and the generator work on."""
     encoder = construct(EncoderConfig, values.get("encoder", {}), "encoder")
@@ -93,10 +103,12 @@ def _tokens(values: dict[str, Any]) -> None:
             f"encoder.image_size={encoder.image_size} must be a multiple of {seen.patch_size}, the "
             f"patch size of {named}"
         )
-    if seen and encoder.num_tokens + (encoder.token == "reg") > seen.rows:
+    if seen and encoder.token == "reg" and seen.rows == 1:
+        raise ConfigError(f"encoder.token=reg needs a register, and {named} has [cls] alone")
+    if seen and not seen.plain and encoder.num_tokens + (encoder.token == "reg") > seen.rows:
         raise ConfigError(
             f"encoder.num_tokens={encoder.num_tokens} from encoder.token={encoder.token} are more than "
-            f"{named} has: [cls] and {seen.rows - 1} registers"
+            f"{named} has: [cls] and {seen.rows - 1} registers; only plain transformers take further ones"
         )
     inner, outer = dotted(values, "decoder.width"), dotted(values, "decoder.token_dim")
     if isinstance(inner, int) and inner < outer:

@@ -30,6 +30,7 @@ from pipelines.dag.shards import Outcome, Shard, ShardWork, WorkerResources
 from pipelines.dag.stage import StageResult
 from pipelines.dag.tally import Tally
 from pipelines.dag.tracking import Tracker
+from pipelines.dag.wanted import place_of
 
 if TYPE_CHECKING:
     from pipelines.dag.ray_shards import Lane, Step
@@ -82,7 +83,7 @@ class Chain:
         self._outcomes: queue.Queue[tuple[int, Outcome] | None] = queue.Queue()
         self._ended = threading.Event()
         self._broken = False
-        self._published: list[Attempt] = []
+        self._published: list[Link] = []
         self._last: Given | None = None
 
     def run(self) -> None:
@@ -95,8 +96,9 @@ class Chain:
         except Exception as error:
             _tell(error)
         finally:
-            for attempt in self._published:  # a worker that Ray began again found there what was done
-                attempt.clean()
+            for link in self._published:  # a worker that Ray began again found there what was done
+                link.attempt.clean()
+                link.tally.discard()  # what was begun before its stage was published
             if self._last:
                 self._give(*self._last)
             for link in self._links:
@@ -139,10 +141,25 @@ class Chain:
             names = [name for shard in work.shards for name in work.job.files_of(shard)]
             coming[stage.output] = Coming(planned.artifact, [*attempt.out.digests, *names], work.facts)
             self._links.append(Link(planned, stage, attempts.pop(stage.name), work, tally))
+        self._cut()
         for attempt in attempts.values():
             attempt.leave()
         for planned in [p for p in self._stages if all(p is not link.planned for link in self._links)]:
             self._give(planned, None)
+
+    def _cut(self) -> None:
+        """Leave out of each stage what follows shards that those it reads from leave out."""
+        ends = {link.stage.output: link.tally.end for link in self._links}
+        for link in self._links:
+            for kind in link.planned.inputs:
+                link.tally.cut(ends.get(kind))
+            ends[link.stage.output] = link.tally.end
+
+    def _ends(self, link: Link) -> list[str]:
+        """Workspaces of the stages that decide where a stage ends, its own among them."""
+        made = {other.stage.output: other for other in self._links}
+        before = [url for kind in link.planned.inputs if kind in made for url in self._ends(made[kind])]
+        return [*dict.fromkeys(before), *([link.attempt.out.url] if link.work.wanted else [])]
 
     def _worth_it(self) -> bool:
         """Whether there is something to hand on, and more than a process of its own would do."""
@@ -174,7 +191,10 @@ class Chain:
         from pipelines.dag.ray_shards import Step
 
         busy = [link for link in self._links if not link.tally.complete]
-        steps = [Step.of(link.work.job, link.attempt.out, self._pools[link.stage.name]) for link in busy]
+        steps = [
+            Step.of(link.work.job, link.attempt.out, self._pools[link.stage.name], self._ends(link))
+            for link in busy
+        ]
         sent = lanes([link.tally.missing for link in busy])
         thread = threading.Thread(target=self._send, args=(steps, sent), name="chain", daemon=True)
         thread.start()
@@ -189,7 +209,7 @@ class Chain:
                 if found is None:
                     break
                 number, outcome = found
-                busy[number].tally.take(*outcome)
+                self._take(busy[number], outcome)
         finally:
             self._ended.set()
             thread.join()
@@ -198,12 +218,19 @@ class Chain:
         for step in steps:
             step.forget()
 
+    def _take(self, link: Link, outcome: Outcome) -> None:
+        end = link.tally.end
+        link.tally.take(*outcome)
+        if link.tally.end != end:
+            self._cut()
+
     def _send(self, steps: Sequence[Step], sent: Sequence[Lane]) -> None:
         from pipelines.dag.ray_shards import through
 
         try:
             for found in through(steps, sent):
-                self._outcomes.put(found)
+                if found:
+                    self._outcomes.put(found)
                 if self._ended.is_set():
                     return
         except Exception as error:
@@ -217,6 +244,7 @@ class Chain:
         for link, step in zip(busy[:-1], steps, strict=False):
             if not link.tally.complete:
                 link.tally.look(step.announced)
+        self._cut()
         now = time.monotonic()
         return now + max(LOOK_SECONDS, LOOKING * (now - begun))
 
@@ -238,9 +266,9 @@ class Chain:
         stage, attempt = link.stage, link.attempt
         try:
             inputs = stage.as_read(link.planned.inputs)
-            stats = stage.finish(inputs, attempt.out, link.work, link.tally.stats())
+            stats = stage.finish(inputs, attempt.out, link.tally.work, link.tally.stats())
             result = attempt.published(stats)
-            self._published.append(attempt)
+            self._published.append(link)
             return result
         except BaseException as error:
             return attempt.failed(error)
@@ -260,6 +288,5 @@ def lanes(missing: Sequence[Sequence[Shard]]) -> list[list[list[Shard]]]:
     found: dict[int, list[list[Shard]]] = {}
     for number, shards in enumerate(missing):
         for shard in shards:
-            place = shard.index if shard.follows is None else shard.follows
-            found.setdefault(place, [[] for _ in missing])[number].append(shard)
+            found.setdefault(place_of(shard), [[] for _ in missing])[number].append(shard)
     return [found[place] for place in sorted(found)]

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -24,8 +24,10 @@ from pipelines.dag.failures import LOST, described
 from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
 from pipelines.dag.notes import Notes
 from pipelines.dag.pools import room
+from pipelines.dag.ray_asking import asked
 from pipelines.dag.shard_actor import Beginnings, ShardActor
 from pipelines.dag.shards import Outcome, Shard, ShardJob, WorkerResources
+from pipelines.dag.wanted import place_of, told_end
 from pipelines.dag.workspace import Workspace
 
 ROUNDS = 3
@@ -51,6 +53,7 @@ class Step:
         need: how many they are, and what each occupies.
         invocation: counts what befalls them.
         failed_on: machines on which some of the shards failed before.
+        ends: workspaces of jobs that end when a wanted number is reached, and this one with them.
     """
 
     job: ShardJob
@@ -58,11 +61,16 @@ class Step:
     need: WorkerResources
     invocation: str
     failed_on: Set[str] = frozenset()
+    ends: Sequence[str] = ()
 
     @staticmethod
-    def of(job: ShardJob, out: Workspace, need: WorkerResources) -> Step:
+    def of(job: ShardJob, out: Workspace, need: WorkerResources, ends: Sequence[str] = ()) -> Step:
         """A step whose workers have not begun."""
-        return Step(job=job, out=out, need=need, invocation=uuid.uuid4().hex[:8])
+        return Step(job=job, out=out, need=need, invocation=uuid.uuid4().hex[:8], ends=ends)
+
+    def beyond(self, place: int) -> bool:
+        """Whether what lies at a place is of no use any more."""
+        return any((end := told_end(url)) is not None and place >= end for url in self.ends)
 
     @property
     def falls(self) -> Falls:
@@ -97,6 +105,7 @@ class Worker:
         import ray
 
         context = ray.get_runtime_context()
+        self._step = step
         self._node, self._number, self._falls = context.get_node_id(), number, step.falls
         self._again = bool(context.was_current_actor_reconstructed)
         self._announced = step.announced
@@ -125,18 +134,19 @@ class Worker:
         if lane["open"] and lane["shards"][self._number] and self._streak >= STREAK and not self._unready:
             self._falls.add(self._node, "streak", "")
             os._exit(1)  # Ray starts it again, and what waits for it goes there
-        for shard in lane["shards"][self._number] if lane["open"] else ():
-            outcome = self._do(shard)
+        due = lane["shards"][self._number] if lane["open"] else ()
+        beyond = bool(due) and self._step.beyond(lane["place"])
+        for shard in due:
+            outcome = _handed_back(shard) if beyond else self._do(shard)
             lane["outcomes"].append({**outcome, "step": self._number, "node": self._node})
             if any(lane["shards"][self._number + 1 :]) and outcome["record"] != "{}":
                 self._announced[str(outcome["index"])] = outcome["record"]  # the lane is long on its way
-            lane["open"] &= not (outcome["failure"] or outcome["handed_back"])
+            lane["open"] &= beyond or not (outcome["failure"] or outcome["handed_back"])
         return {"lane": json.dumps(lane)}
 
     def _do(self, shard: Mapping[str, Any]) -> dict[str, Any]:
         if self._unready:
-            nothing = {"record": "{}", "failure": "", "final": False}
-            return {"index": shard["index"], **nothing, "handed_back": True}
+            return _handed_back(shard)
         outcome = self._actor({"shard": json.dumps(shard)})
         failed = bool(outcome["failure"])
         self._streak = self._streak + 1 if failed else 0
@@ -151,16 +161,26 @@ class Worker:
         return self._node in fallen and bool(alive(need).keys() - fallen)
 
 
+def _handed_back(shard: Mapping[str, Any]) -> dict[str, Any]:
+    return {"index": shard["index"], "record": "{}", "failure": "", "final": False, "handed_back": True}
+
+
 def in_ray(
-    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
-) -> Iterator[Outcome]:
+    shards: Sequence[Shard],
+    job: ShardJob,
+    out: Workspace,
+    resources: WorkerResources,
+    ends: Sequence[str] = (),
+) -> Generator[Outcome]:
     """Run the shards of one step, and yield their outcomes as they come."""
     cluster.ensure()
-    step = Step.of(job, out, resources)
+    step = Step.of(job, out, resources, ends)
     left = {shard.index: shard for shard in shards}
     causes: dict[int, str] = {}
     failed_on: set[str] = set()
-    with job.together() as shared:
+    with ExitStack() as together:
+        together.callback(step.forget)
+        shared = together.enter_context(job.together())
         for _ in range(ROUNDS):
             now = replace(step, job=shared, failed_on=frozenset(failed_on))
             try:
@@ -181,20 +201,21 @@ def in_ray(
                     break
             if not left:
                 break
-    cause = step.falls.cause() or LOST
-    step.forget()
-    for index in left:
-        yield index, {}, causes.get(index, cause)
+        for index in left:
+            yield index, {}, causes.get(index, step.falls.cause() or LOST)
 
 
-def through(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[tuple[int, Outcome]]:
-    """Send lanes through several steps, once; yield step and outcome of what was done or failed."""
+def through(steps: Sequence[Step], lanes: Sequence[Lane]) -> Generator[tuple[int, Outcome] | None]:
+    """Send lanes through several steps, once; yield step and outcome of what was done or failed.
+
+    None stands for what was not begun.
+    """
     with ExitStack() as together:
         shared = [replace(step, job=together.enter_context(step.job.together())) for step in steps]
         for outcome in _piped(shared, lanes):
-            if not outcome["handed_back"]:
-                record = json.loads(outcome["record"])
-                yield outcome["step"], (outcome["index"], record, outcome["failure"])
+            record = json.loads(outcome["record"])
+            done = outcome["step"], (outcome["index"], record, outcome["failure"])
+            yield None if outcome["handed_back"] else done
 
 
 def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, Any]]:
@@ -215,6 +236,8 @@ def _piped(steps: Sequence[Step], lanes: Sequence[Lane]) -> Iterator[dict[str, A
     pools = [Pool(step.falls, step.failed_on, need) for step, need in zip(steps, needs, strict=True)]
     dataset = ray.data.from_items([_row(lane) for lane in lanes], override_num_blocks=len(lanes))
     for number, (step, need) in enumerate(zip(steps, needs, strict=True)):
+        if step.job.asking:
+            dataset, need = asked(dataset, step, number, need)
         dataset = dataset.map(
             cast(Any, Worker),
             fn_constructor_args=(step, number),
@@ -240,4 +263,5 @@ def _room(need: WorkerResources) -> int:
 
 def _row(lane: Lane) -> dict[str, str]:
     shards = [[asdict(shard) for shard in part] for part in lane]
-    return {"lane": json.dumps({"shards": shards, "outcomes": [], "open": True})}
+    place = next(place_of(shard) for part in lane for shard in part)
+    return {"lane": json.dumps({"place": place, "shards": shards, "outcomes": [], "open": True})}

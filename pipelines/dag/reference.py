@@ -191,24 +191,28 @@ def located(config: C, inputs: Mapping[str, Artifact], key: str = "path") -> C:
     return moved
 
 
-def fetch(config: Any, key: str) -> None:
+def fetch(config: Any, key: str) -> str | None:
     """Ask the hub for a model that is named by its id: once, before any worker starts.
+
+    Returns:
+        The commit of what it gave, by which all machines ask for the same; None where no hub is asked.
 
     Raises:
         OSError: It cannot be reached, and the model was not fetched before.
     """
     if config.path and not _by_open_clip(config):
-        fetch_model(config.path, key, getattr(config, "revision", None))
+        return fetch_model(config.path, key, getattr(config, "revision", None))
+    return None
 
 
-def fetch_model(path: str, key: str, revision: str | None = None) -> None:
+def fetch_model(path: str, key: str, revision: str | None = None) -> str | None:
     """The same for a model that a path names; raises alike."""
     if not (hub := refer(path, key).hub):
-        return
+        return None
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)).name
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise OSError(

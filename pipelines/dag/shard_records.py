@@ -32,17 +32,25 @@ Record = dict[str, Any]
 
 
 def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
-    """Record the plan; refuse another plan than the recorded one."""
+    """Record the plan; refuse another plan than the recorded one.
+
+    A part of the recorded one is none other: what the shards are made from has ended early (see `wanted`).
+    """
     if len({shard.index for shard in shards}) != len(shards):
         raise ValueError("two shards have the same index")
     plan = canonical_json([asdict(shard) for shard in shards])
     if not out.folder.exists(PLAN):
         out.folder.write_bytes(PLAN, plan)
-    elif out.folder.read_bytes(PLAN) != plan:
+    elif (recorded := out.folder.read_bytes(PLAN)) != plan and not _part_of(recorded, plan):
         raise ValueError(
             f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
             "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
+
+
+def _part_of(whole: bytes, plan: bytes) -> bool:
+    known = {shard["index"]: shard for shard in json.loads(whole)}
+    return all(known.get(shard["index"]) == shard for shard in json.loads(plan))
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:

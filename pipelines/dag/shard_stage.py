@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import ShardWork, map_shards
+from pipelines.dag.shards import ShardWork, tally_of
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 
@@ -30,11 +30,14 @@ class ShardStage(Stage):
     def finish(
         self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Write what needs all shards (`out.digests` knows their files) and return the stage's stats."""
+        """Write what needs all shards (`out.digests` knows their files) and return the stage's stats.
+
+        The work has the shards that the artifact is made of: less than were planned, where a wanted number
+        was reached.
+        """
         return stats
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         """Do all shards, and finish."""
-        work = self.work(inputs, out)
-        stats = map_shards(work.shards, work.job, out, work.workers, work.watch)
-        return self.finish(inputs, out, work, stats)
+        tally = tally_of(self.work(inputs, out), out)
+        return self.finish(inputs, out, tally.work, tally.stats())

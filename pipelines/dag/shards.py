@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Interval
 
 from pipelines.dag import cluster, own_process
+from pipelines.dag.asking import Asking
 from pipelines.dag.failures import described
 from pipelines.dag.own_process import ProcessDied
 from pipelines.dag.shard_records import Record
 from pipelines.dag.tally import Tally
+from pipelines.dag.wanted import Wanted
 from pipelines.dag.workspace import Workspace
 
 ATTEMPTS = 3
@@ -81,6 +83,11 @@ class ShardJob(ABC):
 
     reasons: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def asking(self) -> Asking | None:
+        """What it has answered by others before a shard is done (see `asking`)."""
+        return None
+
     def setup(self) -> None:  # noqa: B027 (most jobs need none)
         """Load weights, open clients: once per actor."""
 
@@ -99,9 +106,10 @@ class ShardJob(ABC):
         raise NotImplementedError(f"{type(self).__name__} has uncounted shards, and no rows_of() to count")
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
-        """Names of the published files that it writes for a shard: what a later stage plans by.
+        """Names of the published files that it writes for a shard.
 
-        Without any, later stages wait until the artifact is published.
+        Later stages plan by them, and wait until the artifact is published where there are none; and where
+        shards may be left out (see `wanted`), so are these files.
         """
         return ()
 
@@ -124,6 +132,7 @@ class ShardWork:
         workers: who does it.
         watch: is told the stats of each shard as it is done.
         facts: what is known of the artifact before it is made, for later stages to ask (`Coming.facts`).
+        wanted: how many rows are enough; None for those of all shards.
     """
 
     shards: Sequence[Shard]
@@ -131,6 +140,7 @@ class ShardWork:
     workers: WorkerResources = field(default_factory=WorkerResources)
     watch: Callable[[Mapping[str, float]], None] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Wanted | None = None
 
 
 def map_shards(
@@ -159,12 +169,22 @@ def map_shards(
         ValueError: the plan differs from the one this workspace was begun with.
         ShardError: more shards failed than may; names each with its cause.
     """
-    resources = resources or WorkerResources()
-    tally = Tally(ShardWork(shards=shards, job=job, workers=resources, watch=watch), out)
+    workers = resources or WorkerResources()
+    return tally_of(ShardWork(shards=shards, job=job, workers=workers, watch=watch), out, here=here).stats()
+
+
+def tally_of(work: ShardWork, out: Workspace, *, here: bool = False) -> Tally:
+    """Do what is left of the work, as `map_shards` does, and return the tally of it."""
+    tally = Tally(work, out)
     if missing := tally.missing:
-        for outcome in _here(missing, job, out) if here else _stream(missing, job, out, resources):
-            tally.take(*outcome)
-    return tally.stats()
+        job, ends = work.job, [out.url] if work.wanted else []
+        stream = _here(missing, job, out) if here else _stream(missing, job, out, work.workers, *ends)
+        with closing(stream):
+            for outcome in stream:
+                tally.take(*outcome)
+                if tally.end is not None and tally.complete:
+                    break  # what else the workers have begun is of no use
+    return tally
 
 
 Outcome = tuple[int, Record, str]
@@ -172,18 +192,18 @@ Outcome = tuple[int, Record, str]
 
 
 def _stream(
-    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources
-) -> Iterator[Outcome]:
-    """Run the shards and yield their outcomes as they come."""
-    if len(shards) == 1 and not cluster.at_hand():
+    shards: Sequence[Shard], job: ShardJob, out: Workspace, resources: WorkerResources, *ends: str
+) -> Generator[Outcome]:
+    """Run the shards and yield their outcomes as they come; those beyond the `ends` of jobs may be left."""
+    if len(shards) == 1 and not cluster.at_hand() and not job.asking:
         yield _alone(shards[0], job, out, resources)
     else:
         from pipelines.dag.ray_shards import in_ray
 
-        yield from in_ray(shards, job, out, resources)
+        yield from in_ray(shards, job, out, resources, ends)
 
 
-def _here(shards: Sequence[Shard], job: ShardJob, out: Workspace) -> Iterator[Outcome]:
+def _here(shards: Sequence[Shard], job: ShardJob, out: Workspace) -> Generator[Outcome]:
     """Run the shards in this process."""
     from pipelines.dag.shard_actor import do_shard
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +31,7 @@ class Workspace:
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
         fenced: whether the storage keeps conditions, so that workers' writes are fenced (see `fence`).
+        left_out: names that are not published, should somebody write them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Workspace:
         self.digests: dict[str, dict[str, Any]] = {}
         self.fenced = fenced
         self._fence: Fence | None = None
+        self.left_out: Set[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "fingerprint": self.fingerprint, "fenced": self.fenced}
@@ -85,7 +87,7 @@ class Workspace:
 
     def files(self) -> list[str]:
         """Names of the finished files that would be published, sorted."""
-        return [name for name in self.folder.sizes() if published(name)]
+        return [name for name in self.folder.sizes() if published(name) and name not in self.left_out]
 
     def url_of(self, name: str = "") -> str:
         return self.folder.url_of(name)
@@ -139,7 +141,8 @@ class Workspace:
 
     def publish(self, description: dict[str, Any]) -> None:
         """Write the manifest, last of all: `description` (stage, config, ...) and the table of all files."""
-        sizes = {name: size for name, size in self.folder.sizes().items() if published(name)}
+        there = self.folder.sizes().items()
+        sizes = {name: size for name, size in there if published(name) and name not in self.left_out}
 
         def entry(name: str) -> dict[str, Any]:
             known, size = self.digests.get(name), sizes[name]

@@ -108,20 +108,48 @@ def chart(arms: Sequence[Arm], keys: Sequence[str]) -> Image.Image | None:
 
 
 def record(arms: Sequence[Arm]) -> str:
-    """All values as JSON."""
+    """All values as JSON, for `read`."""
     rows: list[dict[str, Any]] = [
         {
             "values": dict(arm.values),
             "failures": arm.failures,
             "scores": {
-                name: {"unit": line.score.unit, "seeds": arm.found(name)}
+                line.score.name: {
+                    "unit": line.score.unit,
+                    "headline": line.score.headline,
+                    "higher_is_better": line.score.higher_is_better,
+                    "seeds": found,
+                }
                 for line in lines_of(arms)
-                if arm.found(name := line.score.name)
+                if (found := arm.found(line.score.name))
             },
         }
         for arm in arms
     ]
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def read(text: str) -> list[Arm]:
+    """The arms that `record` wrote down.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    try:
+        return [_arm(row) for row in json.loads(text)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the values of a grid ({error!r})") from error
+
+
+def _arm(row: Mapping[str, Any]) -> Arm:
+    arm = Arm(values=row["values"], failures=row["failures"])
+    for name, found in row["scores"].items():
+        about = {key: found[key] for key in ("unit", "headline", "higher_is_better")}
+        for number, value in enumerate(found["seeds"]):
+            if number == len(arm.scores):
+                arm.scores.append({})
+            arm.scores[number][name] = Score(name=name, value=value, **about)
+    return arm
 
 
 def render_sweep(arms: Sequence[Arm], keys: Sequence[str], seeds: int, shown: Image.Image | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -14,17 +14,21 @@ from pipelines.captions.caption import CaptionerConfig, choose, drawn
 from pipelines.captions.gates import repeated_captions
 from pipelines.captions.images import CaptionImages
 from pipelines.captions.joined import JoinedTexts
+from pipelines.captions.vllm import Answered, VllmCaptions
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.asking import read_answers
+from pipelines.dag.op import Batch
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork
+from pipelines.dag.wanted import Wanted
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import Verdicts
 from pipelines.stages.tables import beside, occupied, table_rows, table_shards
-from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
+from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, write_table
 
 Row = dict[str, Any]
 
@@ -45,12 +49,13 @@ class CaptionJob(ShardJob):
     Attributes:
         images: The tables.
         config: The captioner, its model's path resolved.
-        model: What the captions' provenance calls the model; None without one.
+        model: What the captions' provenance calls the model; None without one. By vLLM, it looks at the
+            pictures of a shard before that is done.
         texts: Captions by URL that take the alt-texts' place, as `index_captions` made them.
         verdicts: Which images are passed on; all of them without.
     """
 
-    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"beyond_limit", "captioner_failed", "no_image"}
+    reasons: ClassVar[frozenset[str]] = CLASSES | REASONS | {"captioner_failed", "no_image"}
 
     images: Artifact
     config: CaptionerConfig
@@ -59,24 +64,44 @@ class CaptionJob(ShardJob):
     verdicts: Artifact | None = None
     joined: JoinedTexts | None = field(default=None, init=False, compare=False)
     op: CaptionImages | None = field(default=None, init=False, compare=False)
+    seen: tuple[int, str] | None = field(default=None, init=False, compare=False)  # tile, revision
+
+    @property
+    def asking(self) -> VllmCaptions | None:
+        """Whom it asks, unless it loads the model itself."""
+        vllm = self.config.model is not None and self.config.model.backend == "vllm"
+        return VllmCaptions(self.config, self.pictures) if vllm else None
 
     def setup(self) -> None:
         """Load the model, and open the captions of another table."""
         if self.texts is not None:
             object.__setattr__(self, "joined", JoinedTexts(self.texts.local_path()))
-        if self.model is not None:
+        if asking := self.asking:
+            object.__setattr__(self, "seen", asking.seen())
+        elif self.model is not None:
             object.__setattr__(self, "op", CaptionImages(self.config))
             assert self.op is not None
             self.op.setup()
+            captioner = self.op.captioner
+            object.__setattr__(self, "seen", (captioner.tile_size, captioner.revision))
+
+    def pictures(self, shard: Shard) -> Iterator[tuple[str, bytes | None]]:
+        """Keys and files of the pictures at which the model is to look."""
+        errors = RowErrors(shard.name, self.rows_of(shard))
+        for row in self._rows(shard, Counter(), files=True):
+            (row,) = self._cleaned([row], errors)
+            if _wanted(row):
+                yield row["key"], row["jpg"]
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Write `captions-{i}.parquet` beside `images-{i}.parquet`."""
         stats: Counter[str] = Counter(rows_in=0, rows_out=0)
-        source_rows = self._rows(shard, stats)
+        source_rows = self._rows(shard, stats, files=self.op is not None)
+        look = Answered(self.config, read_answers(shard.index, out)) if self.asking else self.op
         rows: list[Row] = []
         errors = RowErrors(shard.name, self.rows_of(shard))
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
-            rows += self._look(self._cleaned(part, errors))
+            rows += _look(look, self._cleaned(part, errors))
         self._judge(rows, stats)
         provenance = self._provenance()
         for row in rows:
@@ -105,14 +130,13 @@ class CaptionJob(ShardJob):
         """The table of captions."""
         return (beside(shard, "captions"),)
 
-    def _rows(self, shard: Shard, stats: Counter[str]) -> Iterator[Row]:
-        """The successful rows, up to the shard's part of `limit_samples`; the others are counted."""
-        name, limit = shard.payload["file"], shard.payload.get("limit")
+    def _rows(self, shard: Shard, stats: Counter[str], *, files: bool) -> Iterator[Row]:
+        """The successful rows; the others are counted."""
+        name = shard.payload["file"]
         columns = ["key", "text", "split", "status", "reason"]
-        columns += ["jpg"] if self.op and limit != 0 else []
+        columns += ["jpg"] if files else []
         columns += ["url"] if self.joined else []
         verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
-        taken = 0
         with self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
@@ -120,10 +144,7 @@ class CaptionJob(ShardJob):
                     stats[drop_reason(row["reason"], "failed")] += 1
                 elif verdicts and (refusal := verdicts.refusal(row["key"])):
                     stats[f"dropped_{refusal}"] += 1
-                elif limit is not None and taken >= limit:
-                    stats["dropped_beyond_limit"] += 1
                 else:
-                    taken += 1
                     if self.joined and (text := self.joined.get((row["url"],))) is not None:
                         row["text"] = text
                         stats["captions_joined"] += 1
@@ -140,18 +161,6 @@ class CaptionJob(ShardJob):
             row["alt_text"] = text or None
             own = config.val_mix if row["split"] == "val" else None
             row["model_first"] = drawn(config.seed, row["key"]) < (config.mix if own is None else own)
-        return rows
-
-    def _look(self, rows: list[Row]) -> list[Row]:
-        """Rows without pixels, but with what the model wrote where its caption may be wanted."""
-        files = [row.pop("jpg", None) for row in rows]
-        for row in rows:
-            row |= {"generated": [], "failure": None}
-        if self.op is not None:
-            wanted = [i for i, row in enumerate(rows) if row["model_first"] or not row["alt_text"]]
-            found = self.op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
-            for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
-                rows[i] |= {"generated": generated, "failure": failure}
         return rows
 
     def _judge(self, rows: list[Row], stats: Counter[str]) -> None:
@@ -177,27 +186,45 @@ class CaptionJob(ShardJob):
 
     def _provenance(self) -> dict[str, str]:
         """Columns `model`, `revision` and `decoding` (JSON) of this job's captions."""
-        if self.op is None or self.model is None or self.config.model is None:
+        if self.seen is None or self.model is None or self.config.model is None:
             return {}
-        settings = self.config.model
+        settings, (tile, revision) = self.config.model, self.seen
         decoding = {
             "backend": settings.backend,
             "precision": self.config.compute.precision,
-            "tile": self.op.captioner.tile_size,
+            "tile": tile,
             "max_tiles": settings.max_tiles,
             "max_new_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
         }
-        revision = self.op.captioner.revision
         return {"model": self.model, "revision": revision, "decoding": json.dumps(decoding, sort_keys=True)}
+
+
+def _wanted(row: Row) -> bool:
+    """Whether the model's caption of a row may be wanted."""
+    return bool(row["model_first"] or not row["alt_text"])
+
+
+def _look(op: Callable[[Batch], Batch] | None, rows: list[Row]) -> list[Row]:
+    """Rows without pixels, but with what the model wrote where its caption may be wanted."""
+    files = [row.pop("jpg", None) for row in rows]
+    for row in rows:
+        row |= {"generated": [], "failure": None}
+    if op is not None:
+        wanted = [i for i, row in enumerate(rows) if _wanted(row)]
+        found = op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
+        for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
+            rows[i] |= {"generated": generated, "failure": failure}
+    return rows
 
 
 class Caption(ShardStage):
     """Give every downloaded image a caption; failed rows are counted by their reason."""
 
-    name, output, version = "caption", "captions", 3
+    name, output, version = "caption", "captions", 4
     inputs: tuple[str, ...] = ("images",)
+    by_shard = ("images", "verdicts")
 
     def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):
         """Caption `images`.
@@ -210,8 +237,6 @@ class Caption(ShardStage):
         self.inputs = ("images", *(("texts",) if joined else ()), *(("verdicts",) if judged else ()))
         super().__init__(config)
         self.resources = occupied(config.captioner.workers)
-        if config.captioner.limit_samples is None:  # the first so many images are known when all are
-            self.by_shard = ("images", "verdicts")
 
     def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
         """One shard for each table of images."""
@@ -221,30 +246,9 @@ class Caption(ShardStage):
             key = "captioner.model.path"
             made = refer(config.model.path, key).artifact
             name = f"{made}/{inputs[made].fingerprint}" if made else config.model.path
-            fetch(config.model, key)
-            config = replace(config, model=located(config.model, inputs, key))
-        shards, verdicts = table_shards(images), inputs.get("verdicts")
-        if config.limit_samples is not None:
-            shards = list(limited(images, shards, config.limit_samples, verdicts))
-        job = CaptionJob(images, config, name, inputs.get("texts"), verdicts)
-        return ShardWork(shards=shards, job=job, workers=config.workers)
-
-
-def limited(
-    images: Artifact, shards: list[Shard], limit: int, verdicts: Artifact | None = None
-) -> Iterator[Shard]:
-    """Give each shard its part of the first `limit` images; tables behind the last of them are not read."""
-    left = limit
-    for shard in shards:
-        part = 0
-        if left:
-            part = min(left, Verdicts(verdicts, shard).passed if verdicts else _successes(images, shard))
-            left -= part
-        yield replace(shard, payload={**shard.payload, "limit": part})
-
-
-def _successes(images: Artifact, shard: Shard) -> int:
-    name = shard.payload["file"]
-    with images.open(name) as file:
-        status: list[str] = read_table(file, IMAGES, name, ["status"]).column("status").to_pylist()
-    return status.count(SUCCESS)
+            commit = fetch(config.model, key) or config.model.revision
+            model = replace(located(config.model, inputs, key), revision=commit)
+            config = replace(config, model=model)
+        job = CaptionJob(images, config, name, inputs.get("texts"), inputs.get("verdicts"))
+        wanted = Wanted(config.limit_samples) if config.limit_samples else None
+        return ShardWork(shards=table_shards(images), job=job, workers=config.workers, wanted=wanted)

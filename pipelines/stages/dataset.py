@@ -212,15 +212,17 @@ def dataset_files(number: int) -> tuple[str, ...]:
 def dataset_shards(dataset: Artifact) -> list[Shard]:
     """Return one shard per tar of a dataset, all splits, be it there already or coming.
 
-    The payload names tar and split. The plan does not count the rows: `dataset_rows` does, where a shard is
-    worked on.
+    The payload names tar and split. The last numbers come last, so that a dataset that ends early has the
+    first shards. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
     """
     names = [
-        (split, name.removesuffix(".tar")) for split in SPLITS for name in dataset.files(f"{split}-*.tar")
+        (int(name.removesuffix(".tar").rpartition("-")[2]), split, name.removesuffix(".tar"))
+        for split in SPLITS
+        for name in dataset.files(f"{split}-*.tar")
     ]
     return [
-        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=int(name.rpartition("-")[2]))
-        for index, (split, name) in enumerate(names)
+        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=place)
+        for index, (place, split, name) in enumerate(sorted(names))
     ]
 
 

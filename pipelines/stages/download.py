@@ -17,7 +17,9 @@ from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.stage import Artifact, Workspace
 from pipelines.dag.storage import many, open_folder
+from pipelines.dag.wanted import Wanted
 from pipelines.stages.tables import occupied, table_shards
+from reptok.bounds import Count
 
 LOGGED_ROWS = 1_000_000
 
@@ -33,6 +35,8 @@ class DownloadConfig:
         resize: what an image must be, and what is made of it.
         reuse: fingerprint of an earlier `images` artifact of the same settings. Its images, and its failures
             that last, are taken over; only what may be better now, or is new, is asked for.
+        limit_samples: so many images are enough: the first shards of URLs, in order, that give them make the
+            artifact, and no other is asked for once that is known. None asks for all.
         serve: name of an installed source whose URLs lead nowhere else: each worker serves its web to
             itself.
         workers: how many processes download, and what each occupies.
@@ -42,10 +46,13 @@ class DownloadConfig:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     resize: ResizeConfig = field(default_factory=ResizeConfig)
     reuse: str = ""
+    limit_samples: Count | None = None
     serve: str = ""
     workers: WorkerResources = insignificant(factory=WorkerResources)
 
     def __post_init__(self) -> None:
+        if self.limit_samples is not None and self.limit_samples < 1:
+            raise ValueError(f"download.limit_samples must be at least 1, got {self.limit_samples}")
         if self.engine == "img2dataset" and self.serve:
             raise ValueError(
                 "download.engine=img2dataset cannot reach a web that is served here: its hosts exist for our "
@@ -90,7 +97,8 @@ class Download(ShardStage):
             shards = _with_earlier(shards, inputs["urls"], earlier)
         rate = SuccessRate(lambda line: print(f"  {self.name}: {line}", flush=True))
         job = self._job(inputs, earlier)
-        return ShardWork(shards=shards, job=job, workers=config.workers, watch=rate.add)
+        wanted = Wanted(config.limit_samples, "images_ok") if config.limit_samples else None
+        return ShardWork(shards=shards, job=job, workers=config.workers, watch=rate.add, wanted=wanted)
 
     def finish(
         self, inputs: Mapping[str, Artifact], out: Workspace, work: ShardWork, stats: Mapping[str, float]

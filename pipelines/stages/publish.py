@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,13 @@ from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
+from reptok.data.columns import SAMPLES, read_table
 from reptok.data.croissant import DatasetFacts
 
 if TYPE_CHECKING:
     from pipelines.reports.lineage import Step
     from reptok.pipeline import RepTokPipeline
+    from reptok.training_keys import TrainingKeys
 
 REPORT_FILE = "report.html"
 PICTURES = "pictures"
@@ -49,11 +51,13 @@ class Publish(Stage):
 
     name = "publish"
     output = "model"
+    version = 2
     modules = (
         "pipelines.reports.dataset_card",
         "pipelines.reports.model_card",
         "reptok.pipeline",
         "reptok.pretrained",
+        "reptok.training_keys",
     )
     config: PublishConfig
 
@@ -68,6 +72,7 @@ class Publish(Stage):
         from pipelines.reports.lineage import lineage
         from pipelines.reports.report import chapter_of, render_report, training_pictures
         from reptok.pretrained import save_pretrained
+        from reptok.training_keys import FILE as TRAINING_KEYS
 
         pipe, steps = self._pipeline(inputs), lineage(inputs.values())
         reports = [inputs[kind] for kind in self.reports]
@@ -87,6 +92,7 @@ class Publish(Stage):
         out.write_bytes(REPORT_FILE, html.encode())
         for name, content in dataset_card(inputs["dataset"], self.config.dataset).items():
             out.write_bytes(f"{DATASET}/{name}", content)
+        out.write_bytes(TRAINING_KEYS, _known(inputs["dataset"], steps).as_bytes())
         out.log.text(REPORT_FILE, html)
         out.log.model(self.config.name, out.url)
         return {"parameters": float(sum(parameter.numel() for parameter in pipe.parameters()))}
@@ -137,3 +143,17 @@ class Publish(Stage):
                 out.write_bytes(file, report.read_bytes(figure.file))
                 files.append((figure.title, file))
         return files
+
+
+def _known(dataset: Artifact, steps: Sequence[Step]) -> TrainingKeys:
+    """The samples that the trainings were given, and the models that they began with."""
+    from reptok.training_keys import TrainingKeys
+
+    def keys() -> Iterator[Sequence[str]]:
+        for name in dataset.files("train-*.parquet"):
+            with dataset.open(name) as file:
+                yield read_table(file, SAMPLES, name, ["key"]).column("key").to_pylist()
+
+    began = [step.config.get("init") for step in steps if isinstance(step.config, Mapping)]
+    models = [init["path"] for init in began if isinstance(init, Mapping)]
+    return TrainingKeys.of(keys(), dataset.fingerprint, started_from=", ".join(dict.fromkeys(models)))

@@ -160,8 +160,9 @@ class ShardDataset(ShardStage):
         self.resources = occupied(config.workers)
 
     def work(self, inputs: Mapping[str, Artifact], out: Workspace) -> ShardWork:
-        """One shard for each table of images."""
-        shards = table_shards(inputs["images"])
+        """One shard for each table of images that has one of captions: those may be less."""
+        captioned = set(inputs["captions"].files("*.parquet"))
+        shards = [s for s in table_shards(inputs["images"]) if beside(s, "captions") in captioned]
         images, class_names = inputs["images"], None
         facts: tuple[str, ...] = FACTS
         if images.files(CLASS_NAMES):  # imported: the source has said its classes, and the files are its own

@@ -30,6 +30,8 @@ class EvaTower:
         "rope_rotate_half": (0, 1),
     }
 
+    takes_extra_rows = False  # blocks count the rows that are not rotated
+
     def fault(self, vit: Any) -> str | None:
         """Say why `token_rows` does not compute what this module does; None if it does."""
         if not isinstance(vit, Eva) or vit.cls_token is None:

@@ -25,6 +25,7 @@ class PlainTower:
     """Of timm's `VisionTransformer` with ordinary blocks."""
 
     arguments: Mapping[str, tuple[Any, ...]] = {"reg_tokens": (0, 256)}
+    takes_extra_rows = True
 
     def fault(self, vit: Any) -> str | None:
         """Say why `token_rows` does not compute what this module does; None if it does."""
@@ -47,7 +48,8 @@ class PlainTower:
         position = vit.pos_embed
         if not vit.no_embed_class:  # positions for [cls] as well
             num = prefix.shape[0]
-            prefix, embeddings = prefix + position[0, :num], embeddings + position[0, first : first + k]
+            places = [*range(first, min(first + k, num)), *[first] * (first + k - num)]
+            prefix, embeddings = prefix + position[0, :num], embeddings + position[0, places]
             position = position[:, num:]
         others = torch.cat([prefix[:first], prefix[first + k :]]).expand(pixels.shape[0], -1, -1)
         others = vit.norm_pre(torch.cat([others, patches + position], dim=1))  # (B, N, D)

@@ -35,15 +35,18 @@ class SSLEncoder(nn.Module):
         self.num_tokens = config.num_tokens
         self.first_row = TOKENS.index(config.token)
         self.preprocess = Preprocess(config.image_size, architecture.mean, architecture.std)
-        rows = input_embeddings(vit)
-        if self.first_row + config.num_tokens > len(rows):
-            raise ValueError(
-                f"the encoder has [cls] and {len(rows) - 1} registers; {config.num_tokens} rows from "
-                f"{config.token!r} are too many"
-            )
-        own = rows[self.first_row : self.first_row + config.num_tokens].detach().clone()
+        own = input_embeddings(vit)[self.first_row : self.first_row + config.num_tokens].detach().clone()
+        if not len(own):
+            raise ValueError(f"the encoder has no register, so that encoder.token={config.token!r} is none")
+        self.extra_rows = config.num_tokens - len(own)
         self.vit = vit.requires_grad_(False)
         self.tower = tower_of(vit)
+        if self.extra_rows and not self.tower.takes_extra_rows:
+            raise ValueError(
+                f"encoder.num_tokens={config.num_tokens} from {config.token!r} are more than the encoder's "
+                f"{len(own)} rows, and its family takes no further ones"
+            )
+        own = torch.cat([own, further(own[:1], self.extra_rows)])
         for block in self.tower.called_in_parts(vit):
             block.called_in_parts = True
         self.original: Any = None
@@ -67,9 +70,13 @@ class SSLEncoder(nn.Module):
 
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
-        """The tokens (B, K, D) that the unadapted encoder gives: targets of the preservation loss."""
+        """The tokens (B, K, D) that the unadapted encoder gives: targets of the preservation loss.
+
+        For rows beyond the encoder's own it is the first one's.
+        """
         rows = input_embeddings(self.original_vit)[self.first_row : self.first_row + self.num_tokens]
-        return self.tower.token_rows(self.original_vit, self.preprocess(images), rows, self.first_row)
+        found = self.tower.token_rows(self.original_vit, self.preprocess(images), rows, self.first_row)
+        return torch.cat([found, found[:, :1].expand(-1, self.extra_rows, -1)], dim=1)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -83,6 +90,15 @@ class SSLEncoder(nn.Module):
         if self.config.trainable == "everything":
             keys += [f"vit.{k}" for k in self.vit.state_dict()]
         return keys
+
+
+def further(row: Tensor, count: int) -> Tensor:
+    """Further input embeddings (count, D): a row (1, D) with seeded noise of a tenth of its size.
+
+    Equal rows would stay equal: nothing in the encoder tells them apart.
+    """
+    noise = torch.randn(count, row.shape[1], generator=torch.Generator().manual_seed(0))
+    return row + 0.1 * row.square().mean().sqrt() * noise
 
 
 Builder = Callable[[int], tuple[Any, Architecture]]
@@ -150,6 +166,7 @@ ENCODERS: dict[str, Builder] = {
     "random_vits14_reg": _random(384, 12, 6),
     "random_vitb14_reg": _random(768, 12, 12),
     "random_vitl14_reg": _random(1024, 24, 16),
+    "random_vittiny16_reg": _random(192, 5, 12, patch_size=16),
     "random_vitdebug8_reg": _random(32, 2, 2, patch_size=8),
 }
 

@@ -20,9 +20,11 @@ class Tower(Protocol):
 
     Attributes:
         arguments: What a folder may give an architecture beside what all families take, with bounds.
+        takes_extra_rows: Whether `token_rows` takes more embeddings than the prefix has from ``first`` on.
     """
 
     arguments: Mapping[str, tuple[Any, ...]]
+    takes_extra_rows: bool
 
     def fault(self, vit: Any) -> str | None:
         """Say why `token_rows` does not compute what this module does; None if it does."""
@@ -34,7 +36,8 @@ class Tower(Protocol):
             vit: The module; parameters without ``requires_grad`` cost no work of their own where the family
                 can leave it out.
             pixels: Preprocessed images (B, 3, S, S).
-            embeddings: Input embeddings (K, D) in the place of the prefix rows ``first`` to ``first + K``.
+            embeddings: Input embeddings (K, D) in the place of the prefix rows ``first`` to ``first + K``;
+                further ones stand beside them, where ``first`` is.
             first: 0 begins at [cls], 1 at the first register.
         """
 

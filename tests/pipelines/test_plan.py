@@ -115,8 +115,9 @@ def estimates(capsys, *arguments):
 def test_the_paper_run_is_reckoned_as_by_hand(capsys):
     """COYO's pairs on one node of 8 GPUs and 64 cores: the planning figures, multiplied by hand."""
     stages = estimates(capsys, "experiment=t2i_coyo", "estimate=h100_node")
-    urls, images, wanted = 747e6 * 0.23, 747e6 * 0.23 * 0.55, 51_230_000
-    assert stages["download"]["rows"] == pytest.approx(urls)
+    images, wanted = 57_000_000, 51_230_000  # enough for the filter, and for training
+    urls = images / 0.55  # of 172 million that the list has
+    assert stages["select_urls"]["rows"] == 747e6 and stages["download"]["rows"] == pytest.approx(urls)
     assert stages["download"]["hours"] == pytest.approx(urls / (62.5 * 64) / 3600)
     assert stages["download"]["gpu_hours"] == 0 and stages["download"]["bound"] == "cpu"
     assert stages["filter_images"]["rows"] == pytest.approx(images)
@@ -130,6 +131,18 @@ def test_the_paper_run_is_reckoned_as_by_hand(capsys):
     assert stages["evaluate_tokenizer"]["rows"] == 50_000
     assert stages["encode_latents"]["bytes_stored"] == pytest.approx(wanted * 39600)
     assert stages["encode_latents"]["cost"] == pytest.approx(24 * stages["encode_latents"]["hours"])
+
+
+def test_what_nobody_captions_is_not_downloaded(capsys):
+    """Without a filter the captioner's number is known to be enough; what is typed stands."""
+    own = ("experiment=t2i_coyo", "data.filter_images.listed_hash=null", "captioner.mix=0.5")
+    stages = estimates(capsys, *own, "data.download.limit_samples=null")
+    assert stages["download"]["rows"] == pytest.approx(51_230_000 / 0.55)
+    assert stages["caption"]["hours"] == pytest.approx(0.5 * 51_230_000 / (40 * 8) / 3600)
+    more = estimates(capsys, *own, "data.download.limit_samples=60000000")
+    assert more["download"]["rows"] == pytest.approx(60_000_000 / 0.55)
+    every = estimates(capsys, "experiment=t2i_coyo", "data.download.limit_samples=null")
+    assert every["download"]["rows"] == pytest.approx(747e6 * 0.23)
 
 
 def test_a_stage_computes_on_what_its_workers_occupy(capsys):

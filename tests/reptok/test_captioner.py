@@ -147,8 +147,8 @@ def test_a_folder_of_another_kind_is_refused():
         load_captioner(config(path=str(ZOO / "text_encoder")))
 
 
-def test_vllm_is_asked_for_by_name():
-    with pytest.raises(ImportError, match=r"pip install 'reptok\[vllm\]'"):
+def test_vllm_is_the_pipelines():
+    with pytest.raises(ValueError, match="backend=vllm writes captions in the pipeline alone"):
         load_captioner(config(backend="vllm"))
 
 

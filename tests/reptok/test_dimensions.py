@@ -20,7 +20,7 @@ from reptok.dimensions import (
     tokenizer_image_size,
 )
 from reptok.encoder import ssl
-from reptok.encoder.tower import input_embeddings
+from reptok.encoder.tower import input_embeddings, tower_of
 from reptok.pretrained import load_tokenizer
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
@@ -40,6 +40,7 @@ def check(vit, expected):
     assert vit.num_features == expected.width
     assert vit.patch_embed.patch_size == (expected.patch_size, expected.patch_size)
     assert len(input_embeddings(vit)) == expected.rows
+    assert tower_of(vit).takes_extra_rows == expected.plain
 
 
 def test_every_encoder_is_in_the_table():

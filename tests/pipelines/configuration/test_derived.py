@@ -106,7 +106,11 @@ CONTRADICTIONS = [
         "encoder.image_size=60",
         "encoder.image_size=60 must be a multiple of 16, the patch size of enc",
     ),
-    ("encoder.num_tokens=6", "encoder.num_tokens=6 from encoder.token=cls are more than encoder.path"),
+    (
+        "encoder=dinov3_b16 encoder.num_tokens=5 encoder.token=reg decoder=B",
+        "encoder.num_tokens=5 from encoder.token=reg are more than encoder.name",
+    ),
+    ("encoder=mae_b16 encoder.token=reg decoder=B", "encoder.token=reg needs a register, and encoder.name"),
     ("encoder.path=null", "encoder.name=folder needs encoder.path"),
     ("encoder.path=zoo/text_encoder", "does not say num_features"),
     (

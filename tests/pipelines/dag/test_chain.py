@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,62 @@ def test_a_stage_by_itself_fills_the_cluster_where_no_number_is_said(tmp_path):
     need = WorkerResources(workers=0, cpus=1)
     run(stages(workers=need, seconds=1.0, shards=12, journal=str(journal))[:1], tmp_path, chain=False)
     assert 2 < len({pid for *_, pid in journal_of(journal)}) <= 4, "on four CPUs; the last may come late"
+
+
+@pytest.mark.parametrize("workers", [2, *SLOW])
+def test_shards_behind_a_wanted_number_are_no_part_of_it_and_not_waited_for(workers, tmp_path, capsys):
+    """25 words of up to two letters are enough, and a shard has 7; the words themselves are all there."""
+    enough = {"shout": {"wanted": 25}, "workers": WorkerResources(workers=workers, cpus=1)}
+    results = run(stages(**enough), tmp_path / "chain")
+    told = capsys.readouterr().out
+    assert "shard by shard: write -> shout -> count" in told and LEFT not in told
+    assert digests(results) == digests(run(stages(**enough), tmp_path / "barriers", chain=False))
+    assert results["write"].stats["rows_out"] == 80 and "shards_beyond" not in results["write"].stats
+    assert results["shout"].stats == {
+        "rows_in": 40, "rows_out": 28, "dropped_long": 12, "shards_beyond": 4,
+    }  # fmt: skip
+    assert results["count"].stats["rows_out"] == 28
+    for kind, name in (("shouts", "short"), ("counts", "tall")):
+        left = sorted(p.name[:10] for p in Path(tmp_path, "chain", kind).rglob(f"{name}-*"))
+        assert left == [f"{name}-0000{i}"[:10] for i in range(4)], "nothing of the others is left"
+    assert verify(str(tmp_path / "chain")) == []
+
+
+def test_a_chain_ends_where_the_wanted_number_is_reached(tmp_path, capsys):
+    """Of 400 shards, the first three are enough; what else was begun is what workers had at hand."""
+    journal = tmp_path / "journal"
+    enough = {"write": {"wanted": 30}, "workers": ONE, "shards": 400, "seconds": 0.05}
+    results = run(stages(**enough, journal=str(journal)), tmp_path / "store")
+    assert LEFT not in capsys.readouterr().out
+    assert results["write"].stats["rows_out"] == 30 and results["write"].stats["shards_beyond"] == 397
+    assert results["count"].stats["rows_out"] == 21
+    begun = Counter(stage for stage, *_ in journal_of(journal))
+    assert begun["write"] < 120 and begun["count"] < 60, begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [True, False])
+def test_a_killed_run_ends_where_the_wanted_number_is_reached(then, tmp_path):
+    """The driver is killed when a shard far behind it is counted."""
+    journal = tmp_path / "journal"
+    enough = {"write": {"wanted": 30}, "shards": 40}
+    command = [sys.executable, toy_chain.__file__, tmp_path / "store", "", "1", "chain", "0.1", journal, "40"]
+    with subprocess.Popen([*command, "30"], stdout=subprocess.DEVNULL) as killed:
+        while not Path(f"{journal}.write").exists():
+            assert killed.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.2)
+        killed.kill()
+    time.sleep(1.0)
+    results = run(stages(**enough, workers=ONE), tmp_path / "store", chain=then)
+    assert digests(results) == digests(run(stages(**enough), tmp_path / "whole", chain=False))
+
+
+@pytest.mark.parametrize("chain", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_a_processor_of_rows_answers_goes_through_the_chain(chain, barriers, tmp_path, capsys):
+    """Ray's own processor hands rows on in batches of four, of whatever shards they are."""
+    results = run(stages(shout={"asks": True}, workers=ONE), tmp_path, chain=chain)
+    assert digests(results) == barriers and LEFT not in capsys.readouterr().out
 
 
 def test_a_shard_goes_on_as_soon_as_it_is_done(barriers, tmp_path, capsys):

@@ -97,8 +97,15 @@ def test_the_hub_is_not_asked_for_a_folder(monkeypatch, places):
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked")
     )
-    fetch(Network(path="zoo/captioner"), "path")
-    fetch(Network(path="artifact:captioner"), "path")
+    assert fetch(Network(path="zoo/captioner"), "path") is None
+    assert fetch(Network(path="artifact:captioner"), "path") is None
+
+
+def test_the_commit_that_the_hub_gave_is_what_all_machines_ask_for(monkeypatch, tmp_path):
+    """A branch may have moved when the last machine asks."""
+    place = tmp_path / "models--somebody--captioner" / "snapshots" / "c0ffee"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(place))
+    assert fetch(Network(path="somebody/captioner"), "path") == "c0ffee"
 
 
 @pytest.mark.parametrize(

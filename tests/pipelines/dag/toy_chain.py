@@ -9,12 +9,14 @@ from pathlib import Path
 
 from pipelines.dag import runner
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.asking import read_answers
 from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.tracking import TrackingConfig
+from pipelines.dag.wanted import Wanted
 
 ROWS, PATIENCE = 10, 120.0
 
@@ -25,10 +27,12 @@ class ToyConfig:
 
     `faults`: name of a shard -> "raise", "die", "lose". `journal`: a file that is told of each shard done; a
     file for each stage that has done one lies beside it. `waits`: name of a shard -> folder and pattern of
-    what must be there before it ends.
+    what must be there before it ends. `wanted`: so many rows are enough. `asks`: words are shouted by a
+    processor of rows.
     """
 
     shards: int = 8
+    wanted: int = 0
     seconds: float = insignificant(0.0)
     workers: WorkerResources = insignificant(WorkerResources(workers=2, cpus=1))
     faults: str = insignificant("{}")
@@ -36,6 +40,7 @@ class ToyConfig:
     journal: str = insignificant("")
     setup_fault: str = insignificant("")
     whole: bool = insignificant(False)
+    asks: bool = insignificant(False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class ToyJob(ShardJob):
         if fault == "die":
             os._exit(1)
         lines = self.lines(shard)
+        object.__setattr__(self, "out", out)
         time.sleep(self.config.seconds)
         self.wait(*json.loads(self.config.waits).get(shard.name, ()))
         kept = self.kept(shard, lines)
@@ -101,8 +107,23 @@ class WriteJob(ToyJob):
 
 
 class ShoutJob(ToyJob):
+    @property
+    def asking(self):
+        if not self.config.asks:
+            return None
+        from toy_asking import AskLoud  # what it imports is large
+
+        return AskLoud(self)
+
     def kept(self, shard, lines):
-        return [line.upper() for line in lines if not line.startswith("aaa")]
+        if not self.config.asks:
+            return [line.upper() for line in lines if not line.startswith("aaa")]
+        answers = [answer["said"] for answer in read_answers(shard.index, self.out)]
+        assert len(answers) == len(lines)
+        said = zip(lines, answers, strict=True)
+        return [
+            word.upper() if answer == "hoarse" else answer for word, answer in said if answer != "too long"
+        ]
 
     def parts(self, shard, kept):
         names = self.files_of(shard)
@@ -120,7 +141,10 @@ class CountJob(ToyJob):
         return lines
 
     def parts(self, shard, kept):
-        return {f"{shard.name}.json": [str(len(kept)), *kept]}
+        return {self.files_of(shard)[0]: [str(len(kept)), *kept]}
+
+    def files_of(self, shard):
+        return (f"{shard.name}.json",)
 
 
 class ToyStage(ShardStage):
@@ -134,8 +158,11 @@ class ToyStage(ShardStage):
         out.write_json("index.json", {"stats": dict(stats), "made_of": [a.digest for a in inputs.values()]})
         return stats
 
-    def job(self, kind, source=None):
-        return kind(self.config, self.name, source)
+    def planned(self, shards, kind, source=None):
+        config = self.config
+        wanted = Wanted(config.wanted) if config.wanted else None
+        job = kind(config, self.name, source)
+        return ShardWork(shards=shards, job=job, workers=config.workers, wanted=wanted)
 
 
 class Write(ToyStage):
@@ -143,7 +170,7 @@ class Write(ToyStage):
 
     def work(self, inputs, out):
         shards = [Shard(i, f"words-{i:05d}", ROWS, {}) for i in range(self.config.shards)]
-        return ShardWork(shards=shards, job=self.job(WriteJob), workers=self.config.workers)
+        return self.planned(shards, WriteJob)
 
 
 class Shout(ToyStage):
@@ -152,7 +179,7 @@ class Shout(ToyStage):
     def work(self, inputs, out):
         names = inputs["words"].files("words-*.txt")
         shards = [Shard(i, f"shout-{i:05d}", UNCOUNTED, {"file": name}) for i, name in enumerate(names)]
-        return ShardWork(shards=shards, job=self.job(ShoutJob, inputs["words"]), workers=self.config.workers)
+        return self.planned(shards, ShoutJob, inputs["words"])
 
 
 class Count(ToyStage):
@@ -162,12 +189,13 @@ class Count(ToyStage):
 
     def work(self, inputs, out):
         files = inputs["shouts"].files
-        names = [*files("short-*.txt"), *files("tall-*.txt")]
-        shards = [
-            Shard(i, name.removesuffix(".txt"), UNCOUNTED, {"file": name}, follows=int(name[-9:-4]))
-            for i, name in enumerate(names)
-        ]
-        return ShardWork(shards=shards, job=self.job(CountJob, inputs["shouts"]), workers=self.config.workers)
+        shards = []
+        for kind in (0, 1):
+            for name in files("tall-*.txt" if kind else "short-*.txt"):
+                place, own = int(name[-9:-4]), {"file": name}
+                index = 2 * place + kind
+                shards.append(Shard(index, name.removesuffix(".txt"), UNCOUNTED, own, follows=place))
+        return self.planned(shards, CountJob, inputs["shouts"])
 
 
 def stages(write=None, shout=None, count=None, **every):
@@ -201,10 +229,11 @@ def journal_of(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def drive(root, address, workers, way, seconds, journal="", shards=8):
+def drive(root, address, workers, way, seconds, journal="", shards=8, wanted=0):
     """Run the three, in a chain or each alone, on a cluster that is there or on one's own."""
     need = WorkerResources(workers=int(workers), cpus=0.25)
-    chosen = stages(shards=int(shards), seconds=float(seconds), workers=need, journal=journal)
+    enough = {"wanted": int(wanted)}
+    chosen = stages(enough, shards=int(shards), seconds=float(seconds), workers=need, journal=journal)
     place = ClusterConfig(address=address or None, num_cpus=4)
     results = run(chosen, root, cluster=place, chain=way == "chain")
     return 1 if any(result.error for result in results.values()) else 0

@@ -24,7 +24,7 @@ from pipelines.stages.import_images import ImportImages, ImportImagesConfig
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `map_shards` run its actor here, the last shard first: the order must not matter."""
 
-    def stream(missing, job, out, resources):
+    def stream(missing, job, out, resources, *ends):
         try:
             actor = ShardActor(job, out)
         except Exception as error:

@@ -179,17 +179,45 @@ def test_a_split_without_samples_has_no_latents(
     assert {name.partition("-")[0] for name in tars} == splits and len(tars) == 3 * len(splits)
 
 
-def test_a_captioner_that_takes_the_first_so_many_waits_for_all(
-    run: Run, pictures: str, capsys: pytest.CaptureFixture[str]
+def test_the_wanted_number_is_that_of_the_first_tables_that_reach_it(
+    run: Run, latents: EncodeLatents, pictures: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Tables of 7, 7 and 6: two of them hold nine, whoever does which first."""
     config = ImportImagesConfig(folder=pictures, image_size=32, samples_per_shard=7)
     captioner = CaptionerConfig(limit_samples=9)
 
     def stages() -> list[Stage]:
         return [
             ImportToCaption(config), Caption(CaptionConfig(captioner=captioner)),
-            ShardDataset(ShardConfig(image_size=32)),
+            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3)), latents,
         ]  # fmt: skip
 
-    found = same(run, stages, "shard by shard: caption -> shard\n", capsys)
-    assert found["shard"].stats["rows_out"] == 9
+    found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
+    assert found["import_images"].stats["rows_out"] == 20
+    assert found["caption"].stats["shards_beyond"] == 1
+    assert found["encode_latents"].stats["rows_out"] == found["shard"].stats["rows_out"] == 14
+    index = found["shard"].artifact.read_json("index.json")
+    assert [len(index["splits"][split]) for split in ("train", "val")] == [2, 2]
+
+
+def test_a_download_ends_with_the_table_that_gives_the_wanted_number(
+    run: Run, latents: EncodeLatents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch = FetchConfig(attempt_seconds=4.0, total_seconds=6.0, backoff_seconds=0.05, host_rate=0)
+    urls = SelectUrlsConfig(sources=("artifact:web/coyo.parquet",), rows_per_shard=8)
+    download = DownloadConfig(
+        serve="photographs", fetch=fetch, resize=ResizeConfig(image_size=32), limit_samples=20
+    )
+
+    def stages() -> list[Stage]:
+        return [
+            PhotographWeb(CoyoConfig(images=54, fault_fraction=0.2, slow_urls=0)), SelectUrls(urls),
+            Download(download), Caption(CaptionConfig(captioner=CaptionerConfig())),
+            ShardDataset(ShardConfig(image_size=32)), latents,
+        ]  # fmt: skip
+
+    found = same(run, stages, "shard by shard: download -> caption -> shard -> encode_latents\n", capsys)
+    stats = found["download"].stats
+    assert stats["rows_in"] % 8 == 0 and stats["shards_beyond"] >= 3, "the list has more than fifty"
+    assert 20 <= stats["images_ok"] < 28, "less than a table more than was wanted"
+    assert found["encode_latents"].stats["rows_out"] == stats["images_ok"]

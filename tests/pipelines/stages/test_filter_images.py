@@ -139,8 +139,8 @@ def test_files_alone_are_compared_where_that_is_asked_for(images, run_stage):
 def test_workers_and_order_change_no_byte(images, run_stage, tmp_path, digests, monkeypatch):
     """`run_stage` does the last table first; here they are done in order, and twins by shard jobs."""
     backwards, _ = run_stage(stage(**BOTH), {"images": images}, "backwards")
-    forwards = functools.partial(shards_module.map_shards, here=True)
-    monkeypatch.setattr(shard_stage, "map_shards", forwards)
+    forwards = functools.partial(shards_module.tally_of, here=True)
+    monkeypatch.setattr(shard_stage, "tally_of", forwards)
     monkeypatch.setattr(twins, "HERE_ROWS", 0)
     ordered, _ = run_stage(stage(**BOTH), {"images": images}, "ordered")
     assert digests(backwards) == digests(ordered)
@@ -283,13 +283,27 @@ def test_trainings_pass_over_twins_in_other_shards(dataset):
     assert stats["excluded"] == 2
 
 
-def test_the_first_images_are_counted_among_those_that_passed(images, run_stage):
+def test_the_wanted_images_are_counted_among_those_that_passed(images, run_stage):
+    """Of the first table five were downloaded and two passed."""
     from pipelines.captions.caption import CaptionerConfig
 
     verdicts, _ = run_stage(stage(**BOTH), {"images": images}, "verdicts")
-    config = CaptionConfig(captioner=CaptionerConfig(limit_samples=4))
-    _, stats = run_stage(Caption(config, judged=True), {"images": images, "verdicts": verdicts}, "captions")
-    assert stats["rows_out"] == 4 and stats["dropped_beyond_limit"] == 4
+    first = rows_of(verdicts, "verdicts-00000.parquet", VERDICTS)
+    assert sum(row["kept"] for row in first) == 2
+
+    def captions(wanted):
+        config = CaptionConfig(captioner=CaptionerConfig(limit_samples=wanted))
+        given = {"images": images, "verdicts": verdicts}
+        return run_stage(Caption(config, judged=True), given, f"captions-{wanted}")
+
+    few, stats = captions(2)
+    assert (stats["rows_out"], stats["shards_beyond"], len(few.files())) == (2, 2, 1)
+    more, stats = captions(3)
+    assert stats["shards_beyond"] == 1
+    sharded = ShardDataset(ShardConfig(image_size=SIDE), judged=True)
+    given = {"images": images, "verdicts": verdicts, "captions": more}
+    _, packed = run_stage(sharded, given, "few")
+    assert packed["rows_out"] == stats["rows_out"], "the third table has no captions, and is no part of it"
 
 
 def test_pictures_of_a_table_that_was_given_up_are_not_passed_on(images, run_stage, monkeypatch):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -7,6 +9,7 @@ from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateToken
 from pipelines.stages.publish import Publish, PublishConfig
 from reptok.configs import TextEncoderConfig
 from reptok.pretrained import load_pretrained
+from reptok.training_keys import TrainingKeys
 
 
 @pytest.fixture
@@ -54,6 +57,15 @@ def test_the_published_folder_is_a_whole_model_with_card_and_report(published):
     assert found["image-to-image", "psnr"].metric_value == pytest.approx(psnr, rel=1e-12)
     assert any(task == "text-to-image" for task, _ in found)
     assert not [name for name in model.files() if name.endswith((".bin", ".pt", ".pkl"))]
+
+
+def test_the_model_knows_its_training_samples_and_no_others(published):
+    model, dataset = published["model"], published["dataset"]
+    found = TrainingKeys.read(Path(model.local_path()))
+    assert (found.dataset, found.samples, found.started_from) == (dataset.fingerprint, 36, "")
+    training, validation = ([f"{n:012d}" for n in range(48) if (n % 4 == 0) is val] for val in (False, True))
+    assert found.overlap(training).known == 36
+    assert found.overlap(validation).known == 0
 
 
 def test_the_data_that_it_was_trained_on_has_a_card_and_metadata(published):

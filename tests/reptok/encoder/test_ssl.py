@@ -6,9 +6,9 @@ from timm import create_model
 from reptok.configs import EncoderConfig
 from reptok.encoder.clip import CLIP_MEAN, convert_tower
 from reptok.encoder.rows import PlainTower
-from reptok.encoder.ssl import build_encoder
+from reptok.encoder.ssl import SSLEncoder, build_encoder
 from reptok.encoder.tower import input_embeddings
-from reptok.encoder.vit import dinov2, load_vit, save_vit
+from reptok.encoder.vit import Architecture, dinov2, load_vit, save_vit
 
 token_rows = PlainTower().token_rows
 
@@ -29,6 +29,41 @@ def test_tokens_are_the_rows_of_the_plain_forward_pass(images, token, num_tokens
     plain = encoder.vit.forward_features(encoder.preprocess(images))[:, first : first + num_tokens]
     torch.testing.assert_close(encoder(images), plain, atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(encoder.frozen(images), plain, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_rows_beyond_the_encoders_own_are_further_cls_rows(images, positions):
+    """As if the network had been built with so many registers that start as copies of [cls]."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "patch_size": 8}
+    vit = create_model("vit_base_patch16_224", **sizes, no_embed_class=not positions).eval()
+    rows = torch.randn(4, 32)
+    wide = create_model("vit_base_patch16_224", **sizes, no_embed_class=not positions, reg_tokens=3).eval()
+    state = vit.state_dict() | {"cls_token": rows[None, :1], "reg_token": rows[None, 1:]}
+    if positions:
+        place = vit.pos_embed[:, :1]
+        state["pos_embed"] = torch.cat([place, place.expand(-1, 3, -1), vit.pos_embed[:, 1:]], dim=1)
+    wide.load_state_dict(state)
+    expected = wide.forward_features(images)[:, :4]
+    torch.testing.assert_close(token_rows(vit, images, rows, 0), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_further_rows_differ_and_are_held_to_the_frozen_cls(images):
+    encoder = debug(num_tokens=16)
+    assert encoder.embedding.shape == (16, 32) and torch.equal(
+        encoder.embedding[:5], debug(num_tokens=5).embedding
+    )
+    tokens, frozen = encoder(images), encoder.frozen(images)
+    assert torch.equal(frozen[:, :5], debug(num_tokens=5).frozen(images))
+    assert torch.equal(frozen[:, 5:], frozen[:, :1].expand(-1, 11, -1))
+    apart = torch.cdist(tokens, tokens) + torch.eye(16) * 9
+    assert apart.min() > 1e-5 and torch.equal(debug(num_tokens=16)(images), tokens)
+
+
+def test_a_family_that_counts_its_rows_takes_no_further_ones():
+    vit = create_model("vit_small_patch16_dinov3", embed_dim=32, depth=1, num_heads=2, img_size=32)
+    with pytest.raises(ValueError, match="more than the encoder's 5 rows"):
+        SSLEncoder(EncoderConfig(num_tokens=6, image_size=32), vit, Architecture(name="dinov3"))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -132,8 +167,10 @@ def test_what_a_user_can_get_wrong(tmp_path):
         build_encoder(EncoderConfig(name="folder"))
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         build_encoder(EncoderConfig(name="folder", path=str(tmp_path)))
-    with pytest.raises(ValueError, match="4 registers"):
-        debug(token="reg", num_tokens=5)
+    with pytest.raises(ValueError, match="no register"):
+        SSLEncoder(
+            EncoderConfig(token="reg"), dinov2(32, 1, 2, registers=0).build(), Architecture(name="plain")
+        )
     with pytest.raises(ValueError, match=r"encoder\.trainable"):
         EncoderConfig(trainable="some")
     with pytest.raises(ValueError, match="multiple of its patch size"):
