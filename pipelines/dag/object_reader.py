@@ -45,11 +45,8 @@ class ObjectReader(io.BufferedIOBase):
         self._at = 0
         self._stream: Any = None
         self._chunk = memoryview(b"")
-        self._size: int | None = None
+        self._size = tail.size if tail else None
         self.tail = tail
-        if tail is None:
-            return
-        self._size = tail.size
 
     @property
     def name(self) -> str:

@@ -151,8 +151,8 @@ class ImageRows:
     def __init__(self, path: DataPath):
         """Index the shard at `path`; headers alone are read, of a remote one all, once on each machine."""
         self.file = file_at(path)
-        remote = isinstance(self.file, RemoteFile)
-        index = self.file.kept("jpgs", self._index) if remote else self._index()  # type: ignore[attr-defined]
+        file = self.file
+        index = file.kept("jpgs", self._index) if isinstance(file, RemoteFile) else self._index()
         self.offsets, self.sizes = np.frombuffer(index, np.int64).reshape(2, -1)
 
     def __len__(self) -> int:
