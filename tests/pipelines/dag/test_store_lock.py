@@ -23,7 +23,7 @@ def server(request, s3, s3_server, monkeypatch):
     store_lock._probed.cache_clear()
     monkeypatch.setattr(store_lock, "SETTLE_SECONDS", 0.3)
     monkeypatch.setattr(store_lock, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(store_lock, "STALE_SECONDS", 1.5)
+    monkeypatch.setattr(store_lock, "STALE_SECONDS", 6.0)
     yield request.param
     s3_server.ignores_conditions = False
     store_lock._probed.cache_clear()
@@ -58,7 +58,7 @@ def test_of_many_one_at_a_time_is_inside(server):
 @pytest.mark.timeout(30)
 def test_who_holds_it_long_keeps_it_and_who_died_does_not(server, capsys):
     with locked(ROOT, "x") as check:
-        time.sleep(2 * store_lock.STALE_SECONDS)
+        time.sleep(1.3 * store_lock.STALE_SECONDS)
         waiting = threading.Thread(target=lambda: _enter(ROOT))
         waiting.start()
         time.sleep(0.5)
