@@ -100,7 +100,8 @@ def look_at_reference(root: Path, images: int) -> None:
 
 def score(root: Path, images: int) -> None:
     """Every score of both."""
-    kinds = {"samples": "samples", "sample_features": "features", "reference_features": "reference"}
+    looks = {"sample_features_inception": "features", "reference_features_inception": "reference"}
+    kinds = {"samples": "samples", **looks}
     inputs = {kind: Artifact(kind, "0", str(root / name)) for kind, name in kinds.items()}
     stats = ScoreSamples(ScoreSamplesConfig(reference="noise")).run(
         inputs, Workspace(str(root / "scores"), "0")

@@ -54,7 +54,7 @@ def build(config: Config) -> list[Stage]:
     if config.workflow == OWN:
         stages = reptok(config)
     elif config.workflow == SCORING:
-        stages = evaluate(config)
+        stages = evaluate(config, dataset_of)
     elif config.workflow in installed:
         entry = installed[config.workflow]
         stages = entry.build(config, config.extras.get(entry.key) or entry.config())

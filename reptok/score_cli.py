@@ -55,6 +55,10 @@ def score(
     if (inception is None) == (encoder is None):
         raise ValueError("say which network looks: --inception WEIGHTS for FID, or --encoder FOLDER")
     wanted = named(protocol) if protocol else None
+    if wanted is not None and not wanted.images:
+        raise ValueError(
+            f"{protocol} is of a model and data: pipelines/run_all.py experiment=evaluate data=..."
+        )
     if wanted is not None:
         size, crop = size or wanted.size, wanted.crop
     images = open_images(samples, crop, size)

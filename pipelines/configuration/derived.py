@@ -17,8 +17,9 @@ from pipelines.configuration.compose import dotted, put
 from pipelines.configuration.construct import ConfigError, construct
 from pipelines.configuration.device import derive_device
 from pipelines.configuration.follows import follows
-from pipelines.dag.reference import ARTIFACT
+from pipelines.dag.reference import ARTIFACT, find
 from reptok.configs import AutoencoderConfig, EncoderConfig, TextEncoderConfig
+from reptok.metrics.protocols import OWN
 
 SQUARE = ("center_crop", "border")
 SCORING = "evaluate"
@@ -34,6 +35,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(values)
     derive_device(values)
     if values.get("workflow") == SCORING:  # the model that is scored brings its own networks and sizes
+        _scored(values, extras)
         return values
     _sizes_of_pictures(values)
     _listed_hashes(values)
@@ -46,6 +48,23 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     _reference(values)
     put(values, "notes", [*source.notes, *trained_on(values)])
     return values
+
+
+def _scored(values: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    """Of what a model is scored by: its own data have pictures of its size, no others are read."""
+    own = values.get("protocol") == OWN
+    if dotted(values, "data.image_size") is None:
+        model = str(values.get("model") or "")
+        folder = f"{model}/tokenizer" if find(f"{model}/tokenizer") else model
+        put(
+            values,
+            "data.image_size",
+            dimensions.of_tokenizer(folder, "model") if own and find(folder) else 256,
+        )
+    if own:
+        _sizes_of_pictures(values)
+        _listed_hashes(values)
+        put(values, "notes", sources.derive(values, extras).notes)
 
 
 def _sizes_of_pictures(values: dict[str, Any]) -> None:

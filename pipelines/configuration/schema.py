@@ -17,7 +17,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import WorkerResources
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.encoding.device import ComputeConfig
-from pipelines.evaluation.looking import ScoresConfig
+from pipelines.evaluation.judges import ScoresConfig
 from pipelines.evaluation.sampling import SampleImagesConfig
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.stages.download import DownloadConfig

@@ -22,7 +22,7 @@ from reptok.data.transforms import load_image
 T = TypeVar("T")
 
 MAX_SHARDS = 64
-"""Shards to read from at most: of a split with thousands, an evenly spread few."""
+"""Shards to read from: of a split with thousands, an evenly spread few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class Example:
 class DatasetView:
     """At most `limit` samples of a split that trainings do not pass over, evenly spread, in key order."""
 
-    def __init__(self, dataset: Artifact, split: str, limit: int):
-        """Read the tables of the split.
+    def __init__(self, dataset: Artifact, split: str, limit: int, shards: int = MAX_SHARDS):
+        """Read the tables of `shards` evenly spread shards of the split.
 
         Raises:
             ValueError: if the split has no samples.
@@ -59,7 +59,7 @@ class DatasetView:
         if dataset.files(EXCLUDED):
             self._excluded = parse_excluded(dataset.read_bytes(EXCLUDED), dataset.url_of(EXCLUDED))
         tables = dataset.files(f"{split}-*.parquet")
-        examples = [row for name in _spread(tables, MAX_SHARDS) for row in self._rows(name)]
+        examples = [row for name in _spread(tables, shards) for row in self._rows(name)]
         if not examples:
             raise ValueError(
                 f"dataset {dataset.fingerprint} has no {split!r} samples to evaluate on: "

@@ -13,7 +13,7 @@ from pipelines.evaluation.results import Score
 from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
 from reptok.metrics.own_picture import PERMUTED, own_picture
-from reptok.metrics.uncertainty import share
+from reptok.metrics.uncertainty import Estimate, share
 from reptok.vocabulary import Words
 
 FEWEST_PICTURES = 3
@@ -45,7 +45,7 @@ def measure(
     view: DatasetView,
     bank: FeatureBank,
     recognition: Recognition | None,
-    clip_scores: Mapping[float, float],
+    clip_scores: Mapping[float, Estimate],
     words: Words | None = None,
     *,
     asked: bool = True,
@@ -90,7 +90,9 @@ def measure(
             real = max(metrics["eval/recognised_real"], 1e-9)
             metrics[f"eval/recognised_ratio{suffix}"] = found_share.value / real
         if scale in clip_scores:
-            metrics[f"eval/clip_score{suffix}"] = clip_scores[scale]
+            metrics[f"eval/clip_score{suffix}"] = clip_scores[scale].value
+            if (error := clip_scores[scale].known_error) is not None:
+                metrics[f"eval/clip_score_error{suffix}"] = error
     losses = found.losses.tolist()
     metrics |= {f"val/loss_segment_{number}": loss for number, loss in enumerate(losses)}
     metrics["val/loss"] = sum(losses) / len(losses)
@@ -159,7 +161,9 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                 name=f"CLIP score, guidance {lead:g}",
                 value=value,
                 baselines=others("clip_score"),
+                note="100 max(cos, 0), mean over samples with their captions",
                 images=images,
+                error=metrics.get(f"eval/clip_score_error_cfg_{lead:g}"),
             )
         )
     result.append(

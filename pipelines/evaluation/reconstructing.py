@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import insignificant
+from pipelines.dag.reference import required
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.encoding.device import ComputeConfig
@@ -17,6 +19,8 @@ from pipelines.evaluation.sampling import SAMPLES, SolverName
 from reptok.bounds import Count, Quantisation, Whole
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reptok.image_tokenizer import ImageTokenizer
     from reptok.metrics.sample_files import ImageSet
 
@@ -27,7 +31,8 @@ class ReconstructImagesConfig:
 
     Attributes:
         model: a published model or tokenizer: folder or hub id.
-        real: the originals.
+        real: the originals, where no artifact holds them.
+        lpips_weights: file of torchvision's AlexNet, for LPIPS.
         decoder_steps: solver steps of the decoder.
         solver: of the decoder.
         quantisation: how pixels become bytes; the protocol's.
@@ -38,6 +43,7 @@ class ReconstructImagesConfig:
 
     model: str = field(default="", metadata={"reference": "network", "named": True})
     real: RealImagesConfig = field(default_factory=RealImagesConfig)
+    lpips_weights: str = field(default="", metadata={"reference": "file", "optional": True})
     decoder_steps: Count = 50
     solver: SolverName = "euler"
     quantisation: Quantisation = "round"
@@ -50,31 +56,40 @@ class ReconstructImagesConfig:
 class ReconstructJob(ShardJob):
     """Reconstruct one range of rows.
 
-    Writes `samples-{i}.npz` as a generator's samples, and `samples-{i}.jsonl` with `row`, `seed` and the
-    figures of `reptok.metrics.reconstruction.PER_IMAGE` of each, measured before pixels become bytes.
+    Writes `samples-{i}.npz` as a generator's samples, and `samples-{i}.jsonl` with `row`, `seed`, the figures
+    of `reptok.metrics.reconstruction.PER_IMAGE` and LPIPS of each, measured before pixels become bytes.
     """
 
     folder: Path | str
     config: ReconstructImagesConfig
+    originals: Artifact | None = None
     tokenizer: ImageTokenizer = field(init=False, repr=False, compare=False)
     images: ImageSet = field(init=False, repr=False, compare=False)
+    near: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(init=False, repr=False, compare=False)
 
     def setup(self) -> None:
         """Load the model, and open the images once."""
+        from reptok.metrics.perceptual import Lpips
+        from reptok.metrics.reconstruction import PER_IMAGE
         from reptok.pretrained import load_pretrained
 
-        self.config.compute.prepare()
-        pipe = load_pretrained(self.folder).eval().to(self.config.compute.device)
+        config, device = self.config, self.config.compute.device
+        config.compute.prepare()
+        pipe = load_pretrained(self.folder).eval().to(device)
         object.__setattr__(self, "tokenizer", pipe.tokenizer)
-        object.__setattr__(self, "images", self.config.real.open())
+        if self.originals is None:
+            object.__setattr__(self, "images", config.real.open())
+        near = dict(PER_IMAGE)
+        if config.lpips_weights:
+            near["lpips"] = Lpips(required(config.lpips_weights, "evaluate.scores.lpips_weights"), device)
+        object.__setattr__(self, "near", near)
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
-        """Reconstruct the rows `start` to `stop` of the payload."""
+        """Reconstruct the rows from the payload's `start`."""
         import torch
 
         from reptok.attention import preferred
         from reptok.data.transforms import quantised
-        from reptok.metrics.reconstruction import PER_IMAGE
         from reptok.metrics.sample_files import NpzWriter
 
         config, name, row = self.config, SAMPLES.format(shard.index), shard.payload["start"]
@@ -82,7 +97,7 @@ class ReconstructJob(ShardJob):
         with torch.inference_mode(), out.create(name) as file, preferred(compute.device):
             target: Any = file
             archive = NpzWriter(target, shard.rows, self.tokenizer.image_size)
-            for pixels in self.images.batches(compute.batch_size, **shard.payload):
+            for pixels in self._batches(shard):
                 originals = (pixels.to(self.tokenizer.device).float() / 127.5) - 1
                 seeds = [config.seed + row + number for number in range(len(pixels))]
                 with compute.autocast():
@@ -90,7 +105,7 @@ class ReconstructJob(ShardJob):
                         originals, num_steps=config.decoder_steps, solver=config.solver, seed=seeds
                     )
                 archive.add(quantised(made, config.quantisation))
-                figures = {metric: of(made.float(), originals).tolist() for metric, of in PER_IMAGE.items()}
+                figures = {metric: of(made.float(), originals).tolist() for metric, of in self.near.items()}
                 for number, seed in enumerate(seeds):
                     near = {metric: values[number] for metric, values in figures.items()}
                     lines.append(json.dumps({"row": row + number, "seed": seed, **near}))
@@ -98,3 +113,11 @@ class ReconstructJob(ShardJob):
             archive.close()
         out.write_bytes(name.replace(".npz", ".jsonl"), ("\n".join(lines) + "\n").encode())
         return {"rows_in": shard.rows, "rows_out": shard.rows}
+
+    def _batches(self, shard: Shard) -> Iterator[Tensor]:
+        from reptok.metrics.sample_files import NpzImages
+
+        size = self.config.compute.batch_size
+        if self.originals is None:
+            return self.images.batches(size, shard.payload["start"], shard.payload["stop"])
+        return NpzImages(Path(self.originals.local_path(shard.payload["file"]))).batches(size)

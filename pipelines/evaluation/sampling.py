@@ -21,6 +21,7 @@ from reptok.bounds import Count, Number, Quantisation, Share, Whole
 from reptok.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
+    from pipelines.evaluation.originals import Originals
     from reptok.pipeline import RepTokPipeline
 
 SolverName = Literal["euler", "heun", "sde", "dopri5", "dopri8", "bosh3", "adaptive_heun"]
@@ -114,12 +115,14 @@ class SampleJob(ShardJob):
 
     Writes `samples-{i}.npz` (`arr_0` uint8 (N, H, W, 3), as ADM's evaluator reads it) and `samples-{i}.jsonl`
     with `row`, `asked` and `seed` of each. `rows` are those of one set, which the next one asks for again.
+    Of `originals` each is asked for by what the model is told: its caption, its label or nothing.
     """
 
     folder: Path | str
     prompts: tuple[str, ...]
     rows: int
     config: SampleImagesConfig
+    originals: Originals | None = None
     pipe: RepTokPipeline = field(init=False, repr=False, compare=False)
 
     def setup(self) -> None:
@@ -133,7 +136,9 @@ class SampleJob(ShardJob):
         self.config.compute.prepare()
         pipe = load_pretrained(self.folder).eval().to(self.config.compute.device)
         conditioner = pipe.conditioner
-        if conditioner.reads_text and not self.prompts:
+        if self.originals is not None:
+            self.originals.check(pipe)
+        elif conditioner.reads_text and not self.prompts:
             raise ValueError(f"{self.folder} makes images of texts: give them with prompts=FILE, one a line")
         if self.prompts and not conditioner.reads_text:
             raise ValueError(f"{self.folder} reads no text: leave prompts= out")
@@ -175,6 +180,8 @@ class SampleJob(ShardJob):
 
     def _wanted(self, row: int) -> str | int | None:
         row %= self.rows
+        if self.originals is not None:
+            return self.originals.asked(row, self.pipe.conditioner)
         if self.prompts:
             return self.prompts[row // self.config.images_per_prompt]
         if self.pipe.conditioner.reads_classes:

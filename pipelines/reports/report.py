@@ -28,6 +28,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 HISTORY_FILE = "history.json"
 CURVES = ("train/loss", "train/velocity", "val/loss")
 """What of a training's history is drawn, where it is there."""
+ONLINE = "online/"
+"""Of the names of scores that were taken on the way."""
+QUALITY = {"psnr": "PSNR in dB", "token_frechet": "Frechet distance of tokens"}
+"""What they are, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +82,33 @@ def chapter_of(artifact: Artifact) -> Chapter:
 
 
 def training_pictures(artifacts: Mapping[str, Artifact]) -> list[Picture]:
-    """Loss curves of the trainings that left their history; none for those that did not."""
+    """Losses and quality over the steps of trainings that left their history; none for those that did not."""
     pictures = []
     for title, artifact in artifacts.items():
         for name in artifact.files(f"*{HISTORY_FILE}"):
-            drawn = history_curves(artifact.read_json(name))
-            if drawn is not None:
-                buffer = io.BytesIO()
-                drawn.save(buffer, "WEBP", lossless=True)
-                pictures.append(picture(title, "Losses over the training's steps.", buffer.getvalue()))
+            history = artifact.read_json(name)
+            drawn = [("Losses over the training's steps.", history_curves(history)), *quality_curves(history)]
+            for caption, image in drawn:
+                if image is not None:
+                    buffer = io.BytesIO()
+                    image.save(buffer, "WEBP", lossless=True)
+                    pictures.append(picture(title, caption, buffer.getvalue()))
     return pictures
+
+
+def quality_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Image.Image]]:
+    """Draw the scores that a training took on its way, each with a caption; nothing where it took none."""
+    found = []
+    for name in dict.fromkeys(name for entry in history for name in entry if name.startswith(ONLINE)):
+        steps, values = zip(*((e["step"], e[name]) for e in history if name in e), strict=True)
+        what, _, samples = name.removeprefix(ONLINE).rpartition("_of_")
+        caption = (
+            f"Quality over the training's steps, by the averaged weights on {samples} validation samples, "
+            "to compare steps and runs."
+        )
+        label = QUALITY.get(what, what.replace("_", " "))
+        found.append((caption, curves({name: (list(steps), list(values))}, "step", label)))
+    return found
 
 
 def history_curves(history: Sequence[Mapping[str, Any]]) -> Image.Image | None:

@@ -17,6 +17,7 @@ from pipelines.dag.stage import StageResult
 from pipelines.dag.storage import open_folder
 from pipelines.dag.tracking import TrackingConfig
 from pipelines.evaluation.results import REPORTS, Evaluation, Score
+from reptok.terminal import visible
 
 EVALUATIONS = (*REPORTS, "scores")
 COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
@@ -34,6 +35,8 @@ def summarise(results: Sequence[StageResult], console: Console | None = None, cu
     console.print(_stages(results))
     for evaluation in _evaluations(results):
         console.print(_scores(evaluation))
+        for note in evaluation.notes:
+            console.print(f"[dim]{escape(visible(note))}[/]")
     for result in results:
         if result.error:
             console.print(f"[bold red]{escape(result.name)}[/]: {escape(result.error)}")

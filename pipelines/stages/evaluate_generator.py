@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.samples import Sampler, Samples
     from reptok.encoder.ssl import SSLEncoder
     from reptok.image_tokenizer import ImageTokenizer
+    from reptok.metrics.uncertainty import Estimate
     from reptok.vocabulary import Words
 
 
@@ -78,6 +79,7 @@ class EvaluateGenerator(Stage):
         "pipelines.evaluation.generator_figures",
         "pipelines.evaluation.generator_scores",
         "reptok.metrics.clip_score",
+        "reptok.metrics.uncertainty",
         "reptok.attention",
         "reptok.pretrained",
     )
@@ -185,24 +187,21 @@ class EvaluateGenerator(Stage):
             raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
         return build_encoder(located(self.config.judge, inputs)).to(self.config.device).eval()
 
-    def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, float]:
+    def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, Estimate]:
+        """By guidance, the mean over images and its error."""
         config = self.config
         if not config.clip_weights:
             return {}
         from reptok.metrics.clip_score import ClipScore
+        from reptok.metrics.uncertainty import mean
 
         weights = required(config.clip_weights, "evaluate.generator.clip_weights")
         score = ClipScore.from_weights(str(weights), config.clip_architecture, config.device)
         captions = [example.caption for example in view.examples]
-        result = {}
-        for scale, images in found.images.items():
-            parts = [
-                score(images[start : start + config.batch_size].float() / 127.5 - 1,
-                      captions[start : start + config.batch_size]).sum()
-                for start in range(0, len(images), config.batch_size)
-            ]  # fmt: skip
-            result[scale] = float(sum(parts)) / len(images)
-        return result
+        return {
+            scale: mean(score.of_all(images, captions, config.batch_size))
+            for scale, images in found.images.items()
+        }
 
     def _words(self, inputs: Mapping[str, Artifact], view: DatasetView, bank: FeatureBank) -> Words | None:
         """What the language model knows of the captions of the training and validation images."""

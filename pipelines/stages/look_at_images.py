@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shards import Shard, map_shards
+from pipelines.dag.shards import map_shards
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.looking import (
@@ -15,34 +15,33 @@ from pipelines.evaluation.looking import (
     LookConfig,
     write_moments,
 )
+from pipelines.evaluation.originals import KIND, file_shards
 from pipelines.evaluation.real_images import RealImagesConfig
-from pipelines.evaluation.sampling import sample_files
 from pipelines.stages.tables import occupied
 from reptok.metrics.protocols import INCEPTION
 
-NETWORKS = ("reptok.metrics.features", "reptok.metrics.inception", "reptok.metrics.score")
+NETWORKS = (
+    "reptok.metrics.clip_score",
+    "reptok.metrics.features",
+    "reptok.metrics.inception",
+    "reptok.metrics.score",
+)
 
 
 class LookAtSamples(Stage):
-    """Features of samples, a file for each of theirs."""
+    """Features of samples by one network, a file for each of theirs."""
 
     name, inputs, output = "look_at_samples", ("samples",), "sample_features"
     modules = NETWORKS
     config: LookConfig
 
     def __init__(self, config: LookConfig):
-        """Raise ValueError unless exactly one network is named."""
-        config.check()
+        self.name, self.output = f"{self.name}_{config.name}", f"{self.output}_{config.name}"
         super().__init__(config)
         self.resources = occupied(config.workers)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
-        samples = inputs["samples"]
-        shards = [
-            Shard(number, found.file.removesuffix(".npz"), found.rows, {"file": found.file})
-            for number, found in enumerate(sample_files(samples))
-        ]
-        return map_shards(shards, LookAtSamplesJob(self.config, samples), out, self.config.workers)
+        return _look(self.config, inputs["samples"], out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +59,11 @@ class LookAtReference(Stage):
     modules = NETWORKS
     config: LookAtReferenceConfig
 
-    def __init__(self, config: LookAtReferenceConfig):
-        """Raise ValueError unless exactly one network is named."""
-        config.look.check()
+    def __init__(self, config: LookAtReferenceConfig, originals: bool = False):
+        """Look at what `config.real` names, or at the artifact `originals`."""
+        name = config.look.name
+        self.name, self.output = f"{self.name}_{name}", f"{self.output}_{name}"
+        self.inputs = (KIND,) if originals else ()
         super().__init__(config)
         self.resources = occupied(config.look.workers)
 
@@ -70,6 +71,8 @@ class LookAtReference(Stage):
         from reptok.metrics.sample_files import holds_images, npz_moments
 
         look, real = self.config.look, self.config.real
+        if KIND in inputs:
+            return _look(look, inputs[KIND], out)
         archive = real.place.suffix == ".npz"
         moments = npz_moments(real.place) if archive and look.name == INCEPTION else {}
         if moments:
@@ -77,3 +80,7 @@ class LookAtReference(Stage):
             if not holds_images(real.place):
                 return {"rows_in": 0, "rows_out": 0}
         return map_shards(real.shards("reference"), LookAtReferenceJob(look, real), out, look.workers)
+
+
+def _look(look: LookConfig, images: Artifact, out: Workspace) -> Mapping[str, float]:
+    return map_shards(file_shards(images), LookAtSamplesJob(look, images), out, look.workers)

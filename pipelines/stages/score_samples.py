@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.looking import reference_of, seen
+from pipelines.evaluation.originals import KIND, About, overlap_note
 from pipelines.evaluation.results import Evaluation, Score
-from pipelines.evaluation.sampling import sample_files
-from reptok.metrics.protocols import PROTOCOLS, Task, full_name, protocol
+from pipelines.evaluation.sampling import SampleFile, sample_files
+from reptok.metrics.protocols import INCEPTION, PROTOCOLS, Task, full_name, protocol
 
 if TYPE_CHECKING:
     from reptok.metrics.uncertainty import Estimate
 
-HIGHER = ("inception_score", "precision", "recall", "psnr", "ssim")
-BESIDE = ("_of_halves",)
+HIGHER = ("inception_score", "precision", "recall", "psnr", "ssim", "clip_score")
+BESIDE = ("_of_halves", "_of_real")
+NOTES = {
+    "clip_score": "100 max(cos, 0), mean over pairs of image and text",
+    "clip_score_of_real": "the real images with their captions",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +35,16 @@ class ScoreSamplesConfig:
     Attributes:
         protocol: a name of `reptok.metrics.protocols.PROTOCOLS`; "" where the score carries its number only.
         reference: name of the real images, for scores without a protocol.
-        network: name of the network that looked.
+        networks: names of those that looked.
         task: whether the samples are reconstructions of the real images.
+        notes: what else is to be known of the judges, in sentences.
     """
 
     protocol: str = ""
     reference: str = ""
-    network: str = "inception"
+    networks: tuple[str, ...] = (INCEPTION,)
     task: Task = "generation"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.protocol:
@@ -45,26 +52,37 @@ class ScoreSamplesConfig:
 
 
 class ScoreSamples(Stage):
-    """Compare what a network said of samples and of real images; of several sets, the mean and its error."""
+    """Compare what networks said of samples and of real images; of several sets, the mean and its error."""
 
-    name, inputs, output = "score_samples", ("samples", "sample_features", "reference_features"), "scores"
+    name, output = "score_samples", "scores"
     scored = True
-    modules = ("reptok.metrics.score",)
+    modules = ("reptok.metrics.score", "reptok.metrics.uncertainty")
     config: ScoreSamplesConfig
+
+    def __init__(self, config: ScoreSamplesConfig, originals: bool = False):
+        """Read the features of every network; of `originals` the protocol's name, too."""
+        looks = [f"{what}_features_{name}" for name in config.networks for what in ("sample", "reference")]
+        self.inputs = ("samples", *looks, *((KIND,) if originals else ()))
+        super().__init__(config)
 
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from reptok.metrics.uncertainty import over_seeds
 
-        config, protocol = self.config, PROTOCOLS.get(self.config.protocol)
-        sets = list(self._sets(inputs))
+        config, named = self.config, PROTOCOLS.get(self.config.protocol)
+        notes = list(config.notes)
+        if KIND in inputs:
+            about = About.read(inputs[KIND])
+            named = replace(PROTOCOLS[config.protocol], name=about.name)
+            notes += [f"SHA-256 of the list of real images: {about.digest}.", overlap_note(inputs["samples"])]
+        sets = self._sets(inputs)
         images = min(number for number, _ in sets)
         found = {}
         for metric, estimate in sets[0][1].items():
             if len(sets) > 1:
                 estimate = over_seeds([scores[metric].value for _, scores in sets], images)
-            found[full_name(metric, protocol, config.reference, images, config.task)] = estimate
+            found[full_name(metric, named, config.reference, images, config.task)] = estimate
         values = {name: estimate.value for name, estimate in found.items()}
-        against = protocol.reference if protocol else config.reference
+        against = named.reference if named else config.reference
         rebuilt = config.task == "reconstruction"
         lead = (
             f"{images:,} {'reconstructions' if rebuilt else 'samples'} against {against}. A name holds its "
@@ -77,23 +95,29 @@ class ScoreSamples(Stage):
             lead=lead,
             scores=[_score(name, estimate) for name, estimate in found.items()],
             figures=[],
-            notes=[],
+            notes=notes,
             metrics=values,
         ).write(out)
         return values
 
-    def _sets(self, inputs: Mapping[str, Artifact]) -> Iterator[tuple[int, dict[str, Estimate]]]:
-        """The number of images and all scores of one set after the other."""
+    def _sets(self, inputs: Mapping[str, Artifact]) -> list[tuple[int, dict[str, Estimate]]]:
+        """The number of images and all scores of every set; one network's features are held at a time."""
         from reptok.metrics.score import scores
 
-        real, samples = reference_of(inputs["reference_features"]), inputs["samples"]
-        files: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        samples = inputs["samples"]
+        files: dict[int, list[tuple[int, SampleFile]]] = defaultdict(list)
         for number, found in enumerate(sample_files(samples)):
-            files[found.set].append((number, found.file))
-        for _, parts in sorted(files.items()):
-            features = seen(inputs["sample_features"], [number for number, _ in parts])
-            near = _per_image(samples, [name for _, name in parts])
-            yield len(features), {**near, **dict(scores(features, real, self.config.network))}
+            files[found.set].append((number, found))
+        sets = [parts for _, parts in sorted(files.items())]
+        near = [_per_image(samples, [part.file for _, part in parts]) for parts in sets]
+        images = [sum(part.rows for _, part in parts) for parts in sets]
+        for network in self.config.networks:
+            real = reference_of(inputs[f"reference_features_{network}"])
+            for index, parts in enumerate(sets):
+                features = seen(inputs[f"sample_features_{network}"], [number for number, _ in parts])
+                images[index] = len(features)
+                near[index] |= dict(scores(features, real, network))
+        return list(zip(images, near, strict=True))
 
 
 def _per_image(samples: Artifact, names: Sequence[str]) -> dict[str, Estimate]:
@@ -103,13 +127,14 @@ def _per_image(samples: Artifact, names: Sequence[str]) -> dict[str, Estimate]:
     from reptok.metrics.reconstruction import PER_IMAGE
     from reptok.metrics.uncertainty import mean
 
+    metrics = {*PER_IMAGE, "lpips"}
     values: dict[str, list[float]] = defaultdict(list)
     for name in names:
         for line in samples.read_bytes(name.replace(".npz", ".jsonl")).splitlines():
             row = json.loads(line)
-            for metric in PER_IMAGE.keys() & row.keys():
+            for metric in metrics & row.keys():
                 values[metric].append(row[metric])
-    return {metric: mean(torch.tensor(values[metric])) for metric in PER_IMAGE if metric in values}
+    return {metric: mean(torch.tensor(values[metric])) for metric in sorted(values)}
 
 
 def _score(name: str, estimate: Estimate) -> Score:
@@ -122,5 +147,6 @@ def _score(name: str, estimate: Estimate) -> Score:
         higher_is_better=higher,
         images=estimate.images,
         error=estimate.known_error,
+        note=NOTES.get(metric, ""),
         headline=metric in ("gfid", "rfid"),
     )

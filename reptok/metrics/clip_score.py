@@ -14,7 +14,13 @@ from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 
 class ClipScore:
-    """100 * max(cos(image, text), 0) per pair, with an open_clip model."""
+    """100 * max(cos(image, text), 0) per pair, with an open_clip model; the factor is the field's usual one.
+
+    Hessel et al. take 2.5 instead. As a network that looks at sets of images its features are the embeddings
+    of images, before they are scaled to length 1.
+    """
+
+    name = "clip"
 
     def __init__(self, model: Any, tokenize: Callable[[list[str]], Tensor], image_size: int,
                  mean: Sequence[float], std: Sequence[float], device: str = "cpu"):  # fmt: skip
@@ -63,18 +69,39 @@ class ClipScore:
         """
         return 100 * self.cosine(images, texts).clamp(min=0)
 
-    @torch.no_grad()
     def cosine(self, images: Tensor, texts: list[str]) -> Tensor:
         """Cosines (B,) in [-1, 1] of images (B, 3, H, W) in [-1, 1] with one text each.
 
         Raises:
             ValueError: if the numbers of images and texts differ.
         """
-        if len(images) != len(texts):
-            raise ValueError(f"{len(images)} images but {len(texts)} texts")
+        return self._cosine(self._embedded(images), texts)
+
+    def of_all(self, pixels: Tensor, texts: Sequence[str], batch_size: int) -> Tensor:
+        """Scores (N,) of uint8 images (N, 3, H, W), so many at a time, on the CPU."""
+        starts = range(0, len(pixels), batch_size)
+        parts = [slice(start, start + batch_size) for start in starts]
+        return torch.cat([self(pixels[p].float() / 127.5 - 1, list(texts[p])).cpu() for p in parts])
+
+    def look(self, pixels: Tensor) -> dict[str, Tensor]:
+        """`pooled` (B, D) of uint8 images (B, 3, H, W)."""
+        return {"pooled": self._embedded(pixels.float() / 127.5 - 1)}
+
+    def fit(self, pooled: Tensor, texts: list[str]) -> Tensor:
+        """Scores (B,) in [0, 100] of what `look` saw, with one text each; raises as above."""
+        return 100 * self._cosine(pooled.to(self.device), texts).clamp(min=0)
+
+    @torch.no_grad()
+    def _embedded(self, images: Tensor) -> Tensor:
         x = (images.clamp(-1, 1).to(self.device) + 1) / 2
         x = resize(x, [self.image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
         x = center_crop(x, [self.image_size])
-        image = F.normalize(self.model.encode_image(normalize(x, self.mean, self.std)).float(), dim=-1)
+        embedded: Tensor = self.model.encode_image(normalize(x, self.mean, self.std)).float()
+        return embedded
+
+    @torch.no_grad()
+    def _cosine(self, embedded: Tensor, texts: list[str]) -> Tensor:
+        if len(embedded) != len(texts):
+            raise ValueError(f"{len(embedded)} images but {len(texts)} texts")
         text = F.normalize(self.model.encode_text(self.tokenize(texts).to(self.device)).float(), dim=-1)
-        return (image * text).sum(-1)
+        return (F.normalize(embedded, dim=-1) * text).sum(-1)

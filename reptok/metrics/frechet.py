@@ -54,11 +54,11 @@ class FeatureStatistics:
         self.outer = torch.zeros(dim, dim, dtype=torch.float64)
 
     @classmethod
-    def of(cls, features: Tensor) -> FeatureStatistics:
-        """Statistics of one set of features (B, D)."""
+    def of(cls, features: Tensor, rows: Tensor | None = None) -> FeatureStatistics:
+        """Statistics of one set of features (B, D), or of some of its rows (R,)."""
         statistics = cls(features.shape[1])
-        for part in features.split(PART):
-            statistics.update(part)
+        for part in (features if rows is None else rows).split(PART):
+            statistics.update(part if rows is None else features[part])
         return statistics
 
     def update(self, features: Tensor) -> None:

@@ -15,6 +15,8 @@ from reptok.bounds import Quantisation
 Task = Literal["generation", "reconstruction"]
 INCEPTION, ENCODER = "inception", "vit"
 """Names of networks that look at images: the first alone makes a distance a FID."""
+OWN = "own"
+"""The protocol of anybody's data."""
 _PREFIX = {"generation": "g", "reconstruction": "r"}
 _BY_TASK = ("fid", "sfid", "kid", "fd", "kd")
 """Metrics whose name begins with their task: gfid and rfid are not one figure."""
@@ -27,13 +29,15 @@ class Protocol:
     Attributes:
         name: as it stands in the metrics' names.
         task: samples of a generator, or reconstructions of the reference images themselves.
-        images: how many are scored.
+        images: how many are scored; 0 where that is not the protocol's to say, and the name always holds it.
         reference: what they are held against, in words.
         reference_images: how many real images the comparison holds; for precision and recall, where fewer.
         labels: which conditions are sampled.
         crop: how originals become squares, a name of `reptok.data.images.CROPS`.
-        size: side in pixels.
+        size: side in pixels; 0 for that of the data.
         quantisation: how pixels in [-1, 1] become bytes.
+        order: how the images of COCO are chosen: the first ones by their ids ("ascending"), or by the SHA-256
+            of their ids as decimal text ("hashed"), which is an even choice; "" where nothing is to choose.
         source: where this protocol was published.
     """
 
@@ -46,6 +50,7 @@ class Protocol:
     crop: str
     size: int = 256
     quantisation: Quantisation = "round"
+    order: Literal["", "hashed", "ascending"] = ""
     source: str = ""
 
     def metric(self, metric: str, images: int) -> str:
@@ -111,9 +116,10 @@ PROTOCOLS: dict[str, Protocol] = {
             images=30_000,
             reference="the images of 30,000 captions of COCO's validation set of 2014",
             reference_images=30_000,
-            labels="one caption an image",
+            labels="the first caption of every image: of the lowest annotation id",
             crop="centre",
-            source="zero-shot FID-30k as in the text-to-image literature",
+            order="hashed",
+            source="zero-shot FID-30k as in the text-to-image literature, where everybody draws their own",
         ),
         Protocol(
             name="coco2017_5k",
@@ -121,9 +127,21 @@ PROTOCOLS: dict[str, Protocol] = {
             images=5_000,
             reference="COCO's validation set of 2017",
             reference_images=5_000,
-            labels="the first caption of every image",
+            labels="the first caption of every image: of the lowest annotation id",
             crop="centre",
+            order="ascending",
             source="the paper's language backbones (FID-5k)",
+        ),
+        Protocol(
+            name=OWN,
+            task="generation",
+            images=0,
+            reference="the validation split of the data",
+            reference_images=0,
+            labels="what every validation image is told to show",
+            crop="centre",
+            size=0,
+            source="this project",
         ),
     )
 }

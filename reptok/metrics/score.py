@@ -1,7 +1,8 @@
 """Score a set of images against a reference set: everything that one look of one network gives.
 
 On Inception: FID, sFID, Inception score, KID, precision and recall. On any other network the same without
-sFID and Inception score, its name in the metric's: `fd_vit`, `kd_vit`, `precision_vit`. N images, D features.
+sFID and Inception score, its name in the metric's: `fd_vit`, `kd_vit`, `precision_vit`; on one that reads
+texts also how well images fit theirs: `clip_score`. N images, D features.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from reptok.metrics.kernel_distance import SUBSET, kernel_distance
 from reptok.metrics.manifold import NEIGHBOURS, precision_recall
 from reptok.metrics.protocols import INCEPTION
 from reptok.metrics.sample_files import ImageSet, holds_images, npz_moments, open_images
-from reptok.metrics.uncertainty import Estimate, frechet_without_bias, share
+from reptok.metrics.uncertainty import Estimate, frechet_without_bias, mean, share
 
 
 class Network(Protocol):
@@ -37,6 +38,15 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A network that reads, too."""
+
+    def fit(self, pooled: Tensor, texts: list[str]) -> Tensor:
+        """How well each image (B,) of what `look` saw of it fits its text."""
+        ...
+
+
 @dataclass(frozen=True)
 class Seen:
     """A set of images as a network saw it.
@@ -45,11 +55,13 @@ class Seen:
         pooled: features (N, D), float32.
         spatial: statistics of the spatial features, where the network has them.
         logits: (N, K), where the network has them.
+        fit: (N,) how well each fits its text, where the network reads and there are texts.
     """
 
     pooled: Tensor
     spatial: FeatureStatistics | None = None
     logits: Tensor | None = None
+    fit: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -83,7 +95,7 @@ def see(
             if progress is not None:
                 progress(done)
 
-    return gathered(parts())
+    return gathered(parts(), len(images))
 
 
 def looked(network: Network, pixels: Tensor) -> dict[str, Tensor]:
@@ -91,21 +103,38 @@ def looked(network: Network, pixels: Tensor) -> dict[str, Tensor]:
     return {name: values.float().cpu() for name, values in network.look(pixels).items()}
 
 
-def gathered(parts: Iterable[Mapping[str, Tensor]]) -> Seen:
-    """What a network said of consecutive parts of a set, as one; spatial features are not kept."""
-    pooled: list[Tensor] = []
-    logits: list[Tensor] = []
+def gathered(parts: Iterable[Mapping[str, Tensor]], images: int) -> Seen:
+    """What a network said of consecutive parts of a set, as one; spatial features are not kept.
+
+    Args:
+        parts: what it said of each.
+        images: of all of them together; 50,000 have 600 MB of features, which are held once.
+
+    Raises:
+        ValueError: there are more, or fewer.
+    """
+    whole: dict[str, Tensor] = {}
+    held: dict[str, int] = {}
     spatial: FeatureStatistics | None = None
+    done = 0
     for part in parts:
-        pooled.append(part["pooled"])
-        if "logits" in part:
-            logits.append(part["logits"])
-        if "spatial" in part:
-            spatial = spatial or FeatureStatistics(part["spatial"].shape[1])
-            spatial.update(part["spatial"])
-    joined = torch.cat(pooled)
-    pooled.clear()  # not both at a time: 50,000 images have 400 MB of features
-    return Seen(joined, spatial, torch.cat(logits) if logits else None)
+        number = len(part["pooled"])
+        if done + number > images:
+            raise ValueError(f"more than the {images:,} images that were announced")
+        for name, values in part.items():
+            if name == "spatial":
+                spatial = spatial or FeatureStatistics(values.shape[1])
+                spatial.update(values)
+            else:
+                if name not in whole:
+                    whole[name] = torch.empty(images, *values.shape[1:], dtype=values.dtype)
+                whole[name][done : done + number] = values
+                held[name] = held.get(name, 0) + number
+        done += number
+    if done != images:
+        raise ValueError(f"{done:,} of {images:,} images were seen")
+    of_all = {name: values for name, values in whole.items() if held[name] == images}
+    return Seen(of_all["pooled"], spatial, of_all.get("logits"), of_all.get("fit"))
 
 
 def reference_of(
@@ -164,6 +193,9 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
     if samples.logits is not None:
         yield "inception_score", _exact(inception_score(samples.logits).value, number)
     real = reference.images
+    for name, seen in ((f"{network}_score", samples), (f"{network}_score_of_real", real)):
+        if seen is not None and seen.fit is not None:
+            yield name, mean(seen.fit)
     if real is None:
         return
     smaller = min(number, len(real))

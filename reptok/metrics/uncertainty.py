@@ -101,7 +101,7 @@ def frechet_without_bias(
     distances = []
     for size in sizes.tolist():
         chosen = torch.randperm(len(features), generator=generator)[:size]
-        distances.append(frechet_distance(FeatureStatistics.of(features[chosen]), reference))
+        distances.append(frechet_distance(FeatureStatistics.of(features, chosen), reference))
     x, y = 1 / sizes.double(), torch.tensor(distances, dtype=torch.float64)
     design = torch.stack([torch.ones_like(x), x], 1)
     inverse = torch.linalg.inv(design.T @ design)

@@ -158,7 +158,38 @@ def test_a_published_model_is_scored_where_a_reference_is_given(tmp_path):
     own = ["experiment=evaluate", "model=zoo/reptok_class", "evaluate.samples.images=4"]
     assert names(*own) == ["sample_images"]
     scored = [f"evaluate.scores.reference={tmp_path}/r.npz", "evaluate.scores.encoder=zoo/encoder"]
-    looks = ["look_at_reference", "look_at_samples"]
+    looks = ["look_at_reference_vit", "look_at_samples_vit"]
     assert sorted(names(*own, *scored)) == [*looks, "sample_images", "score_samples"]
     rebuilt = [*own, *scored, "evaluate.scores.task=reconstruction"]
     assert sorted(names(*rebuilt)) == [*looks, "reconstruct_images", "score_samples"]
+
+
+def test_a_model_is_scored_on_the_validation_split_of_any_data(tmp_path, folder):
+    """By any number of networks; the data may be the demo's, and have pictures of the model's size."""
+    scored = [
+        "experiment=evaluate",
+        "model=zoo/reptok",
+        "protocol=own",
+        "evaluate.scores.encoder=zoo/encoder",
+    ]
+    looks = [f"look_at_{what}_{name}" for what in ("reference", "samples") for name in ("clip", "vit")]
+    own = [*scored, "data=folder", f"data.folder={folder}", f"evaluate.scores.clip={tmp_path}"]
+    assert sorted(names(*own)) == sorted(
+        ["import_images", *looks, "sample_images", "score_samples", "take_validation"]
+    )
+    assert load_config(Config, scored).data.image_size == 64
+    assert {"download", "shard", "take_validation"} <= set(names(*scored))
+    rebuilt = [*own, "evaluate.scores.task=reconstruction"]
+    assert {"reconstruct_images", "take_validation", *looks} <= set(names(*rebuilt))
+    with pytest.raises(ValueError, match=r"leave evaluate\.scores\.reference out"):
+        names(*own, f"evaluate.scores.reference={tmp_path}")
+
+
+def test_cocos_protocols_ask_for_its_captions(tmp_path):
+    scored = ["experiment=evaluate", "model=zoo/reptok", "protocol=coco2014_30k"]
+    judged = [*scored, "evaluate.scores.encoder=zoo/encoder", f"evaluate.scores.reference={tmp_path}"]
+    with pytest.raises(ValueError, match=r"evaluate\.scores\.annotations=PATH"):
+        names(*judged)
+    (tmp_path / "captions.json").write_text("{}")
+    found = names(*judged, f"evaluate.scores.annotations={tmp_path}/captions.json")
+    assert {"take_coco", "sample_images", "score_samples"} <= set(found)

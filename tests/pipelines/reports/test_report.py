@@ -1,6 +1,7 @@
 import io
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from pipelines.reports.report import (
     chapter_of,
     history_curves,
     marks,
+    quality_curves,
     render_report,
     training_pictures,
 )
@@ -116,6 +118,22 @@ def test_a_run_without_histories_has_no_training_chapter(report_artifact):
 
 def test_histories_without_losses_draw_nothing():
     assert history_curves([{"step": 1, "speed/images_per_second": 3.0}]) is None
+
+
+def test_quality_over_steps_is_a_curve_that_says_on_how_few_it_was_taken():
+    """Higher scores are drawn higher: the second of three lies above both others."""
+    history = [{"step": 10 * n, "train/loss": 1.0} for n in range(5)]
+    for step, score in ((10, 12.0), (20, 18.0), (30, 12.0)):
+        history.append({"step": step, "online/psnr_of_64": score})
+    ((caption, image),) = quality_curves(history)
+    assert "on 64 validation samples" in caption
+    grey = np.asarray(image.convert("RGBA").resize((300, 120)))
+    colour = np.ptp(grey[..., :3].astype(int), axis=2) * (grey[..., 3] > 100)  # ink and grid are grey
+    columns = np.flatnonzero(colour.max(0) > 40)
+    heights = {at: np.flatnonzero(colour[:, at] > 40).mean() for at in columns}
+    middle = columns[len(columns) // 2]
+    assert heights[middle] + 20 < min(heights[columns[2]], heights[columns[-3]])
+    assert quality_curves(history[:5]) == []
 
 
 def test_marks_span_the_line_and_end_with_the_model():

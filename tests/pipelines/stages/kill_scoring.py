@@ -60,7 +60,7 @@ def prepare(folder, models):
     if child(lambda: publish_model(model, models)) != 0:
         raise RuntimeError("no model")
     np.savez(real, np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
-    look = LookConfig(encoder=str(models / "encoder"), batch_size=3)
+    look = LookConfig(recipe="encoder", name="vit", folder=str(models / "encoder"), batch_size=3)
     stages = {
         "samples": SampleImages(
             SampleImagesConfig(
@@ -68,19 +68,19 @@ def prepare(folder, models):
                 decoder_steps=2, compute=ComputeConfig(batch_size=2),
             )
         ),
-        "sample_features": LookAtSamples(look),
-        "reference_features": LookAtReference(
+        "sample_features_vit": LookAtSamples(look),
+        "reference_features_vit": LookAtReference(
             LookAtReferenceConfig(look=look, real=RealImagesConfig(path=str(real), rows_per_shard=3))
         ),
-        "scores": ScoreSamples(ScoreSamplesConfig(reference="real", network="vit")),
+        "scores": ScoreSamples(ScoreSamplesConfig(reference="real", networks=("vit",))),
     }  # fmt: skip
     moments = {
         "samples": {
             **SHARDS, "samples-00001.npz": WRITTEN, "samples-00001.jsonl": WRITTEN,
             "index.json": ("before", "half", "placed"),
         },
-        "sample_features": FEATURES,
-        "reference_features": FEATURES,
+        "sample_features_vit": FEATURES,
+        "reference_features_vit": FEATURES,
         "scores": {"metrics.json": ("before", "half", "placed"), "manifest.json": WRITTEN},
     }  # fmt: skip
     made: dict[str, Artifact] = {}

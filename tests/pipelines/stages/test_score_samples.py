@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipelines.dag.fingerprint import fingerprint
 from pipelines.dag.shards import WorkerResources
 from pipelines.encoding.device import ComputeConfig
+from pipelines.evaluation.judges import EncoderJudge, ScoresConfig
 from pipelines.evaluation.looking import LookConfig, reference_of, seen
 from pipelines.evaluation.real_images import RealImagesConfig
 from pipelines.evaluation.reconstructing import ReconstructImagesConfig
@@ -18,12 +20,14 @@ from pipelines.stages.look_at_images import LookAtReference, LookAtReferenceConf
 from pipelines.stages.reconstruct_images import ReconstructImages
 from pipelines.stages.score_samples import ScoreSamples, ScoreSamplesConfig
 from reptok.data.transforms import quantised
+from reptok.metrics.clip_score import ClipScore
 from reptok.metrics.features import EncoderFeatures
 from reptok.metrics.frechet import FeatureStatistics, frechet_distance
+from reptok.metrics.perceptual import Lpips
 from reptok.metrics.reconstruction import psnr
 from reptok.metrics.sample_files import NpzImages, NpzWriter
 from reptok.pipeline import RepTokPipeline
-from reptok.pretrained import save_pretrained
+from reptok.pretrained import load_tokenizer, save_pretrained
 from tests.fixtures.tiny_tokenizer import tiny_tokenizer
 
 ONE = WorkerResources(workers=1)
@@ -38,7 +42,9 @@ def real(tmp_path):
 
 @pytest.fixture
 def look(tiny_models):
-    return LookConfig(encoder=str(tiny_models / "encoder"), batch_size=3, workers=ONE)
+    return LookConfig(
+        recipe="encoder", name="vit", folder=str(tiny_models / "encoder"), batch_size=3, workers=ONE
+    )
 
 
 def samples_of(make_artifact, *sets, rows=5, name="samples"):
@@ -64,8 +70,8 @@ def scored(run_stage, samples, real, look, name, **settings):
     features, _ = run_stage(LookAtSamples(look), {"samples": samples}, f"{name}-features")
     config = LookAtReferenceConfig(look=look, real=RealImagesConfig(path=real, rows_per_shard=7))
     reference, _ = run_stage(LookAtReference(config), {}, f"{name}-reference")
-    inputs = {"samples": samples, "sample_features": features, "reference_features": reference}
-    named = ScoreSamplesConfig(reference="real", network="vit", **settings)
+    inputs = {"samples": samples, "sample_features_vit": features, "reference_features_vit": reference}
+    named = ScoreSamplesConfig(reference="real", networks=("vit",), **settings)
     return run_stage(ScoreSamples(named), inputs, f"{name}-scores")
 
 
@@ -101,6 +107,47 @@ def test_of_several_sets_stand_mean_and_its_error(run_stage, make_artifact, real
     assert found["gfd_vit/real_n9"].error == pytest.approx(values.std(ddof=1) / 3**0.5, rel=1e-6)
 
 
+def test_a_network_that_reads_scores_each_sample_by_what_was_asked(run_stage, make_artifact, small_clip):
+    """Of a CLIP that learnt four colours: pictures of them, and captions that are right or one too far."""
+    clip, folder = small_clip
+    colours = sorted(clip.COLOURS)
+
+    def write(shift):
+        def write(out):
+            files = []
+            for file in range(2):
+                told = [f"a {colours[(n + shift) % 4]} square" for n in range(4)]
+                pictures = np.stack([clip.picture(colour, 50 + file, 32) for colour in colours])
+                with out.create(f"samples-{file:05d}.npz") as target:
+                    archive = NpzWriter(target, 4, 32)
+                    archive.add(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+                    archive.close()
+                rows = [json.dumps({"asked": text}) for text in told]
+                out.write_bytes(f"samples-{file:05d}.jsonl", "\n".join(rows).encode())
+                files.append(SampleFile(f"samples-{file:05d}.npz", 4))
+            out.write_json("index.json", [vars(file) for file in files])
+
+        return write
+
+    look = LookConfig(recipe="clip", name="clip", folder=str(folder), batch_size=3, workers=ONE)
+    found = {}
+    for name, shift in (("right", 0), ("wrong", 1)):
+        samples = make_artifact("samples", write(shift), name)
+        features, _ = run_stage(LookAtSamples(look), {"samples": samples}, f"{name}-features")
+        inputs = {"samples": samples, "sample_features_clip": features, "reference_features_clip": features}
+        named = ScoreSamplesConfig(reference="r", networks=("clip",))
+        artifact, _ = run_stage(ScoreSamples(named), inputs, f"{name}-scores")
+        found[name] = {score.name: score for score in Evaluation.read(artifact).scores}["clip_score/r_n8"]
+    network = ClipScore.from_folder(folder)
+    pixels = np.stack([clip.picture(colour, seed, 32) for seed in (50, 51) for colour in colours])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    each = network(images, [f"a {colour} square" for colour in colours] * 2).double()
+    assert found["right"].value == pytest.approx(float(each.mean()), rel=1e-5)
+    assert found["right"].error == pytest.approx(float(each.std()) / 8**0.5, rel=1e-4)
+    assert found["right"].higher_is_better and "100 max(cos, 0)" in found["right"].note
+    assert found["right"].value > found["wrong"].value + 10
+
+
 def test_a_reference_of_moments_alone_needs_no_images(run_stage, make_artifact, tmp_path, monkeypatch):
     """As ADM's statistics; for their network, Inception, stands one that sees an image's mean colour."""
 
@@ -112,7 +159,7 @@ def test_a_reference_of_moments_alone_needs_no_images(run_stage, make_artifact, 
 
     monkeypatch.setattr(LookConfig, "network", lambda self: Colours())
     (tmp_path / "weights.pth").write_bytes(b"none")
-    look = LookConfig(inception_weights=str(tmp_path / "weights.pth"), workers=ONE)
+    look = LookConfig(file=str(tmp_path / "weights.pth"), workers=ONE)
     means = REAL.reshape(20, -1, 3).mean(1)
     np.savez(tmp_path / "moments.npz", mu=means.mean(0), sigma=np.cov(means, rowvar=False))
     config = LookAtReferenceConfig(look=look, real=RealImagesConfig(path=str(tmp_path / "moments.npz")))
@@ -160,6 +207,32 @@ def test_a_row_is_the_models_reconstruction_of_its_image(run_stage, real, model)
     assert [row["psnr"] for row in rows] == pytest.approx(psnr(expected, originals).tolist(), abs=1e-3)
 
 
+def test_reconstructions_have_an_lpips_each_where_its_network_is_given(run_stage, tmp_path):
+    """Of pictures of 64 pixels, the fewest that its AlexNet sees; whose weights are random here."""
+    pytest.importorskip("lpips", reason="lpips is not installed")
+    from torchvision.models import alexnet
+
+    torch.manual_seed(0)
+    weights = tmp_path / "alexnet.safetensors"
+    save_file({k: v for k, v in alexnet().state_dict().items() if k.startswith("features.")}, weights)
+    np.savez(tmp_path / "r.npz", np.random.default_rng(3).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8))
+    config = ReconstructImagesConfig(
+        model="zoo/reptok", real=RealImagesConfig(path=str(tmp_path / "r.npz"), rows_per_shard=3),
+        decoder_steps=1, lpips_weights=str(weights), workers=ONE,
+    )  # fmt: skip
+    rebuilt, _ = run_stage(ReconstructImages(config), {}, "rebuilt")
+    images = torch.from_numpy(np.load(tmp_path / "r.npz")["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        made = load_tokenizer("zoo/reptok/tokenizer").reconstruct(images, num_steps=1, seed=[0, 1, 2, 3])
+    each = Lpips(weights)(made, images).double()
+    assert [row["lpips"] for row in rows_of(rebuilt)] == pytest.approx(each.tolist(), rel=1e-3)
+    named = ScoreSamplesConfig(reference="r", networks=(), task="reconstruction")
+    artifact, stats = run_stage(ScoreSamples(named), {"samples": rebuilt}, "scores")
+    assert stats["lpips/r_n4"] == pytest.approx(float(each.mean()), rel=1e-3)
+    (found,) = (score for score in Evaluation.read(artifact).scores if score.name == "lpips/r_n4")
+    assert found.error == pytest.approx(float(each.std()) / 2, rel=1e-2) and found.higher_is_better is False
+
+
 def test_reconstructions_are_scored_against_their_originals(run_stage, real, model, look):
     originals = RealImagesConfig(path=real, images=8, rows_per_shard=5)
     config = ReconstructImagesConfig(model=model[0], real=originals, decoder_steps=1, workers=ONE)
@@ -193,10 +266,15 @@ def test_what_is_compared_with_is_significant_and_where_it_lies_is_not(tmp_path)
     assert prints["a"] == prints["b"] != prints["c"]
 
 
-def test_nobody_or_two_to_look_is_refused(tmp_path, tiny_models):
-    (tmp_path / "r.npz").write_bytes(b"one")
-    for both in ({}, {"inception_weights": str(tmp_path / "r.npz"), "encoder": str(tiny_models / "encoder")}):
-        with pytest.raises(ValueError, match="who looks at the samples"):
-            LookAtSamples(LookConfig(**both))
+def test_who_looks_is_named_once():
+    assert ScoresConfig().looks("reconstruction") == []
+    with pytest.raises(ValueError, match="who looks at the samples"):
+        ScoresConfig().looks("generation")
+    with pytest.raises(ValueError, match="two networks of one name: vit, vit"):
+        ScoresConfig(encoder="a", encoders=(EncoderJudge(name="vit", folder="b"),)).looks("generation")
+    with pytest.raises(ValueError, match="a network's name is of a-z and 0-9"):
+        ScoresConfig(encoders=(EncoderJudge(name="my_vit", folder="b"),)).looks("generation")
+    looks = ScoresConfig(inception_weights="i", encoder="v", dinov2="d", clip="c").looks("generation")
+    assert [look.name for look in looks] == ["inception", "vit", "dinov2", "clip"]
     with pytest.raises(ValueError, match="no protocol 'fid'"):
         ScoreSamplesConfig(protocol="fid")

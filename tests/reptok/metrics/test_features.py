@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
-from reptok.metrics.features import EncoderFeatures, load_foreign_weights
+from reptok.metrics.features import Dinov2Features, EncoderFeatures, load_foreign_weights
 from reptok.metrics.inception import InceptionFeatures
 from reptok.metrics.perceptual import Lpips
 
@@ -43,3 +47,27 @@ def test_lpips_takes_its_backbone_from_the_file(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="AlexNet"):
         Lpips(tmp_path / "other.safetensors")
+
+
+def test_dinov2_sees_pictures_as_its_recipe_resizes_them():
+    """To 224 pixels with a bicubic filter wide enough for what shrinks: torchvision's is another's code."""
+    seen = Dinov2Features(lambda images: images.flatten(1), "pixels", "dinov2")
+    torch.manual_seed(0)
+    for side in (300, 64):
+        pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+        found = (seen.look(pixels)["pooled"].reshape(2, 3, 224, 224) + 1) * 127.5
+        expected = resize(pixels, [224, 224], interpolation=InterpolationMode.BICUBIC, antialias=True)
+        difference = (found - expected).abs()
+        assert difference.max() < 2.1 and difference.mean() < 0.05
+        plain = resize(pixels, [224, 224], interpolation=InterpolationMode.BILINEAR, antialias=True)
+        assert (found - plain).abs().mean() > 5
+
+
+def test_dinov2s_table_of_positions_is_stretched_to_its_224_pixels(tiny_models):
+    network = Dinov2Features.of(tiny_models / "encoder")
+    pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    assert network.name == "dinov2"
+    alone = EncoderFeatures.from_folder(tiny_models / "encoder", side=224)
+    large = np.array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize((224, 224), Image.BICUBIC))
+    expected = alone(torch.from_numpy(large).permute(2, 0, 1)[None] / 127.5 - 1)
+    torch.testing.assert_close(network.look(pixels)["pooled"], expected)
