@@ -58,7 +58,11 @@ class EarlierFiles:
 
 
 def earlier_outcomes(
-    images: Artifact, names: Sequence[str], urls: set[str], taken: Sequence[str] = TAKEN_OVER
+    images: Artifact,
+    names: Sequence[str],
+    urls: set[str],
+    taken: Sequence[str] = TAKEN_OVER,
+    healing: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The rows of some files, by URL, that are taken over as they are: images, and failures that last.
 
@@ -67,12 +71,14 @@ def earlier_outcomes(
         names: Files of it.
         urls: The URLs that are asked for.
         taken: Columns.
+        healing: Also failures that may heal.
     """
     found = {}
     for name in names:
         with images.open(name) as file:
             for row in columns.iterate_rows(file, columns.IMAGES, name, ["url", *taken]):
                 url = row.pop("url")
-                if url in urls and (row["status"] == columns.SUCCESS or not may_heal(row["reason"])):
+                lasts = row["status"] == columns.SUCCESS or not may_heal(row["reason"])
+                if url in urls and (lasts or healing):
                     found[url] = row
     return found

@@ -11,11 +11,13 @@ from typing import Any, cast
 
 from pipelines.dag import interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
+from pipelines.dag.earlier import ask
 from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.lock import locked
 from pipelines.dag.planner import PlannedStage, flat, outdated_inputs
 from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
+from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.stage import StageResult
 from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import open_folder
@@ -92,6 +94,8 @@ class Attempt:
             self.out.behind(ArtifactFence(cast(S3Folder, self.out.folder), self._check))
         self.out.folder.remove_unfinished()
         self.record_origin()
+        if isinstance(planned.stage, ShardStage):
+            ask(planned.stage, planned.stage.as_read(planned.inputs), self.out)
         self._log = self.out.log = _open_log(planned, self.out, self._tracker)
         self._told = _known(planned).keys()
 

@@ -93,5 +93,10 @@ class ObjectFolder(Folder):
             for name in sorted(names, key=lambda name: name != "manifest.json"):
                 self._fs.rm_file(self._key(name))
 
+    def take(self, other: ObjectFolder, name: str, named: str) -> None:
+        """Let the store copy an object of another folder."""
+        with store_errors(self.url_of(named), writing=True):
+            self._fs.copy(other._key(name), self._key(named))
+
     def remove_unfinished(self) -> None:
         """Nothing: what did not arrive whole is the store's to remove."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.dag import shards as plans
+from pipelines.dag.earlier import asked, reused
 from pipelines.dag.failures import described
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.shard_records import UNCOUNTED, Record, checked_stats, done_record, record_name
@@ -24,7 +25,7 @@ class DiedTooOften(RuntimeError):
 
 
 def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False) -> Record:
-    """Do a shard and write its done record, which is returned.
+    """Do a shard, or take it from an earlier artifact, and write its done record, which is returned.
 
     Args:
         shard: what to do.
@@ -41,10 +42,16 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
 
         fence = ShardFence(cast("S3Folder", out.folder), record_name(shard.index), again=again)
     out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
-    if shard.rows == UNCOUNTED:
-        shard = replace(shard, rows=job.rows_of(shard))
-    stats = checked_stats(shard, job(shard, out))
-    record: Record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
+    made, out.earlier = job.made_of(shard), asked(out)
+    of = out.earlier.of(shard, made) if out.earlier and made else ""
+    record = reused(shard, job, out, of, out.earlier) if out.earlier and of else None
+    if record is None:
+        if shard.rows == UNCOUNTED:
+            shard = replace(shard, rows=job.rows_of(shard))
+        stats = checked_stats(shard, job(shard, out))
+        record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
+    if of:
+        record |= {"of": of, "named": list(job.files_of(shard))}
     if fence:
         return fence.commit(canonical_json(record))
     out.folder.write_bytes(record_name(shard.index), canonical_json(record))

@@ -7,6 +7,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipelines.dag.earlier import write_made
 from pipelines.dag.failures import LOST, report
 from pipelines.dag.redaction import redacted
 from pipelines.dag.shard_records import (
@@ -145,6 +146,7 @@ class Tally:
         lost = [(shard, self._failures.get(shard.index, LOST)) for shard in self.missing]
         if len(lost) > self.work.workers.max_failed * len(self.work.shards):
             raise ShardError(report([(shard.name, cause) for shard, cause in lost], len(self.work.shards)))
+        write_made(self._done, self._out)
         stats: dict[str, float] = {}
         if self._reach:
             stats["shards_beyond"] = float(len(self._planned) - len(self.work.shards))

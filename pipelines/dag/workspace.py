@@ -17,9 +17,12 @@ from pipelines.dag.writing import DigestingWriter
 from reptok.cache import cache_root
 
 if TYPE_CHECKING:
+    from pipelines.dag.earlier import Earlier
     from pipelines.dag.fence import Fence
 
 SCRATCH = "_scratch"
+MADE = "made.json"
+"""Beside the manifest: which shard is made of what (see `earlier.py`); no part of the artifact."""
 
 
 class Workspace:
@@ -30,9 +33,12 @@ class Workspace:
         fingerprint: the artifact's fingerprint.
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
+        earlier: what earlier artifacts have, for a job that takes over rows of theirs; None for none.
         fenced: whether the storage keeps conditions, so that workers' writes are fenced (see `fence`).
         left_out: names that are not published, should somebody write them.
     """
+
+    earlier: Earlier | None = None
 
     def __init__(
         self, url: str, fingerprint: str = "", log: StageLog | None = None, *, fenced: bool = False
@@ -157,4 +163,4 @@ class Workspace:
 
 def published(name: str) -> bool:
     """Whether a file of a workspace belongs to the artifact."""
-    return name != MANIFEST and not name.startswith(f"{SCRATCH}/")
+    return name not in (MANIFEST, MADE) and not name.startswith(f"{SCRATCH}/")

@@ -70,7 +70,7 @@ class Found:
 def find(root: str, opted_out: Container[object]) -> Found:
     """Look through every folder of every kind, superseded and unfinished ones too."""
     found, everything = Found(), []
-    for artifact in _folders(open_folder(root), found.problems):
+    for artifact in folders(open_folder(root), found.problems):
         everything.append(_stored(artifact, opted_out, found.problems))
     made = [s for s in everything if s.torn or s.artifact.kind not in WITH_URLS]  # the others' own rows tell
     tainted = _identities(s for s in everything if s.rows)
@@ -93,7 +93,8 @@ def _is_ours(artifact: Artifact) -> bool:
     return bool(_FINGERPRINT.fullmatch(artifact.fingerprint))
 
 
-def _folders(root: Folder, problems: list[str]) -> Iterator[Artifact]:
+def folders(root: Folder, problems: list[str]) -> Iterator[Artifact]:
+    """Every folder of every kind, superseded and unfinished ones too; links are named and not followed."""
     for store in (root, open_folder(root.url_of(SUPERSEDED))):
         if _is_link(store) and store is not root:
             problems.append(_not_followed(store))
@@ -134,7 +135,7 @@ def _stored(artifact: Artifact, opted_out: Container[object], problems: list[str
             identities.add((artifact.kind, artifact.digest))
             parents = frozenset(artifact.manifest["input_digests"].items())
         else:
-            parents = _origin(artifact)
+            parents = origin(artifact)
     except (ValueError, OSError) as error:
         problems.append(f"{error}; what it was made from is not known: delete it, or force its stage")
     rows, torn = _rows(artifact, opted_out, problems), not finished and _is_torn(artifact.folder)
@@ -146,8 +147,8 @@ def _is_torn(folder: Folder) -> bool:
     return isinstance(folder, LocalFolder) and any(folder.path().glob(f".*{TEMPORARY_SUFFIX}"))
 
 
-def _origin(artifact: Artifact) -> frozenset[Identity] | None:
-    """What unfinished work is made from; None where no record tells."""
+def origin(artifact: Artifact) -> frozenset[Identity] | None:
+    """What unfinished work is made from, by kind; None where no record tells."""
     if not artifact.folder.exists(ORIGIN):
         return None
     try:

@@ -63,10 +63,11 @@ class DownloadConfig:
 class Download(ShardStage):
     """Fetch every URL once, safely and politely, and keep one row for each, failures included.
 
-    images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
+    images-{split}-{number}.parquet   `columns.IMAGES`, in the order of urls-{split}-{number}.parquet
     """
 
     name, output, version = "download", "images", 3
+    apart = ("reuse",)
     modules = (
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",
