@@ -42,8 +42,9 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
 
         fence = ShardFence(cast("S3Folder", out.folder), record_name(shard.index), again=again)
     out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
-    made, out.earlier = job.made_of(shard), asked(out)
-    of = out.earlier.of(shard, made) if out.earlier and made else ""
+    made = job.made_of(shard)
+    out.earlier = asked(out) if made else None
+    of = out.earlier.of(shard, made) if out.earlier else ""
     record = reused(shard, job, out, of, out.earlier) if out.earlier and of else None
     if record is None:
         if shard.rows == UNCOUNTED:
