@@ -31,6 +31,7 @@ from pipelines.stages.encode_latents import EncodeLatentsConfig, LatentsJob
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter, iterate_blocks
 from reptok.data.images import encode_jpeg
+from reptok.data.index import shard_name
 from reptok.data.shards import Sample
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
@@ -79,14 +80,15 @@ def run() -> Comparison:
 def _dataset(url: str, shards: int) -> Artifact:
     out = Workspace(url)
     random = np.random.default_rng(0)
-    for shard in range(shards):
-        with DatasetShardWriter(out, shard) as writer:
+    names = [shard_name("train", shard) for shard in range(shards)]
+    for shard, name in enumerate(names):
+        with DatasetShardWriter(out, name) as writer:
             for row in range(PER_SHARD):
                 small = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 pixels = small.repeat(SIZE // 8, 0).repeat(SIZE // 8, 1)
                 info = {"width": SIZE, "height": SIZE}
-                writer.add(Sample(f"{shard * PER_SHARD + row:012d}", encode_jpeg(pixels), "", info), "train")
-    write_index(out, shards, SIZE)
+                writer.add(Sample(f"{shard * PER_SHARD + row:012d}", encode_jpeg(pixels), "", info))
+    write_index(out, names, SIZE)
     out.publish({"stage": "bench"})
     return Artifact("dataset", url.rpartition("/")[2], out.url)
 

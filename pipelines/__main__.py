@@ -9,6 +9,7 @@
     python -m pipelines sweep over=KEY=A,B|recipe=NAME [seeds=2] [key=value ...] run grids, and compare
     python -m pipelines real [only=NAME] [release=FILE] [key=value ...]         real weights, as published?
     python -m pipelines purge root=URL opt_out=FILE [delete=true]               delete what opted out
+    python -m pipelines gc root=URL [keep=NAME,...] [days=7] [delete=true]      delete what nothing refers to
 
 `run_all.py`, `plan.py`, `dry_run.py` and `purge.py` are doors to the same commands.
 """
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from pipelines import compare, dry_run, plan, promote, purge, run_all, sweep
+from pipelines import compare, dry_run, gc, plan, promote, purge, run_all, sweep
 from pipelines.real import command as real
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sweep": sweep.main,
     "real": real.main,
     "purge": purge.main,
+    "gc": gc.main,
 }
 
 

@@ -6,9 +6,9 @@ The list has a URL or a host per line. Without `delete=true` it says what it wou
 artifacts: those with a row of such a URL, and whatever was made from them, unfinished and superseded ones
 included; and the pictures and reports of their runs in MLflow (at `tracking.uri`, MLFLOW_TRACKING_URI or in
 the store). A published model loses its pictures and its report, and keeps its weights. Trained weights hold
-no pictures and stay: they are named, and it is yours to decide. The next run makes the rest again without
-those rows, given the same list as `data.select_urls.opt_out`; `data.download.reuse` spares it from fetching
-the others anew, so run that before you purge.
+no pictures and stay: they are named, and it is yours to decide. A run that is given
+the same list as `data.select_urls.opt_out` makes the rest without those rows, and fetches, captions and
+encodes nothing anew while the old artifacts are there: run it before you purge.
 
 Links are not followed, and what cannot be read is named and passed over.
 Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.
@@ -17,7 +17,6 @@ Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -28,38 +27,31 @@ if __name__ == "__main__":
 
 from pipelines.dag.embedded_tracking import database  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
-from pipelines.dag.storage import Folder, LocalFolder, open_folder  # noqa: E402
+from pipelines.dag.storage import Folder  # noqa: E402
 from pipelines.dag.tracking import TrackingConfig, tracking_uri  # noqa: E402
+from pipelines.purging.delete import delete, forget_copies, trash_of  # noqa: E402
 from pipelines.purging.find import MODEL, WEIGHTS, Stored, find  # noqa: E402
 from pipelines.purging.pictures import pictures_of, remove_pictures  # noqa: E402
 from pipelines.stages.select_urls import read_lines  # noqa: E402
 from pipelines.urls.opt_out import OptOut  # noqa: E402
-from reptok.cache import cache_root  # noqa: E402
-from reptok.data.pieces import forget  # noqa: E402
 from reptok.terminal import visible  # noqa: E402
 
-TRASH = "_purged"
 
-
-def purge(root: str, opt_out: str, delete: bool, uri: str | None = None) -> list[str]:
-    """Name, and with `delete` delete, what is of those who opted out; returns what could not be looked at."""
-    store, trash = open_folder(root), open_folder(open_folder(root).url_of(TRASH))
-    if isinstance(store, LocalFolder) and not store.path().is_dir():
-        raise ValueError(f"{store.url} is no folder: root=... names the store to purge")
-    if isinstance(trash, LocalFolder) and trash.path().is_symlink():
-        raise ValueError(f"{trash.url} is a link, and what is purged must not go elsewhere; remove it")
+def purge(root: str, opt_out: str, deleting: bool, uri: str | None = None) -> list[str]:
+    """Name, and if `deleting` delete, what is of those who opted out; returns what could not be looked at."""
+    trash = trash_of(root)
     found = find(root, OptOut(read_lines(opt_out)))
-    runs = _purge_runs({stored.fingerprint for stored in found.tainted}, root, uri, delete, found.problems)
+    runs = _purge_runs({stored.fingerprint for stored in found.tainted}, root, uri, deleting, found.problems)
     for stored in found.tainted:
         print(visible(_described(stored)))
-    if delete:  # what tells of the others goes last: a purge that ends early is taken up where it ended
+    if deleting:  # what tells of the others goes last: a purge that ends early is taken up where it ended
         trash.remove()
         for stored in reversed(found.tainted):
             _forget(stored, trash)
     todo = bool(runs or [s for s in found.tainted if _deed(s) != "keep"])
     print(
         f"{len(found.tainted)} folders, files of {runs} runs"
-        + ("; nothing was deleted yet: delete=true" if todo and not delete else "")
+        + ("; nothing was deleted yet: delete=true" if todo and not deleting else "")
     )
     return found.problems
 
@@ -82,18 +74,9 @@ def _forget(stored: Stored, trash: Folder) -> None:
     deed = _deed(stored)
     if deed == "strip":
         remove_pictures(stored.artifact)
+        forget_copies(stored.artifact, stored.fingerprint)
     elif deed == "delete":
-        folder = stored.artifact.folder
-        if isinstance(folder, LocalFolder):  # at once: half a folder would no longer tell whose it was
-            folder.move_to(open_folder(trash.url_of("folder")))
-            trash.remove()
-        folder.remove()
-    if deed != "keep":  # copies on this machine of what lies elsewhere
-        shutil.rmtree(
-            cache_root() / "artifacts" / stored.artifact.kind / stored.fingerprint, ignore_errors=True
-        )
-        forget(stored.artifact.url)
-        shutil.rmtree(cache_root() / "scratch" / stored.fingerprint, ignore_errors=True)
+        delete(stored.artifact, stored.fingerprint, trash)
 
 
 def _purge_runs(fingerprints: set[str], root: str, uri: str | None, delete: bool, problems: list[str]) -> int:
@@ -125,8 +108,8 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        delete = given.get("delete") == "true"
-        problems = purge(given["root"], given["opt_out"], delete, given.get("tracking.uri"))
+        deleting = given.get("delete") == "true"
+        problems = purge(given["root"], given["opt_out"], deleting, given.get("tracking.uri"))
     except (ValueError, OSError) as error:
         print(f"error: {redacted(visible(error))}", file=sys.stderr)
         return 2

@@ -52,7 +52,7 @@ class Pictures(Stage):
             for i in range(ROWS)
         ]  # fmt: skip
         schema = IMAGES if self.output == "images" else CAPTIONS
-        with out.create(f"{self.output}-00000.parquet") as file:
+        with out.create(f"{self.output}-train-00000.parquet") as file:
             write_table(file, [{k: v for k, v in row.items() if k in schema.names} for row in rows], schema)
         return {"rows_in": float(ROWS), "rows_out": float(ROWS)}
 
@@ -67,7 +67,7 @@ def test_a_filter_after_the_download_takes_its_pictures_out_of_the_dataset(tmp_p
 
     monkeypatch.setattr(shards_module, "_stream", in_this_process)  # workers cannot import a page
     flat = code_of("A filter after the download").Flat()
-    config = ShardConfig(val_fraction=0.3, image_size=8)
+    config = ShardConfig(image_size=8)
 
     def run(*stages):
         made = [Pictures("images"), Pictures("captions"), *stages]

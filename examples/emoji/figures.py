@@ -3,7 +3,7 @@
     python -m examples.emoji.figures MODEL [out=emoji_pictures] [seed=1]
 
 MODEL is a published folder or a hub id. Writes `overview.webp` (pictures and what their token keeps, two
-interpolations), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
+interpolations, samples by name), `tokens.webp`, `interpolation.webp` and `arithmetic.webp`; of a model with a
 generator `names.webp` and `guidance.webp`, too.
 What is asked for is drawn by lot, and the seed is the first one: names from those that training knew,
 everything else from what it never saw.
@@ -62,6 +62,17 @@ def samples(pipe: RepTokPipeline, prompts: Sequence[str], seed: int) -> Image.Im
     columns = [sampled(pipe, prompts, seed + i, GUIDANCE) for i in range(4)]
     rows = [Row(images=row, label=prompt) for prompt, *row in zip(prompts, *columns, strict=True)]
     return grid(rows, [("made", 4)], tile=96, label_width=300)
+
+
+def by_name(pipe: RepTokPipeline, asked: Sequence[Emoji], seed: int) -> Image.Image:
+    """Emoji, and one sample each of what their names alone make."""
+    names = [emoji.name for emoji in asked]
+    lines = {
+        "emoji": images_of(drawn(list(plain(asked)), pipe.tokenizer.image_size)),
+        "made of its name": sampled(pipe, names, seed, GUIDANCE),
+    }
+    rows = [Row(images=line, label=name) for name, line in lines.items()]
+    return grid(rows, [(name, 1) for name in names], tile=80)
 
 
 def tokens(pipe: RepTokPipeline, pictures: np.ndarray) -> Image.Image:
@@ -139,8 +150,10 @@ def draw_all(pipe: RepTokPipeline, out: Path, seed: int) -> None:
     }
     overview = [made["tokens"], interpolation(pipe, *(part[:2] for part in ends), seed)]
     if pipe.generator is not None:
-        names = [emoji.name for emoji in rng.sample([emoji for emoji in pictures if not emoji.held_out], 12)]
+        asked = rng.sample([emoji for emoji in pictures if not emoji.held_out], 12)
+        names = [emoji.name for emoji in asked]
         made["names"] = samples(pipe, names, seed)
+        overview.append(by_name(pipe, asked, seed))
         made["guidance"] = guidance(pipe, names[:6], seed)
     made["overview"] = stack(overview)
     for name, picture in made.items():

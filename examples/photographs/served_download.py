@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from examples.photographs.web import FaultServer
 from pipelines.crawl.guarded import GuardedDownload
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import Workspace
 
@@ -44,6 +46,14 @@ class ServedDownload(ShardJob):
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """See the download."""
         return self.download.files_of(shard)
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """See the download."""
+        return self.download.made_of(shard)
+
+    def still_good(self, shard: Shard, earlier: Artifact, made: Mapping[str, Any]) -> bool:
+        """See the download."""
+        return self.download.still_good(shard, earlier, made)
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         """Download the shard; an attempt that failed before leaves no trace in the count."""

@@ -15,6 +15,7 @@ from reptok.configs import VisionLanguageConfig
 if TYPE_CHECKING:
     from reptok.captioner import Captioner
 
+UNREADABLE = NO_IMAGE, UNDECODABLE = "no_image", "undecodable"
 Decoded = tuple[Any, str | None]
 """Pixels uint8 (H, W, 3) and None, or None and the reason."""
 
@@ -123,11 +124,11 @@ def decoded(file: bytes | None, model: VisionLanguageConfig, tile: int) -> Decod
     from reptok.data.tiles import decode_tile
 
     if not file:
-        return None, "no_image"
+        return None, NO_IMAGE
     try:
         return decode_tile(file, tile) if model.max_tiles == 1 else decode_image(file), None
     except Exception:  # decoders raise anything for damaged files
-        return None, "undecodable"
+        return None, UNDECODABLE
 
 
 def judged(text: str, prompt: str, seed: int, config: CaptionerConfig) -> dict[str, Any]:

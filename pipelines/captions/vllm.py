@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pipelines.captions.caption import CaptionerConfig, row_seed
-from pipelines.captions.images import decoded, judged
+from pipelines.captions.images import UNREADABLE, decoded, judged
 from pipelines.dag.asking import ADDRESS, UNASKED, Asking, Row
 from pipelines.dag.op import Batch
 from pipelines.dag.shards import Shard
@@ -95,7 +95,9 @@ class VllmCaptions(Asking):
 
     def answer(self, row: Row) -> Mapping[str, Any]:
         """`key`, `prompt`, `seed`, and `text` or `failure`."""
-        failure = row[UNASKED] and (row[UNASKED] if row["image"] is None else "captioner_failed")
+        failure = row[UNASKED]
+        if failure and failure not in UNREADABLE:
+            failure = "captioner_failed"
         kept = {"key": row["key"], "prompt": row["asked"], "seed": int(row["seed"]), "failure": failure}
         return {**kept, "text": "" if failure else row["text"]}
 
@@ -141,13 +143,13 @@ def request(config: CaptionerConfig, row: Row) -> Row:
         "max_tokens": model.max_new_tokens,
         "seed": row["seed"],
     }
-    return {"multimodal_data": {"image": row["image"]}, "sampling_params": sampling}
+    return {"multimodal_data": {"image": row["image"]}, "image": None, "sampling_params": sampling}
 
 
 def answered(row: Row) -> Row:
     """What goes on of a row with an answer; the picture does not."""
     kept = {name: row[name] for name in (*ADDRESS, "key", "asked", "seed")}
-    return {**kept, "image": None, "text": row["generated_text"].strip()}
+    return {**kept, "text": row["generated_text"].strip()}
 
 
 class Answered:

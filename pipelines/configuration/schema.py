@@ -41,6 +41,7 @@ class DataConfig:
         image_size: Side of the training images in pixels; the YAML hands it on to the stages.
         folder: Pictures that exist: a folder of picture files, of parquet files or of WebDataset tars, a
             dataset of the hub (hf://datasets/owner/name), or artifact:KIND; "" where URLs are downloaded.
+        parts: Further lists of URLs by name, which came later than `select_urls.sources`.
         captions: Where the source's own captions stand.
         select_urls: The URL list, and which of its rows are taken.
         download: How images are fetched and resized.
@@ -51,6 +52,7 @@ class DataConfig:
 
     image_size: Pixels
     folder: str = ""
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     select_urls: SelectUrlsConfig = field(default_factory=SelectUrlsConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,15 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> Chosen:
             f"hf://datasets/owner/name>, or choose one of data={choices('data')}"
         )
     follows(values, "data.import_images.folder", place, "data.folder")
+    if parts := dotted(values, "data.parts"):
+        if place:
+            raise ConfigError(
+                f"data.parts={parts} are lists of URLs beside data.select_urls.sources, and "
+                f"data.folder={place} is a folder; put the pictures that came later into it"
+            )
+        follows(values, "data.select_urls.parts", parts, "data.parts")
     if lists:
-        return _urls(lists, condition, extras)
+        return _urls(lists, parts or {}, condition, extras)
     named = f"data.folder={place}"
     if place.startswith(ARTIFACT):
         return Chosen(place=place, named=named)
@@ -110,13 +118,13 @@ def _captioners() -> str:
     return "|".join(sorted(found - {"source"}))
 
 
-def _urls(lists: Any, condition: str | None, extras: Mapping[str, Any]) -> Chosen:
+def _urls(lists: Any, parts: Mapping[str, Any], condition: str | None, extras: Mapping[str, Any]) -> Chosen:
     named = f"data.select_urls.sources={list(lists)}"
     plugin = registry.chosen(extras)
     if condition != "class" or plugin is not None:
         return Chosen(named=named)
     try:
-        return Chosen(named=named, classes=count_classes(lists))
+        return Chosen(named=named, classes=count_classes([*lists, *chain(*parts.values())]))
     except (OSError, ValueError) as error:
         raise ConfigError(f"generator.condition=class, and {named}: {error}") from error
 

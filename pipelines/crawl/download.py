@@ -17,6 +17,7 @@ from pipelines.crawl.reasons import CLASSES
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.reuse import TAKEN_OVER, earlier_outcomes
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import SCRATCH, Workspace
@@ -31,7 +32,7 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadJob(ShardJob):
-    """From a file of the `urls` artifact (the payload's "file") to one of the same number with images.
+    """From a table of the `urls` artifact (the payload's "file") to one of images, beside it.
 
     The rows keep their order, and no column depends on time: the same answers give the same bytes. What each
     row took lies in `times_file`, which is not published.
@@ -73,20 +74,18 @@ class DownloadJob(ShardJob):
             listed = ("image_phash",) if self.resize.hash_whole else ()
             table = columns.read_table(file, columns.URLS, name, columns=[*PASSED_ON, *listed])
         rows = table.to_pylist()
-        known: dict[str, Outcome] = {}
-        if self.earlier:
-            wanted = {row["url"] for row in rows}
-            taken = TAKEN_OVER + (("whole_phash",) if self.resize.hash_whole else ())
-            earlier = earlier_outcomes(self.earlier, shard.payload["earlier"], wanted, taken)
-            known = {url: row for url, row in earlier.items() if row["final_url"] not in self.opted_out}
+        known = self._taken_over(shard, out, {row["url"] for row in rows})
         asked = [row for row in rows if row["url"] not in known]
-        outcomes, stats = self.obtain([row["url"] for row in asked], RowErrors(shard.name, shard.rows))
+        outcomes: list[Outcome] = []
+        stats: Mapping[str, float] = {}
+        if asked:
+            outcomes, stats = self.obtain([row["url"] for row in asked], RowErrors(shard.name, shard.rows))
         for row, outcome in zip(asked, outcomes, strict=True):
             row.update(outcome)
         for row in rows:
             row.update(known.get(row["url"], {}))
         seconds = [row.pop("seconds", 0.0) for row in rows]
-        with out.create(images_file(shard.index)) as target:
+        with out.create(images_file(shard)) as target:
             written = columns.write_table(target, rows, self.schema)  # type: ignore[arg-type]
         times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
         out.folder.write_bytes(times_file(shard.index), _parquet(times))
@@ -95,14 +94,36 @@ class DownloadJob(ShardJob):
             "rows_in": table.num_rows,
             "rows_out": written,
             "images_ok": sum(row["status"] == columns.SUCCESS for row in rows),
-            **({"rows_reused": len(rows) - len(asked)} if self.earlier else {}),
+            **({"rows_reused": len(rows) - len(asked)} if known or self.earlier else {}),
             **reasons,
             **stats,
         }
 
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The table of URLs; of none that asks again for what may heal."""
+        return () if self.earlier else ((self.urls, shard.payload["file"]),)
+
+    def still_good(self, shard: Shard, earlier: Artifact, made: Mapping[str, Any]) -> bool:
+        """Whether no redirect led to somebody who has opted out since."""
+        (name,) = made["named"]
+        with earlier.open(name) as file:
+            led = columns.read_table(file, columns.IMAGES, name, ["final_url"]).column("final_url")
+        return not any(url in self.opted_out for url in led.to_pylist() if url)
+
+    def _taken_over(self, shard: Shard, out: Workspace, urls: set[str]) -> dict[str, Outcome]:
+        """Rows of URLs that need not be asked for, unless somebody has opted out to whom they led."""
+        taken = TAKEN_OVER + (("whole_phash",) if self.resize.hash_whole else ())
+        if self.earlier:
+            found = earlier_outcomes(self.earlier, shard.payload["earlier"], urls, taken)
+        elif out.earlier and (last := out.earlier.holding(images_file(shard))):
+            found = earlier_outcomes(last, [images_file(shard)], urls, taken, healing=True)
+        else:
+            return {}
+        return {url: row for url, row in found.items() if row["final_url"] not in self.opted_out}
+
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows."""
-        with out.create(images_file(shard.index)) as target:
+        with out.create(images_file(shard)) as target:
             columns.write_table(target, [], self.schema)  # type: ignore[arg-type]
 
     def rows_of(self, shard: Shard) -> int:
@@ -112,12 +133,12 @@ class DownloadJob(ShardJob):
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """The table."""
-        return (images_file(shard.index),)
+        return (images_file(shard),)
 
 
-def images_file(index: int) -> str:
-    """Name of a shard's table of images."""
-    return f"images-{index:05d}.parquet"
+def images_file(shard: Shard) -> str:
+    """Name of a shard's table of images, beside its table of URLs."""
+    return f"images-{shard.payload['file'].partition('-')[2]}"
 
 
 def times_file(index: int) -> str:

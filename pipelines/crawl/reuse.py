@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.crawl.reasons import may_heal
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.storage import many
 from reptok.data import columns
 
 TAKEN_OVER = (
@@ -32,12 +33,16 @@ class EarlierFiles:
 
     def __init__(self, images: Artifact) -> None:
         self.names = images.files("images-*.parquet")
-        hashes, files = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
-        for number, name in enumerate(self.names):
+
+        def hashes_of(name: str) -> np.ndarray:
             with images.open(name) as file:
                 urls = columns.read_table(file, columns.IMAGES, name, columns=["url"]).column("url")
-            hashes.append(np.array([url_hash(url) for url in urls.to_pylist()], np.uint64))
-            files.append(np.full(len(urls), number, np.uint32))
+            return np.array([url_hash(url) for url in urls.to_pylist()], np.uint64)
+
+        hashes, files = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+        for number, found in enumerate(many(hashes_of, self.names)):
+            hashes.append(found)
+            files.append(np.full(len(found), number, np.uint32))
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
         self._hashes, self._files = joined[order], np.concatenate(files)[order]
@@ -53,7 +58,11 @@ class EarlierFiles:
 
 
 def earlier_outcomes(
-    images: Artifact, names: Sequence[str], urls: set[str], taken: Sequence[str] = TAKEN_OVER
+    images: Artifact,
+    names: Sequence[str],
+    urls: set[str],
+    taken: Sequence[str] = TAKEN_OVER,
+    healing: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The rows of some files, by URL, that are taken over as they are: images, and failures that last.
 
@@ -62,12 +71,14 @@ def earlier_outcomes(
         names: Files of it.
         urls: The URLs that are asked for.
         taken: Columns.
+        healing: Also failures that may heal.
     """
     found = {}
     for name in names:
         with images.open(name) as file:
             for row in columns.iterate_rows(file, columns.IMAGES, name, ["url", *taken]):
                 url = row.pop("url")
-                if url in urls and (row["status"] == columns.SUCCESS or not may_heal(row["reason"])):
+                lasts = row["status"] == columns.SUCCESS or not may_heal(row["reason"])
+                if url in urls and (lasts or healing):
                     found[url] = row
     return found

@@ -7,15 +7,17 @@ import time
 import traceback
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, cast
 
 from pipelines.dag import interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
+from pipelines.dag.earlier import ask
 from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.lock import locked
 from pipelines.dag.planner import PlannedStage, flat, outdated_inputs
 from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
+from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.stage import StageResult
 from pipelines.dag.stage_log import StageLog
 from pipelines.dag.storage import open_folder
@@ -61,7 +63,7 @@ class Attempt:
         return f"{self._planned.artifact.kind}-{self._planned.artifact.fingerprint}"
 
     def __enter__(self) -> Attempt:
-        self._lock.enter_context(locked(self._root, self.lock))
+        self._check = self._lock.enter_context(locked(self._root, self.lock))
         try:
             self._open()
         except BaseException:
@@ -84,9 +86,16 @@ class Attempt:
                 self.skipped = skipped(planned)
                 return
             _supersede(artifact, self._root)
-        self.out = Workspace(artifact.url, artifact.fingerprint)
+        self.out = Workspace(artifact.url, artifact.fingerprint, fenced=self._check is not None)
+        if self._check is not None:
+            from pipelines.dag.fence import ArtifactFence
+            from pipelines.dag.s3 import S3Folder
+
+            self.out.behind(ArtifactFence(cast(S3Folder, self.out.folder), self._check))
         self.out.folder.remove_unfinished()
         self.record_origin()
+        if isinstance(planned.stage, ShardStage):
+            ask(planned.stage, planned.stage.as_read(planned.inputs), self.out)
         self._log = self.out.log = _open_log(planned, self.out, self._tracker)
         self._told = _known(planned).keys()
 
@@ -101,6 +110,8 @@ class Attempt:
         out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
         seconds = time.monotonic() - self._begun
         self._log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
+        if self._check is not None:
+            self._check()
         artifact = _publish(planned, out, stats, seconds)
         manifest = artifact.folder.read_bytes(MANIFEST).decode()
         self._log.inputs({kind: known for kind, known in _known(planned).items() if kind not in self._told})

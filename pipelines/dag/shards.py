@@ -11,12 +11,11 @@ where it was.
 from __future__ import annotations
 
 import json
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Interval
 
@@ -28,6 +27,10 @@ from pipelines.dag.shard_records import Record
 from pipelines.dag.tally import Tally
 from pipelines.dag.wanted import Wanted
 from pipelines.dag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.dag.artifact import Artifact
+    from pipelines.dag.earlier import Made
 
 ATTEMPTS = 3
 RETRY_SECONDS = 1.0
@@ -113,6 +116,18 @@ class ShardJob(ABC):
         shards may be left out (see `wanted`), so are these files.
         """
         return ()
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """All that a shard is made of beside the stage's settings and its other inputs: what may differ.
+
+        Where an earlier artifact has a shard that was made of the same, that one's files are taken. Without
+        any, every shard is made.
+        """
+        return ()
+
+    def still_good(self, shard: Shard, earlier: Artifact, made: Mapping[str, Any]) -> bool:
+        """Whether an earlier shard that was made of the same may be taken; `made` names its files."""
+        return True
 
     @abstractmethod
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
@@ -229,7 +244,7 @@ def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
     from pipelines.dag.shard_actor import ShardActor
 
     try:
-        actor = ShardActor(job, out, uuid.uuid4().hex[:8])
+        actor = ShardActor(job, out)
     except Exception as error:
         return shard.index, {}, described(error)
     row = actor({"shard": json.dumps(asdict(shard))})

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.rows import RowErrors, drop_reason
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import Workspace
@@ -67,6 +68,10 @@ class JudgeImages(ShardJob):
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Write a table without rows: nothing of those pictures is passed on."""
         self._write(out, shard, [])
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The table of images; of none where twins are looked for, whose hashes an artifact does not keep."""
+        return () if duplicates_of(self.filters) else ((self.images, shard.payload["file"]),)
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.dag.storage import LocalFolder, open_folder
+from pipelines.purging.named import every_run
 
 KEPT = ("manifest.json",)
-PAGE = 1000
 
 
 class RunPictures:
@@ -35,7 +35,7 @@ class RunPictures:
             fingerprints: of what is purged. Runs that read the artifact of such a run count, too.
             problems: takes a line for what lies elsewhere.
         """
-        runs, tainted = list(self._runs()), set(fingerprints)
+        runs, tainted = list(every_run(self._client)), set(fingerprints)
         while heirs := {_made(run) for run in runs if _read(run) & tainted} - tainted - {""}:
             tainted |= heirs
         found = []
@@ -70,21 +70,6 @@ class RunPictures:
             return False
         here = Path(folder.url).resolve()
         return self._root is None or not here.is_relative_to(self._root)
-
-    def _runs(self) -> Iterator[Any]:
-        from mlflow.entities import ViewType
-
-        experiments = self._client.search_experiments(view_type=ViewType.ALL)
-        token = None
-        while experiments:
-            page = self._client.search_runs(
-                [experiment.experiment_id for experiment in experiments],
-                run_view_type=ViewType.ALL, max_results=PAGE, page_token=token,
-            )  # fmt: skip
-            yield from page
-            token = page.token
-            if not token:
-                return
 
 
 def _made(run: Any) -> str:

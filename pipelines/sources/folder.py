@@ -18,7 +18,18 @@ from typing import Any
 
 from pipelines.sources import imagenet
 from pipelines.sources.metadata import NAMES, beside, caption_beside, read_metadata
-from pipelines.sources.source import OUTSIDE, OutsideError, Part, Picture, Source, read_file, shown, walk
+from pipelines.sources.source import (
+    OUTSIDE,
+    OutsideError,
+    Part,
+    Picture,
+    Source,
+    Span,
+    read_file,
+    shown,
+    walk,
+)
+from reptok.data.keys import enough_to_validate, key_of, split_of
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -34,7 +45,7 @@ class Listed:
 
 @dataclass
 class FolderSource(Source):
-    """A folder of picture files, in an order that mixes the classes: by the hash of their paths.
+    """A folder of picture files, in an order that mixes the classes: that of their keys.
 
     Raises:
         PermissionError: It cannot be read.
@@ -60,7 +71,7 @@ class FolderSource(Source):
         present = {picture.path for picture in self.pictures}
         for name in sorted(self.captions.keys() - present):
             self.faults.append(f"the metadata names {name!r}, which is no picture of the folder")
-        self.pictures.sort(key=lambda picture: (sha256(os.fsencode(picture.path)).digest(), picture.path))
+        self.pictures.sort(key=lambda picture: key_of(picture.path))
         subjects = sorted({picture.subject for picture in self.pictures if picture.subject is not None})
         self._labels = {subject: number for number, subject in enumerate(subjects)}
         names = [display.get(subject, shown(subject)) for subject in subjects]
@@ -69,18 +80,23 @@ class FolderSource(Source):
         self.splits = frozenset(picture.split for picture in self.pictures)
         self.captioned = sum(p.path in self.captions or bool(self._beside(p.path)) for p in self.pictures)
 
-    def parts(self, rows: int) -> list[Part]:
+    def parts(self, rows: int, val_fraction: float) -> list[Part]:
+        drawn = [picture for picture in self.pictures if not (self.own_split and picture.split)]
+        fraction = enough_to_validate([key_of(picture.path) for picture in drawn], val_fraction)
         parts: list[Part] = []
-        for first in range(0, len(self.pictures), rows):
-            listed = self.pictures[first : first + rows]
-            entries = [
-                [p.path, p.split, self._labels.get(p.subject or ""), self.captions.get(p.path)]
-                for p in listed
-            ]
-            parts.append(
-                Part(f"pictures-{len(parts):05d}", len(entries), {"pictures": entries, "fields": self.fields})
-            )
+        for split in ("val", "train"):
+            mine = [picture for picture in self.pictures if self._split(picture, fraction) == split]
+            for number, first in enumerate(range(0, len(mine), rows)):
+                entries = [
+                    [p.path, p.split, self._labels.get(p.subject or ""), self.captions.get(p.path)]
+                    for p in mine[first : first + rows]
+                ]
+                span = Span(len(entries), {"pictures": entries, "fields": self.fields})
+                parts.append(Part(f"{split}-{number:05d}", split, (span,)))
         return parts
+
+    def _split(self, picture: Listed, fraction: float) -> str:
+        return (picture.split if self.own_split else "") or split_of(key_of(picture.path), fraction)
 
     def digest(self) -> str:
         digest = sha256()
@@ -108,7 +124,7 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
         except ValueError:
             reason = "unreadable"
         keys = (shown(path), shown(str(Path(path).with_suffix(""))))
-        yield Picture(shown(path), data, reason, split, label, subject, caption, keys)
+        yield Picture(shown(path), data, reason, split, label, subject, caption, keys, key_of(path))
 
 
 def _by_folder(root: Path, paths: list[Path]) -> list[Listed]:

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.sources.held_out import Chunk, divided, kept
 from pipelines.sources.metadata import first_text
 from pipelines.sources.parquet_claims import check_footer, largest_page
 from pipelines.sources.parquet_columns import IMAGES, LABEL, Columns, check, class_names, tells_classes
@@ -35,6 +37,7 @@ from pipelines.sources.source import (
     shown,
     split_of_path,
 )
+from reptok.data.keys import key_of
 
 BATCH, BATCH_BYTES, LABELS = 16, 2**27, 2**16
 """Rows at a time, and bytes that they may come to where one large page serves them all; labels at a time."""
@@ -78,9 +81,10 @@ class ParquetSource(Source):
             self._count_classes()
         self.num_classes = len(self.class_names) if self.class_names else self.num_classes
 
-    def parts(self, rows: int) -> list[Part]:
-        parts = []
+    def parts(self, rows: int, val_fraction: float) -> list[Part]:
+        chunks: list[Chunk] = []
         for name in self.files:
+            split = split_of_path(name) if self.own_split else ""
             try:
                 with _opened(self.folder, name) as file:
                     count = file.table.metadata.num_rows
@@ -90,13 +94,14 @@ class ParquetSource(Source):
             except ValueError as error:
                 reason = OUTSIDE if isinstance(error, OutsideError) else "unreadable_file"
                 self.faults.append(f"{name}: {error}")
-                parts.append(Part(name, 1, {"file": name, "refused": reason}))
+                chunks.append(Chunk(name, 1, {"file": name, "refused": reason}, tuple, split, name))
                 continue
             for start in range(0, count, rows):
                 stop = min(start + rows, count)
                 place = {"file": name, "start": start, "stop": stop, "fields": self.fields, "key": self.key}
-                parts.append(Part(f"{name}:{start}", stop - start, place))
-        return parts
+                keys = partial(_keys, name, start, stop)
+                chunks.append(Chunk(name, stop - start, place, keys, split, f"{name}:{start}"))
+        return divided(chunks, rows, val_fraction)
 
     def digest(self) -> str:
         return files_digest(self.folder, self.files)
@@ -127,9 +132,18 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     start, stop = place["start"], place["stop"]
     try:
         for number, row in enumerate(_rows(folder, name, columns, start, stop), start):
-            yield _picture(f"{name}:{number}", row, split, names, columns)
+            if kept(_key(name, number), place):
+                yield _picture(f"{name}:{number}", row, split, names, columns)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _key(name: str, number: int) -> str:
+    return key_of(f"{name}:{number}")
+
+
+def _keys(name: str, start: int, stop: int) -> Iterator[str]:
+    return (_key(name, number) for number in range(start, stop))
 
 
 def _picture(
@@ -147,7 +161,17 @@ def _picture(
         return Picture(shown(name), reason="label_out_of_range")
     caption, key = first_text(row, columns.texts), row.get(columns.key)
     keys = () if key is None else (str(key),)
-    return Picture(shown(name), data or b"", "" if data else "no_image", split, label, subject, caption, keys)
+    return Picture(
+        shown(name),
+        data or b"",
+        "" if data else "no_image",
+        split,
+        label,
+        subject,
+        caption,
+        keys,
+        key_of(name),
+    )
 
 
 @dataclass

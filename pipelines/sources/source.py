@@ -55,6 +55,7 @@ class Picture:
         subject: Name of its class.
         caption: Its text; None where the source has none.
         keys: What another table may call it, the most exact first: a path, a key of a tar, a column's value.
+        key: The sample's own (`reptok.data.keys`); needed if there is a picture.
     """
 
     name: str
@@ -65,15 +66,29 @@ class Picture:
     subject: str | None = None
     caption: str | None = None
     keys: tuple[str, ...] = ()
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows that are read one after the other: how many, and JSON values that say where they are."""
+
+    rows: int
+    place: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source, read by one worker: its rows, and JSON values that say where they are."""
+    """A piece of a source, all of it of one split, read by one worker."""
 
     name: str
-    rows: int
-    place: dict[str, Any]
+    split: str
+    spans: tuple[Span, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(span.rows for span in self.spans)
 
 
 @dataclass
@@ -102,9 +117,20 @@ class Source(ABC):
     splits: frozenset[str] = frozenset()
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def own_split(self) -> bool:
+        """Whether it says itself which samples are for validation."""
+        return "val" in self.splits
+
     @abstractmethod
-    def parts(self, rows: int) -> list[Part]:
-        """Divide the source into parts of about `rows` rows, in a fixed order."""
+    def parts(self, rows: int, val_fraction: float) -> list[Part]:
+        """Divide the source into parts of about `rows` rows, in a fixed order, those for validation first.
+
+        Args:
+            rows: Of one part.
+            val_fraction: Expected share for validation, where the source does not tell its splits; raised
+                so that of few rows enough are drawn.
+        """
 
     @abstractmethod
     def digest(self) -> str:
@@ -117,7 +143,7 @@ class Read(Protocol):
     def __call__(
         self, folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]
     ) -> Iterator[Picture]:
-        """Yield the rows of a part in order; may end early, with a ValueError, where a file is damaged."""
+        """Yield the rows of a span in order; may end early, with a ValueError, where a file is damaged."""
         ...
 
 

@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pipelines.sources.folder import EXTENSIONS
+from pipelines.sources.held_out import FEW_FILES, Chunk, divided, kept
 from pipelines.sources.metadata import first_text, others
 from pipelines.sources.source import (
     OUTSIDE,
@@ -29,6 +31,7 @@ from pipelines.sources.source import (
     opened,
     split_of_path,
 )
+from reptok.data.keys import key_of
 from reptok.data.shards import parse_object
 from reptok.data.untrusted_tar import MAX_DATA_BYTES, UntrustedMember, iterate_untrusted
 
@@ -65,27 +68,33 @@ class WebDatasetSource(Source):
             raise ValueError(f"'{self.folder}' has tars of a test split only")
         self.tars, self.splits = names, frozenset(map(split_of_path, names))
 
-    def parts(self, rows: int) -> list[Part]:
-        parts = []
+    def parts(self, rows: int, val_fraction: float) -> list[Part]:
+        chunks = []
         with ThreadPoolExecutor(8) as readers:
-            for name, (count, fault) in zip(self.tars, readers.map(self._count, self.tars), strict=True):
-                parts.append(Part(name, count, {"tar": name, "fields": self.fields}))
+            for name, (count, keys, fault) in zip(
+                self.tars, readers.map(self._count, self.tars), strict=True
+            ):
+                place = {"tar": name, "fields": self.fields}
+                split = split_of_path(name) if self.own_split else ""
+                chunks.append(Chunk(name, count, place, partial(iter, keys), split, name))
                 self.faults += [f"{name}: {fault}"] if fault else []
-        return parts
+        return divided(chunks, rows, val_fraction)
 
     def digest(self) -> str:
         return files_digest(self.folder, self.tars)
 
-    def _count(self, name: str) -> tuple[int, str]:
-        """Samples of a tar; where it is damaged, what follows counts as one."""
-        rows = 0
+    def _count(self, name: str) -> tuple[int, list[str], str]:
+        """Samples of a tar, with keys if there are few tars; where it is damaged, the rest counts as one."""
+        rows, keys, few = 0, [], len(self.tars) < FEW_FILES
         try:
             with opened(self.folder, name) as file:
-                for _ in groups(iterate_untrusted(file)):
+                for group in groups(iterate_untrusted(file)):
                     rows += 1
+                    if few:
+                        keys.append(_own_key(name, group))
         except ValueError as error:
-            return rows + 1, str(error)
-        return rows, ""
+            return rows + 1, keys, str(error)
+        return rows, keys, ""
 
 
 def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> Iterator[Picture]:
@@ -95,11 +104,16 @@ def read(folder: Path, names: tuple[str, ...] | None, place: dict[str, Any]) -> 
     try:
         with opened(folder, name) as file:
             for group in groups(iterate_untrusted(file, wanted=_wanted)):
-                yield _picture(f"{name}:{group.key}", group, split, place["fields"])
+                if kept(_own_key(name, group), place):
+                    yield _picture(f"{name}:{group.key}", group, split, place["fields"])
     except OutsideError:
         yield Picture(name, reason=OUTSIDE)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _own_key(name: str, group: Group) -> str:
+    return key_of(f"{name}:{group.key}")
 
 
 def _wanted(path: str) -> int | None:
@@ -136,7 +150,7 @@ def groups(members: Iterator[UntrustedMember]) -> Iterator[Group]:
 
 
 def _picture(name: str, group: Group, split: str, fields: Sequence[str]) -> Picture:
-    name = _text(name)
+    own_key, name = key_of(name), _text(name)
     if group.refused:
         return Picture(name, reason=group.refused)
     image = next((extension for extension in group.members if extension in IMAGES), None)
@@ -158,7 +172,7 @@ def _picture(name: str, group: Group, split: str, fields: Sequence[str]) -> Pict
         facts[TXT] = group.members[TXT].decode("utf-8", "replace")
     caption = first_text(facts, fields)
     keys = tuple(dict.fromkeys((_text(group.key), _text(group.key).rpartition("/")[2])))
-    return Picture(name, group.members[image], "", split, label, None, caption, keys)
+    return Picture(name, group.members[image], "", split, label, None, caption, keys, own_key)
 
 
 def _number(digits: bytes) -> int:

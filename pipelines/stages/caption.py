@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from pipelines.captions.vllm import Answered, VllmCaptions
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.asking import read_answers
+from pipelines.dag.earlier import Made, sibling
 from pipelines.dag.op import Batch
 from pipelines.dag.reference import fetch, located, refer
 from pipelines.dag.rows import RowErrors, drop_reason
@@ -28,11 +29,12 @@ from pipelines.dag.workspace import Workspace
 from pipelines.filters.judging import REASONS
 from pipelines.filters.verdicts import Verdicts
 from pipelines.stages.tables import beside, occupied, table_rows, table_shards
-from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, write_table
+from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table, write_table
 
 Row = dict[str, Any]
 
 ROWS_PER_BATCH = 256
+READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +101,20 @@ class CaptionJob(ShardJob):
         source_rows = self._rows(shard, stats, files=self.op is not None)
         look = Answered(self.config, read_answers(shard.index, out)) if self.asking else self.op
         rows: list[Row] = []
-        errors = RowErrors(shard.name, self.rows_of(shard))
+        errors, written = RowErrors(shard.name, self.rows_of(shard)), self._written(shard, out)
         while part := list(islice(source_rows, ROWS_PER_BATCH)):
-            rows += _look(look, self._cleaned(part, errors))
-        self._judge(rows, stats)
+            known = {row["key"]: written[row["key"]] for row in part if row["key"] in written}
+            fresh = _look(look, self._cleaned([row for row in part if row["key"] not in known], errors))
+            looked = {row["key"]: row for row in fresh}
+            rows += [known.get(row["key"]) or looked[row["key"]] for row in part]
+        self._judge([row for row in rows if row["key"] not in written], stats)
         provenance = self._provenance()
         for row in rows:
-            row["caption"], row["source"], row["reason"] = choose(row, self.config.fallback)
-            row |= provenance if row["generated"] else {}
+            if row["key"] in written:
+                stats["rows_reused"] += 1
+            else:
+                row["caption"], row["source"], row["reason"] = choose(row, self.config.fallback)
+                row |= provenance if row["generated"] else {}
             stats["rows_out"] += 1
             stats[f"caption_{row['source']}"] += 1
             if row["reason"]:
@@ -121,6 +129,27 @@ class CaptionJob(ShardJob):
         with out.create(beside(shard, "captions")) as table:
             target: Any = table
             write_table(target, [], CAPTIONS)
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The tables of images and verdicts."""
+        made: list[Made] = [(self.images, shard.payload["file"])]
+        if self.verdicts:
+            made.append((self.verdicts, beside(shard, "verdicts")))
+        return made
+
+    def _written(self, shard: Shard, out: Workspace) -> dict[str, Row]:
+        """By key, rows of an earlier table of this name whose pictures and alt-texts are the same now."""
+        last = out.earlier.holding(beside(shard, "captions")) if out.earlier else None
+        if last is None or self.asking:  # answers have been asked for all rows by now
+            return {}
+        name, kind = shard.payload["file"], self.images.kind
+        before = sibling(last, kind)
+        if before is None or name not in before.files():
+            return {}
+        seen = [_pictures(images, name) for images in (before, self.images)]
+        with last.open(beside(shard, "captions")) as file:
+            rows = read_table(file, CAPTIONS, beside(shard, "captions"), CAPTIONS.names).to_pylist()
+        return {row["key"]: row for row in rows if seen[0].get(row["key"]) == seen[1].get(row["key"])}
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
@@ -211,8 +240,8 @@ def _look(op: Callable[[Batch], Batch] | None, rows: list[Row]) -> list[Row]:
     files = [row.pop("jpg", None) for row in rows]
     for row in rows:
         row |= {"generated": [], "failure": None}
-    if op is not None:
-        wanted = [i for i, row in enumerate(rows) if _wanted(row)]
+    wanted = [i for i, row in enumerate(rows) if _wanted(row)] if op is not None else []
+    if op is not None and wanted:
         found = op({"key": [rows[i]["key"] for i in wanted], "jpg": [files[i] for i in wanted]})
         for i, generated, failure in zip(wanted, found["generated"], found["failure"], strict=True):
             rows[i] |= {"generated": generated, "failure": failure}
@@ -252,3 +281,11 @@ class Caption(ShardStage):
         job = CaptionJob(images, config, name, inputs.get("texts"), inputs.get("verdicts"))
         wanted = Wanted(config.limit_samples) if config.limit_samples else None
         return ShardWork(shards=table_shards(images), job=job, workers=config.workers, wanted=wanted)
+
+
+def _pictures(images: Artifact, name: str) -> dict[str, tuple[Any, ...]]:
+    """By key what a caption depends on: the picture's digest, the text, and the split with its own mix."""
+    columns = ["key", "sha256", "text", "split"]
+    with images.open(name) as file:
+        rows = read_table(file, IMAGES, name, columns).to_pylist()
+    return {row["key"]: tuple(row[column] for column in columns) for row in rows}

@@ -20,7 +20,7 @@ from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.verdicts import EXCLUDED as NAMED
-from pipelines.stages.tables import table_rows
+from pipelines.stages.tables import dataset_shard, in_order, table_rows
 from reptok.data.columns import NAMED_KEYS, SAMPLES, read_table, write_table
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import (
@@ -30,7 +30,6 @@ from reptok.data.index import (
     DatasetIndex,
     ShardEntry,
     parse_index,
-    shard_name,
     table_row,
 )
 from reptok.data.shards import Sample, SampleWriter, read_samples
@@ -46,43 +45,35 @@ READERS = 16
 
 
 class DatasetShardWriter:
-    """Writes shard `number` of every split; it may stay empty, so that all splits have the same numbers."""
+    """Writes a shard of a split and the table beside it; both may stay empty."""
 
-    def __init__(self, out: Workspace, number: int, scores: Sequence[str] = ()):
-        """Write into `out`; the tables get a column for each of `scores`, which the samples' `info` holds."""
-        self._out, self._number, self._scores = out, number, scores
+    def __init__(self, out: Workspace, name: str, scores: Sequence[str] = ()):
+        """Write `name`.tar and .parquet; the table gets a column for each of `scores`, which `info` holds."""
+        self._out, self._name, self._scores = out, name, scores
         self._files = ExitStack()
-        self._writers: dict[str, SampleWriter] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> DatasetShardWriter:
-        for split in SPLITS:
-            file: Any = self._files.enter_context(self._out.create(f"{shard_name(split, self._number)}.tar"))
-            self._writers[split] = SampleWriter(file)
+        file: Any = self._files.enter_context(self._out.create(f"{self._name}.tar"))
+        self._writer = SampleWriter(file)
         return self
 
-    def add(self, sample: Sample, split: str) -> None:
+    def add(self, sample: Sample) -> None:
         """Append a sample, whose `info` has width and height, and label and subject where known."""
-        if split not in SPLITS:
-            raise ValueError(
-                f"sample {sample.key} is of split {split!r}; a split is one of {', '.join(SPLITS)}"
-            )
-        self._writers[split].add(sample)
-        self._rows[split].append(table_row(sample))
+        self._writer.add(sample)
+        self._rows.append(table_row(sample))
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
-            for split in SPLITS:
-                self._writers[split].close()
-                with self._out.create(f"{shard_name(split, self._number)}.parquet") as file:
-                    table: Any = file
-                    rows = self._rows[split]
-                    columns: dict[str, Any] = {
-                        name: [row.get(name) for row in rows] for name in SAMPLES.names
-                    }
-                    for name in self._scores:
-                        columns[name] = pa.array([row.get(name) for row in rows], pa.float64())
-                    write_table(table, columns, SAMPLES)
+            self._writer.close()
+            with self._out.create(f"{self._name}.parquet") as file:
+                table: Any = file
+                columns: dict[str, Any] = {
+                    name: [row.get(name) for row in self._rows] for name in SAMPLES.names
+                }
+                for name in self._scores:
+                    columns[name] = pa.array([row.get(name) for row in self._rows], pa.float64())
+                write_table(table, columns, SAMPLES)
         self._files.__exit__(*error)
 
 
@@ -90,7 +81,7 @@ def write_excluded(shards: Sequence[Shard], verdicts: Artifact, out: Workspace) 
     """Write which samples trainings pass over: kept pictures with a twin in another shard; how many they are.
 
     Args:
-        shards: Of the tables of images, in order; the dataset's shards have their numbers.
+        shards: Of the tables of images, in order; the dataset's shards have their splits and numbers.
         verdicts: Has a list of such pictures.
         out: The dataset; all shards are written.
     """
@@ -100,10 +91,7 @@ def write_excluded(shards: Sequence[Shard], verdicts: Artifact, out: Workspace) 
     for row in named:
         keys.setdefault(row["table"], set()).add(row["key"])
     places = [
-        (shard_name(split, shard.index), keys[shard.name])
-        for split in SPLITS
-        for shard in shards
-        if shard.name in keys
+        (dataset_shard(shard.payload["file"])[1], keys[shard.name]) for shard in shards if shard.name in keys
     ]
 
     def rows(place: tuple[str, set[str]]) -> list[int]:
@@ -121,13 +109,13 @@ def write_excluded(shards: Sequence[Shard], verdicts: Artifact, out: Workspace) 
 
 
 def write_index(
-    out: Workspace, shards: int, image_size: int, class_names: list[str] | None = None
+    out: Workspace, shards: Sequence[str], image_size: int, class_names: list[str] | None = None
 ) -> dict[str, int]:
     """Write the index of a dataset whose shards were written by this run's job, last of all files.
 
     Args:
         out: The workspace; knows size and SHA-256 of its files.
-        shards: Number of shards; a split without any sample is left out of the index.
+        shards: Their names; a split without any sample is left out of the index.
         image_size: Side of the images.
         class_names: Name of each label; by default those that the samples tell.
 
@@ -146,7 +134,7 @@ def write_index(
 
     with ThreadPoolExecutor(READERS) as readers:
         for split in SPLITS:
-            shard_names = [shard_name(split, number) for number in range(shards)]
+            shard_names = in_order(name for name in shards if name.startswith(f"{split}-"))
             entries = []
             for name, (rows, found) in zip(shard_names, readers.map(pairs, shard_names), strict=True):
                 _collect(found, names, subjects)
@@ -203,10 +191,9 @@ def image_size_of(dataset: Artifact) -> int:
     return read_index(dataset).image_size
 
 
-def dataset_files(number: int) -> tuple[str, ...]:
-    """Return the names of the files that `DatasetShardWriter` writes for one number."""
-    names = [shard_name(split, number) for split in SPLITS]
-    return tuple(f"{name}{suffix}" for name in names for suffix in (".tar", ".parquet"))
+def dataset_files(name: str) -> tuple[str, ...]:
+    """Return the names of the files that `DatasetShardWriter` writes."""
+    return (f"{name}.tar", f"{name}.parquet")
 
 
 def dataset_shards(dataset: Artifact) -> list[Shard]:
@@ -215,14 +202,10 @@ def dataset_shards(dataset: Artifact) -> list[Shard]:
     The payload names tar and split. The last numbers come last, so that a dataset that ends early has the
     first shards. The plan does not count the rows: `dataset_rows` does, where a shard is worked on.
     """
-    names = [
-        (int(name.removesuffix(".tar").rpartition("-")[2]), split, name.removesuffix(".tar"))
-        for split in SPLITS
-        for name in dataset.files(f"{split}-*.tar")
-    ]
+    names = [name.removesuffix(".tar") for name in in_order(dataset.files("*.tar"))]
     return [
-        Shard(index, name, UNCOUNTED, {"shard": name, "split": split}, follows=place)
-        for index, (place, split, name) in enumerate(sorted(names))
+        Shard(index, name, UNCOUNTED, {"shard": name, "split": name.partition("-")[0]})
+        for index, name in enumerate(names)
     ]
 
 

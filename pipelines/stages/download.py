@@ -16,7 +16,7 @@ from pipelines.dag.fingerprint import insignificant, plain
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.stage import Artifact, Workspace
-from pipelines.dag.storage import open_folder
+from pipelines.dag.storage import many, open_folder
 from pipelines.dag.wanted import Wanted
 from pipelines.stages.tables import occupied, table_shards
 from reptok.bounds import Count
@@ -63,10 +63,11 @@ class DownloadConfig:
 class Download(ShardStage):
     """Fetch every URL once, safely and politely, and keep one row for each, failures included.
 
-    images-{shard}.parquet   `columns.IMAGES`, in the order of urls-{shard}.parquet
+    images-{split}-{number}.parquet   `columns.IMAGES`, in the order of urls-{split}-{number}.parquet
     """
 
     name, output, version = "download", "images", 3
+    apart = ("reuse",)
     modules = (
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",
@@ -179,13 +180,14 @@ def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> lis
     from reptok.data import columns
 
     files = EarlierFiles(earlier)
-    found = []
-    for shard in shards:
+
+    def with_files(shard: Shard) -> Shard:
         name = shard.payload["file"]
         with urls.open(name) as file:
             wanted = columns.read_table(file, columns.URLS, name, columns=["url"]).column("url").to_pylist()
-        found.append(replace(shard, payload={**shard.payload, "earlier": files.holding(wanted)}))
-    return found
+        return replace(shard, payload={**shard.payload, "earlier": files.holding(wanted)})
+
+    return many(with_files, shards)
 
 
 def _log_times(shards: Sequence[Shard], out: Workspace) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.reference import artifacts_of, fetch, located
 from pipelines.dag.shard_stage import ShardStage
@@ -20,6 +23,7 @@ from pipelines.stages.dataset import (
     image_size_of,
     remove_empty_splits,
 )
+from pipelines.stages.encoded_before import EncodedBefore
 from pipelines.stages.tables import occupied
 from reptok.configs import AutoencoderConfig, EncoderConfig
 from reptok.data.blocks import BlockWriter
@@ -78,14 +82,24 @@ class LatentsJob(ShardJob):
             target: Any = file
             blocks = BlockWriter(target)
             batch_size = self.config.compute.batch_size
+            encoded = EncodedBefore.of(self.dataset, name, out)
             for keys, images in image_batches(self.dataset, name, self.image_size, batch_size):
-                batch = self.op({"image": images})
-                blocks.add(keys, {column: batch[column] for column in self.op.writes})
+                blocks.add(keys, encoded.completed(keys, images, self._encoded))
             blocks.close()
         if shard.index == 0:
             spec = replace(self.op.autoencoder.spec, image_size=self.image_size)
             out.write_json(LATENT_SPEC, asdict(spec))
-        return {"rows_in": shard.rows, "rows_out": blocks.rows}
+        reused = {"rows_reused": encoded.rows} if encoded.rows else {}
+        return {"rows_in": shard.rows, "rows_out": blocks.rows, **reused}
+
+    def _encoded(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        batch = self.op({"image": images})
+        return {column: batch[column] for column in self.op.writes}
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The tar; the first one has what the latents mean beside it."""
+        tar = (self.dataset, f"{shard.payload['shard']}.tar")
+        return (tar, "first") if shard.index == 0 else (tar,)
 
     def absent(self, shard: Shard, out: Workspace) -> None:
         """Nothing: a training passes over the samples of `quarantined.json`."""

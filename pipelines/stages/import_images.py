@@ -6,11 +6,10 @@ They lie in a folder of picture files, of parquet files or of WebDataset tars, o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import ImageColor
 
@@ -25,19 +24,19 @@ from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.workspace import Workspace
 from pipelines.sources.captions import CaptionsConfig
 from pipelines.sources.layouts import LISTED, READ, layout_of, open_source
-from pipelines.sources.source import Picture
+from pipelines.sources.source import Part, Picture
 from pipelines.stages.dataset import CLASS_NAMES, IMAGE_SIZE, DatasetShardWriter, dataset_files, write_index
 from pipelines.stages.image_table import ImageTableWriter, image_table
 from pipelines.stages.tables import occupied
 from reptok.bounds import Count, Decay, Pixels, Quality
 from reptok.data.images import centre_crop, decode_image, encode_jpeg
-from reptok.data.shards import Sample, place_of, split_of
+from reptok.data.index import SPLITS, shard_name
+from reptok.data.shards import Sample
+from reptok.data.sorting import by_key
 from reptok.terminal import visible
 
 SHOWN_FAULTS = 5
 FAULTS = "source_faults"
-MIN_VAL, MANY_ROWS = 8, 10_000
-"""Samples that validate at least, and rows of which chance gives as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +52,8 @@ class ImportImagesConfig:
         background: What transparent pixels are laid on: a colour's name, or #rrggbb.
         captions: Where captions stand; data.captions.
         val_fraction: Expected share of validation samples, unless the source tells its splits; a small source
-            gives `MIN_VAL` all the same.
-        samples_per_shard: Pictures in one shard; a WebDataset keeps its own shards.
+            gives at least 8, or a quarter. Of many tars or parquet files whole ones are held out.
+        samples_per_shard: Pictures in one shard; a WebDataset keeps its own shards for training.
         jpeg_quality: Of the stored images.
         subsampling: Of their colours; "4:4:4" keeps all, which shows in small pictures.
         workers: Actors and what each occupies.
@@ -96,11 +95,10 @@ class ImportJob(ShardJob):
     """Read, crop and store the pictures of one part of a source.
 
     Attributes:
-        config: What becomes of them; val_fraction is that of the source.
+        config: What becomes of them.
         layout: The source's.
         classes: Names of its classes.
         texts: Captions by name, as `index_captions` made them.
-        own_split: Whether the source says which samples are for validation.
         to_images: Write a table of images, for a captioner, instead of a dataset's shards.
     """
 
@@ -108,7 +106,6 @@ class ImportJob(ShardJob):
     layout: str
     classes: tuple[str, ...] | None
     texts: Artifact | None = None
-    own_split: bool = True
     to_images: bool = False
     joined: JoinedTexts | None = field(default=None, init=False, compare=False)
 
@@ -118,63 +115,63 @@ class ImportJob(ShardJob):
             object.__setattr__(self, "joined", JoinedTexts(self.texts.local_path()))
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
-        """Write `{split}-{i}.tar` and `.parquet` of both splits, or `images-{i}.parquet`.
+        """Write `{split}-{i}.tar` and `.parquet`, or `images-{split}-{i}.parquet`, in the order of the keys.
 
         What cannot be read is counted, by reason.
         """
         stats = {"rows_in": float(shard.rows), "rows_out": 0.0, "dropped_unreadable": 0.0}
         with self._writer(shard, out) as writer:
-            for sample, split in self._samples(shard, stats):
-                writer.add(sample, split)
+            for sample in by_key(self._samples(shard, stats)):
+                writer.add(sample)
                 stats["rows_out"] += 1
                 if not sample.caption:
                     stats["without_caption"] = stats.get("without_caption", 0.0) + 1
         return stats
 
     def absent(self, shard: Shard, out: Workspace) -> None:
-        """Write shards, or a table, without samples."""
+        """Write a shard, or a table, without samples."""
         with self._writer(shard, out):
             pass
 
     def _writer(self, shard: Shard, out: Workspace) -> DatasetShardWriter | ImageTableWriter:
         kind = ImageTableWriter if self.to_images else DatasetShardWriter
-        return kind(out, shard.index)
+        return kind(out, shard.payload["shard"])
 
-    def _samples(self, shard: Shard, stats: dict[str, float]) -> Iterator[tuple[Sample, str]]:
-        """The samples with their splits; what is dropped is counted."""
-        first, errors = shard.payload["first"], RowErrors(shard.name, shard.rows)
-        for number, picture in enumerate(self._pictures(shard, errors), first):
-            key = f"{number:012d}"
-            try:
-                sample, reason = self._sample(key, picture, stats)
-            except Exception as error:
-                sample, reason = None, errors.reason(picture.name, error)
-            if sample is None:
-                stats[f"dropped_{reason}"] = stats.get(f"dropped_{reason}", 0.0) + 1
-                continue
-            told = picture.split if self.own_split else ""
-            yield sample, told or split_of(key, self.config.val_fraction)
+    def _samples(self, shard: Shard, stats: dict[str, float]) -> Iterator[Sample]:
+        """The samples; what is dropped is counted."""
+        errors = RowErrors(shard.name, shard.rows)
+        for span in shard.payload["spans"]:
+            for picture in self._pictures(shard.name, span, errors):
+                try:
+                    sample, reason = self._sample(picture.key, picture, stats)
+                except Exception as error:
+                    sample, reason = None, errors.reason(picture.name, error)
+                if sample is not None:
+                    yield sample
+                else:
+                    stats[f"dropped_{reason}"] = stats.get(f"dropped_{reason}", 0.0) + 1
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
-        """Shards of both splits, or the table."""
-        return (image_table(shard.index),) if self.to_images else dataset_files(shard.index)
+        """The shard, or the table."""
+        name = shard.payload["shard"]
+        return (image_table(name),) if self.to_images else dataset_files(name)
 
-    def _pictures(self, shard: Shard, errors: RowErrors) -> Iterator[Picture]:
-        """The part's rows; where its file is damaged, what is missing follows as damaged rows."""
+    def _pictures(self, name: str, span: Mapping[str, Any], errors: RowErrors) -> Iterator[Picture]:
+        """A span's rows; where its file is damaged, what is missing follows as damaged rows."""
         count = 0
         try:
-            for picture in READ[self.layout](Path(self.config.folder), self.classes, shard.payload["place"]):
+            for picture in READ[self.layout](Path(self.config.folder), self.classes, span["place"]):
                 count += 1
                 yield picture
         except ValueError as error:
             print(f"import_images: {visible(error)}", flush=True)
         except Exception as error:
-            if count >= shard.rows or (isinstance(error, OSError) and is_ours(error)):
+            if count >= span["rows"] or (isinstance(error, OSError) and is_ours(error)):
                 raise
-            yield Picture(shard.name, reason=errors.reason(f"row {count} of {shard.name}", error))
+            yield Picture(name, reason=errors.reason(f"row {count} of {name}", error))
             count += 1
-        for _ in range(count, shard.rows):
-            yield Picture(shard.name, reason="damaged_file")
+        for _ in range(count, span["rows"]):
+            yield Picture(name, reason="damaged_file")
 
     def _sample(self, key: str, picture: Picture, stats: dict[str, float]) -> tuple[Sample | None, str]:
         if picture.reason:
@@ -208,7 +205,7 @@ class ImportJob(ShardJob):
 class ImportImages(ShardStage):
     """Make a dataset of pictures that exist; replaces select_urls, download, caption and shard."""
 
-    name, output, version = "import_images", "dataset", 3
+    name, output, version = "import_images", "dataset", 4
 
     def __init__(self, config: ImportImagesConfig):
         super().__init__(config)
@@ -223,20 +220,15 @@ class ImportImages(ShardStage):
         if self.made:
             config = replace(config, folder=str(inputs[self.made[0]].local_path()))
         source = open_source(config.folder, config.layout, config.captions)
-        shards, first = [], 0
-        for index, part in enumerate(source.parts(config.samples_per_shard)):
-            shards.append(Shard(index, part.name, part.rows, {"first": first, "place": part.place}))
-            first += part.rows
+        shards = part_shards(source.parts(config.samples_per_shard, config.val_fraction))
         for line in source.faults[:SHOWN_FAULTS]:
             print(f"  {self.name}: {visible(line)}", flush=True)
         if len(source.faults) > SHOWN_FAULTS:
             print(f"  {self.name}: and {len(source.faults) - SHOWN_FAULTS} more such lines", flush=True)
         layout = layout_of(source.folder) if config.layout == "auto" else config.layout
-        fraction = enough_to_validate(config.val_fraction, first)
-        job = ImportJob(
-            replace(config, folder=str(source.folder), val_fraction=fraction), layout, source.class_names,
-            texts=inputs.get("texts"), own_split="val" in source.splits, to_images=self.output == "images",
-        )  # fmt: skip
+        config = replace(config, folder=str(source.folder))
+        to_images = self.output == "images"
+        job = ImportJob(config, layout, source.class_names, inputs.get("texts"), to_images)
         class_names = list(source.class_names or ()) or None
         if job.to_images:
             out.write_json(CLASS_NAMES, class_names)
@@ -248,7 +240,12 @@ class ImportImages(ShardStage):
     ) -> Mapping[str, float]:
         """Write the index of a dataset; what lacks a caption is told if no captioner comes."""
         if self.output == "dataset":
-            write_index(out, len(work.shards), self.config.image_size, work.facts[CLASS_NAMES])
+            write_index(
+                out,
+                [shard.payload["shard"] for shard in work.shards],
+                self.config.image_size,
+                work.facts[CLASS_NAMES],
+            )
             if missing := stats.get("without_caption"):
                 print(f"  {self.name}: {missing:.0f} pictures have no caption", flush=True)
         return {**stats, FAULTS: float(work.facts[FAULTS])}
@@ -257,20 +254,19 @@ class ImportImages(ShardStage):
 class ImportToCaption(ImportImages):
     """Make a table of images of the same pictures, for a captioner to look at before they become a dataset.
 
-    images-{shard}.parquet   `columns.IMAGES`, and `file`, where the picture came from
-    classes.json             names of the source's classes
+    images-{split}-{number}.parquet   `columns.IMAGES`, and `file`, where the picture came from
+    classes.json                      names of the source's classes
     """
 
-    output, version = "images", 4
+    output, version = "images", 5
 
 
-def enough_to_validate(fraction: float, rows: int) -> float:
-    """The share for validation, raised so that of few rows `MIN_VAL` or a quarter are drawn all the same.
-
-    A share of 0 stays.
-    """
-    wanted = min(MIN_VAL, rows // 4)
-    if not fraction or not wanted or rows > MANY_ROWS:
-        return fraction
-    places = sorted(place_of(f"{number:012d}") for number in range(rows))
-    return max(fraction, math.nextafter(places[wanted - 1], 1.0))
+def part_shards(parts: Sequence[Part]) -> list[Shard]:
+    """One shard of an `ImportJob` for each part of a source, numbered within its split."""
+    shards, numbers = [], dict.fromkeys(SPLITS, 0)
+    for index, part in enumerate(parts):
+        spans = [{"rows": span.rows, "place": span.place} for span in part.spans]
+        payload = {"shard": shard_name(part.split, numbers[part.split]), "spans": spans}
+        shards.append(Shard(index, part.name, part.rows, payload))
+        numbers[part.split] += 1
+    return shards

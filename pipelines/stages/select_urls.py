@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from pipelines.dag.fingerprint import insignificant
@@ -19,7 +21,7 @@ from pipelines.dag.reference import ARTIFACT
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 from pipelines.stages.tables import occupied
-from pipelines.urls.alike import Uncounted
+from pipelines.urls.alike import Uncounted, within
 from pipelines.urls.drop_report import as_html, as_json
 from pipelines.urls.duplicates import MAX_DISTANCE
 from pipelines.urls.judge import Dedup, Judge
@@ -27,8 +29,8 @@ from pipelines.urls.listing import Listing, UrlList
 from pipelines.urls.opt_out import OPT_OUT
 from pipelines.urls.rules import Filters, check_columns, image_hashes
 from pipelines.urls.scan import Scan, scan
-from pipelines.urls.write import WriteUrls, write_shards
-from reptok.bounds import Count, Whole
+from pipelines.urls.write import SortRows, WriteUrls, sort_shards, write_shards
+from reptok.bounds import Count, Decay, Whole
 
 HERE_BYTES = 64 << 20
 """A list of no more bytes is selected in the program's own process: workers cost more than they save."""
@@ -43,22 +45,26 @@ class SelectUrlsConfig:
     Attributes:
         sources: parquet or CSV files, folders or globs, by any URL of fsspec; artifact:KIND/FILE for a list
             that another stage makes.
+        parts: further lists by name, which came later: of duplicates the earlier part's row stays, and a part
+            adds files of its own and changes none of those before; it follows from data.parts.
         columns: our column name to the source's, where they differ (`url`, `text`, ...).
         filters: bounds on columns.
-        opt_out: file with a URL or a host per line that must not be used ("" for none). Another list makes
-            another artifact, and so do all stages after it; `pipelines/purge.py` deletes what the old ones
-            hold.
+        opt_out: file with a URL or a host per line that must not be used ("" for none). It is asked after
+            everything else, so that all other rows stay where they are. Another list makes another artifact,
+            and so do all stages after it; `pipelines/purge.py` deletes what the old ones hold.
         held_out: file of `image_phash` values, one per line, of images that must stay unseen ("" for none).
         held_out_distance: largest Hamming distance at which an image counts as one of those.
-        dedup_url: keep one row per URL.
+        dedup_url: keep one row per URL, whose key is the URL's; else one per URL and text.
         dedup_image: keep one row per `image_phash`.
         dedup_distance: also keep one row of images whose hashes differ in at most so many bits (0 for none).
-        rows_per_shard: rows of one output file, which is what one download job works on.
+        val_fraction: expected share of validation rows, among those whose split the list does not name.
+        rows_per_shard: rows of one output file on average, at most; it is what one download job works on.
         workers: processes that share a large list, and what each occupies.
         lists_digest: of the contents of both files; the stage fills it in.
     """
 
     sources: tuple[str, ...] = ()
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
     opt_out: str = insignificant("")
@@ -67,6 +73,7 @@ class SelectUrlsConfig:
     dedup_url: bool = True
     dedup_image: bool = True
     dedup_distance: Whole = 0
+    val_fraction: Decay = 0.01
     rows_per_shard: Count = 10_000
     workers: WorkerResources = insignificant(factory=WorkerResources)
     lists_digest: str = ""
@@ -74,6 +81,8 @@ class SelectUrlsConfig:
     def __post_init__(self) -> None:
         if self.rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {self.rows_per_shard}")
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"select_urls.val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.workers.max_failed:
             raise ValueError(
                 "select_urls.workers.max_failed must be 0: a row may be in any two files, so all are read"
@@ -84,19 +93,24 @@ class SelectUrlsConfig:
                     f"{name} must be between 0 and {MAX_DISTANCE} bits, not {getattr(self, name)}"
                 )
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The lists of all parts."""
+        return (*self.sources, *chain(*self.parts.values()))
+
 
 class SelectUrls(Stage):
-    """Filter and deduplicate a list of URLs, and give every row that stays its key.
+    """Filter and deduplicate a list of URLs, and give every row that stays its key and its split.
 
     The list is read twice: first the columns that the rules read, then the rows that stay.
 
-    urls-{shard}.parquet   `columns.URLS` and whatever else the source has
-    drops.json             what each rule drops, alone and in the order in which they apply
-    drops.html             the same for people
-    opt_out.txt            who had opted out, if anybody had: the download asks it where redirects lead
+    urls-{split}-{number}.parquet   `columns.URLS` and whatever else the source has
+    drops.json    what each rule drops, alone and in the order in which they apply
+    drops.html    the same for people
+    opt_out.txt   who had opted out, if anybody had: the download asks it where redirects lead
     """
 
-    name, output, version = "select_urls", "urls", 3
+    name, output, version = "select_urls", "urls", 4
 
     def __init__(self, config: SelectUrlsConfig) -> None:
         super().__init__(replace(config, lists_digest=_lists_digest(config)))
@@ -106,7 +120,8 @@ class SelectUrls(Stage):
     def run(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         config = self.config
         listing = UrlList(config.columns, inputs)
-        files = listing.files(config.sources)
+        parts = [listing.files(places) for places in (config.sources, *config.parts.values())]
+        files = [replace(file, index=index) for index, file in enumerate(chain(*parts))]
         judge = judging(config, listing)
         schema = _checked(listing, files, judge)
         here = _total_bytes(listing, files) <= HERE_BYTES
@@ -116,17 +131,25 @@ class SelectUrls(Stage):
         report = as_json(found)
         if not report["rows_out"]:
             raise ValueError(f"no URL is left of {found.rows} rows; dropped: {report['rules']}")
-        place.folder.write_bytes("alive", found.alive.packed())
-        job = WriteUrls(
+        for bits in ("alive", "placed"):
+            place.folder.write_bytes(bits, getattr(found, bits).packed())
+        sort = SortRows(
             listing=listing,
-            files=files,
-            rows=[rows for _, rows in found.files],
-            alive=(place.url, "alive"),
+            identity=judge.dedup.identity,
+            val_fraction=config.val_fraction,
+            bits=place.url,
+            total=found.rows,
             schema=schema,
-            rows_per_shard=config.rows_per_shard,
         )
-        target = Workspace(out.url, out.fingerprint, Uncounted(out.log, "rows"))
-        written = each(write_shards(found, config.rows_per_shard), job, target)
+        in_order, to_sort = within(place, "sorted", "files"), sort_shards(files, [n for _, n in found.files])
+        each(to_sort, sort, in_order)
+        target = Workspace(out.url, out.fingerprint, Uncounted(out.log, "parts"))
+        cuts = np.cumsum([0, *map(len, parts)]).tolist()
+        laid_out = [to_sort[start:stop] for start, stop in pairwise(cuts)]
+        shards = write_shards(laid_out, in_order, config.rows_per_shard)
+        written = each(shards, WriteUrls(pieces=in_order.url, schema=schema), target)
+        if written["rows"] != report["rows_out"]:
+            raise ValueError(f"{report['rows_out']} rows stay, and {written['rows']:.0f} were written")
         out.digests.update(target.digests)
         out.write_json("drops.json", report)
         out.write_bytes("drops.html", as_html(report).encode())
@@ -134,22 +157,23 @@ class SelectUrls(Stage):
             out.write_bytes(OPT_OUT, "\n".join(sorted(set(opted_out))).encode())
         return {
             "rows_in": found.rows,
-            "rows_out": written["rows_out"],
-            "shards": -(-report["rows_out"] // config.rows_per_shard),
+            "rows_out": written["rows"],
+            "shards": sum(shard.payload["end"] - shard.payload["first"] for shard in shards),
             **{f"dropped_{drops.rule}": drops.dropped for drops in found.drops},
         }
 
 
 def made(config: SelectUrlsConfig) -> list[tuple[str, str]]:
     """Kind and file of the sources that other stages make."""
-    names = [source.removeprefix(ARTIFACT) for source in config.sources if source.startswith(ARTIFACT)]
+    names = [source.removeprefix(ARTIFACT) for source in config.places if source.startswith(ARTIFACT)]
     return [(kind, file) for kind, _, file in (name.partition("/") for name in names)]
 
 
 def judging(config: SelectUrlsConfig, listing: Listing) -> Judge:
     """The rules of a configuration, over a list."""
     held_out = image_hashes(read_lines(config.held_out))[0] if config.held_out else None
-    dedup = Dedup(url=config.dedup_url, image=config.dedup_image, image_distance=config.dedup_distance)
+    identity = ("url",) if config.dedup_url else ("url", "text")
+    dedup = Dedup(identity=identity, image=config.dedup_image, image_distance=config.dedup_distance)
     return Judge(
         listing=listing,
         filters=config.filters,
@@ -181,7 +205,7 @@ def streamed(
 ) -> Callable[[Collection[str] | None], Iterator[tuple[str, pa.Table]]]:
     """The files of a configuration as one stream of (file, table), for the columns that are asked for."""
     listing = UrlList(config.columns)
-    files = listing.files(config.sources)
+    files = listing.files(config.places)
 
     def tables(only: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
         for file in files:

@@ -1,14 +1,15 @@
-"""Stage shard: images and captions become a WebDataset with a train and a val split."""
+"""Stage shard: images and captions become a WebDataset whose shards are each of one split."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.crawl.reasons import CLASSES
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.earlier import Made
 from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.rows import drop_reason
 from pipelines.dag.shard_stage import ShardStage
@@ -24,10 +25,10 @@ from pipelines.stages.dataset import (
     write_excluded,
     write_index,
 )
-from pipelines.stages.tables import beside, occupied, table_rows, table_shards
-from reptok.bounds import Decay, Pixels
+from pipelines.stages.tables import beside, dataset_shard, occupied, table_rows, table_shards
+from reptok.bounds import Pixels
 from reptok.data.columns import CAPTIONS, IMAGES, SUCCESS, iterate_rows, read_table
-from reptok.data.shards import Sample, split_of
+from reptok.data.shards import Sample
 
 FACTS = (
     "url", "label", "subject", "width", "height", "original_width", "original_height", "sha256", "phash",
@@ -49,21 +50,15 @@ ORIGIN = {
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """How the dataset is split.
+    """How the dataset is written.
 
     Attributes:
-        val_fraction: Expected share of validation samples, among rows whose source does not name a split.
         image_size: Side of the images, as `download` made them.
         workers: Actors and what each occupies.
     """
 
-    val_fraction: Decay = 0.01
     image_size: Pixels = 256
     workers: WorkerResources = insignificant(factory=WorkerResources)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"shard.val_fraction must be in [0, 1), got {self.val_fraction}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class ShardTables(ShardJob):
     verdicts: Artifact | None = None
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
-        """Write `{split}-{i}.tar` and `.parquet` of both splits."""
+        """Write `{split}-{i}.tar` and `.parquet`, of the table's split and number."""
         captions = self._captions(beside(shard, "captions"))
         verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
         stats = {"rows_in": 0.0, "rows_out": 0.0}
@@ -88,9 +83,10 @@ class ShardTables(ShardJob):
             stats[reason] = stats.get(reason, 0.0) + 1
 
         name = shard.payload["file"]
-        columns = ["key", "status", "reason", "jpg", "split", *self.facts]
+        split, made = dataset_shard(name)
+        columns = ["key", "status", "reason", "jpg", *self.facts]
         scored = verdicts.scores if verdicts else ()
-        with self.images.open(name) as file, DatasetShardWriter(out, shard.index, scored) as writer:
+        with self.images.open(name) as file, DatasetShardWriter(out, made, scored) as writer:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
                 if row["status"] != SUCCESS:
@@ -101,29 +97,34 @@ class ShardTables(ShardJob):
                     drop("dropped_no_caption")
                 else:
                     self._check_size(row, name)
-                    split = row["split"] or split_of(row["key"], self.config.val_fraction)
                     facts = {fact: row[fact] for fact in self.facts if row[fact] is not None}
                     caption, origin = captions[row["key"]]
                     info = {"key": row["key"], **origin, **facts}
                     if verdicts:
                         info["scores"] = verdicts.scores_of(row["key"])
-                    writer.add(Sample(row["key"], row["jpg"], caption, info), split)
+                    writer.add(Sample(row["key"], row["jpg"], caption, info))
                     stats["rows_out"] += 1
-                    stats[f"rows_{split}"] = stats.get(f"rows_{split}", 0.0) + 1
-        return stats
+        return {**stats, f"rows_{split}": stats["rows_out"]}
 
     def absent(self, shard: Shard, out: Workspace) -> None:
-        """Write shards without samples."""
-        with DatasetShardWriter(out, shard.index):
+        """Write a shard without samples."""
+        with DatasetShardWriter(out, dataset_shard(shard.payload["file"])[1]):
             pass
+
+    def made_of(self, shard: Shard) -> Sequence[Made]:
+        """The tables of all inputs."""
+        inputs = [(self.images, shard.payload["file"]), (self.captions, beside(shard, "captions"))]
+        if self.verdicts:
+            inputs.append((self.verdicts, beside(shard, "verdicts")))
+        return inputs
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
         return table_rows(self.images, shard.payload["file"])
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
-        """Shards of both splits."""
-        return dataset_files(shard.index)
+        """The shard and its table."""
+        return dataset_files(dataset_shard(shard.payload["file"])[1])
 
     def _captions(self, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """By key the caption, and what a sample's JSON says about its origin."""
@@ -151,7 +152,7 @@ def caption_origin(row: Mapping[str, Any]) -> dict[str, Any]:
 class ShardDataset(ShardStage):
     """Write the successful images with their captions as tars, drops counted by reason, index last."""
 
-    name, output, version = "shard", "dataset", 2
+    name, output, version = "shard", "dataset", 3
 
     def __init__(self, config: ShardConfig, judged: bool = False):
         """Join `images` and `captions`; `judged` leaves out what the artifact `verdicts` does not pass on."""
@@ -179,5 +180,10 @@ class ShardDataset(ShardStage):
         found, verdicts = dict(stats), inputs.get("verdicts")
         if verdicts and verdicts.folder.exists(EXCLUDED):
             found["excluded"] = float(write_excluded(work.shards, verdicts, out))
-        write_index(out, len(work.shards), self.config.image_size, work.facts[CLASS_NAMES])
+        write_index(
+            out,
+            [dataset_shard(s.payload["file"])[1] for s in work.shards],
+            self.config.image_size,
+            work.facts[CLASS_NAMES],
+        )
         return found

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard, WorkerResources
 from pipelines.dag.stage import Resources
 from reptok.data.columns import count_rows
+from reptok.data.index import SPLITS
+
+_NAME = re.compile(rf"\w+-(?P<shard>(?P<split>{'|'.join(SPLITS)})-\d{{5,}})\.parquet")
 
 
 def table_shards(artifact: Artifact) -> list[Shard]:
@@ -24,8 +30,28 @@ def table_shards(artifact: Artifact) -> list[Shard]:
         )
     return [
         Shard(index, name.removesuffix(".parquet"), UNCOUNTED, {"file": name})
-        for index, name in enumerate(names)
+        for index, name in enumerate(in_order(names))
     ]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of shards in the order in which they are worked on: the few for validation first."""
+    return sorted(names, key=lambda name: (not re.search(r"\bval-\d", name), len(name), name))
+
+
+def dataset_shard(table: str) -> tuple[str, str]:
+    """Return the split that a table's name tells, and the shard of a dataset with its samples.
+
+    Raises:
+        ValueError: It tells none.
+    """
+    found = _NAME.fullmatch(table)
+    if found is None:
+        raise ValueError(
+            f"{table} does not name its split; a table is called kind-split-number.parquet, and a "
+            f"split is one of {', '.join(SPLITS)}"
+        )
+    return found["split"], found["shard"]
 
 
 def table_rows(artifact: Artifact, name: str) -> int:
@@ -35,7 +61,7 @@ def table_rows(artifact: Artifact, name: str) -> int:
 
 
 def beside(shard: Shard, kind: str) -> str:
-    """Return the table of another kind with the same rows: "captions-00003.parquet" for images-00003."""
+    """Return the table of another kind with the same rows: "captions-val-00003.parquet" for its images."""
     return f"{kind}-{shard.payload['file'].partition('-')[2]}"
 
 

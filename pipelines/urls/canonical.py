@@ -1,4 +1,4 @@
-"""One spelling for each host and URL: whether somebody opted out must not depend on how a list writes it."""
+"""One spelling for each host and URL: who opted out, and what is the same sample, must not depend on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from yarl import URL
+
+_SCHEME = "^https?://"
+_SEGMENT = "[0-9A-Za-z_~=,-][0-9A-Za-z_~=,.-]*"
+_SPELLED = rf"{_SCHEME}[a-z0-9-]+(\.[a-z0-9-]+)+/({_SEGMENT}(/{_SEGMENT})*/?)?(\?[0-9A-Za-z_~=&.-]+)?$"
+"""Most URLs are spelled as `spelled` spells them, as can be seen of many at a time."""
 
 
 class Place(NamedTuple):
@@ -56,3 +64,33 @@ def canonical(url: str) -> Place:
         "" if port in (None, 80, 443) else f":{port}",
         path.lower().rstrip("/"),
     )
+
+
+def spelled(url: str) -> str:
+    """A URL in its one spelling, which stands for the sample; unlike `canonical`, paths differ by case.
+
+    Without scheme (http and https lead to the same picture), user name, default port and fragment; the host
+    as `canonical_host`, and what need not be percent-encoded is not. What is no URL stands for itself.
+    """
+    text = url.strip()
+    try:
+        found = URL(text)
+        host = found.raw_host
+        if found.scheme not in ("http", "https") or not host:
+            return text
+        port = "" if found.port in (None, 80, 443) else f":{found.port}"
+    except ValueError:
+        return text
+    return f"{canonical_host(host)}{port}{found.raw_path_qs}"
+
+
+def all_spelled(urls: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same for a column of URLs; null stays."""
+    usual = pc.fill_null(pc.match_substring_regex(urls, _SPELLED), True)
+    found = pc.replace_substring_regex(urls, _SCHEME, "")
+    if pc.all(usual).as_py():
+        return found
+    values = np.asarray(found.to_numpy(), object)
+    odd = np.flatnonzero(~np.asarray(usual))
+    values[odd] = [spelled(url) for url in urls.take(pa.array(odd)).to_pylist()]
+    return pa.chunked_array([pa.array(values, pa.string())])

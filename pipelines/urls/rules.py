@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from annotated_types import Ge, Interval
 
 from pipelines.urls.duplicates import Neighbours
-from pipelines.urls.opt_out import OptOut
 from reptok.bounds import Number, Share, Whole
 
 Similarity = Annotated[float, Interval(ge=-1, le=1)]
@@ -96,20 +95,14 @@ class Rule:
         return np.asarray(kept.combine_chunks() if isinstance(kept, pa.ChunkedArray) else kept)
 
 
-def make_rules(
-    filters: Filters, *, opted_out: Collection[str] = (), held_out: Neighbours | None = None
-) -> list[Rule]:
-    """Make the rules in the order in which they apply: empty, opted out, bounds, held out.
+def make_rules(filters: Filters, *, held_out: Neighbours | None = None) -> list[Rule]:
+    """Make the rules in the order in which they apply: empty, bounds, held out.
 
     Args:
         filters: bounds on columns.
-        opted_out: URLs, and hosts whose URLs (and those of their subdomains) are not wanted.
         held_out: finds images of a held-out set by their `image_phash`.
     """
     rules = [Rule("empty_url", None, ("url",), lambda t: _not_empty(t["url"]))]
-    if opted_out:
-        listed = OptOut(opted_out)
-        rules.append(Rule("opted_out", len(opted_out), ("url",), lambda t: _unlisted(t["url"], listed)))
     for field in fields(filters):
         bound = getattr(filters, field.name)
         if bound is not None:
@@ -170,10 +163,6 @@ def _bound_rule(name: str, bound: float) -> Rule:
 
 def _not_empty(urls: pa.ChunkedArray) -> Any:
     return pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(urls)), 0)
-
-
-def _unlisted(urls: pa.ChunkedArray, listed: OptOut) -> pa.Array:
-    return pa.array([url not in listed for url in urls.to_pylist()], pa.bool_())
 
 
 def _unseen(held_out: Neighbours) -> Callable[[pa.Table], pa.Array]:

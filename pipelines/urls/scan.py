@@ -21,7 +21,7 @@ from pipelines.urls.alike import Run, alike, contents, within
 from pipelines.urls.bits import Bits
 from pipelines.urls.dedup import Pile
 from pipelines.urls.hashes import HASHED
-from pipelines.urls.judge import Dedup, Judge, kept_file
+from pipelines.urls.judge import Dedup, Judge, kept_file, opted_file
 
 
 @dataclass
@@ -41,11 +41,14 @@ class Scan:
     Attributes:
         files: name and rows of each file, in order.
         alive: a bit for each row of the list: whether it stays.
+        placed: likewise; those who opted out still have their place among the rows that stay, so that it is
+            nobody else's when they go.
         drops: of each rule, in the order in which they apply.
     """
 
     files: list[tuple[str, int]]
     alive: Bits
+    placed: Bits
     drops: list[Drops]
 
     @property
@@ -68,21 +71,34 @@ def scan(files: Sequence[Shard], judge: Judge, place: Workspace, run: Run) -> Sc
     counted = run(files, judge, judged)
     done = read_done(files, judged)
     rows = [int(done[file.index]["stats"]["rows"]) for file in files]
-    found = Scan([(file.name, count) for file, count in zip(files, rows, strict=True)], Bits(), [])
-    for kept, count in zip(contents(judged, [kept_file(f.index) for f in files]), rows, strict=True):
-        found.alive.extend(Bits(kept, count).slice(0, count))
+    named = [(file.name, count) for file, count in zip(files, rows, strict=True)]
+    found = Scan(named, _joined(judged, [kept_file(file.index) for file in files], rows), Bits(), [])
     for rule in judge.rules():
         alone, dropped = (int(counted[f"{kind}/{rule.name}"]) for kind in ("alone", "dropped"))
         found.drops.append(Drops(rule.name, rule.threshold, alone, dropped))
     pieces = [name for file in files for name in sorted(done[file.index]["files"])]
     begins = dict(zip([f"{file.index:05d}" for file in files], np.cumsum([0, *rows]).tolist(), strict=False))
     dedup = judge.dedup
-    for kind, wanted in (("urls", dedup.url), ("images", dedup.images)):
+    for kind, wanted in (("rows", bool(dedup.identity)), ("images", dedup.images)):
         if wanted:
             names = [name for name in pieces if name.startswith(f"{kind}-")]
             pile = Pile(judged.url, names, HASHED)
             _drop_repeats(found, kind, pile, [begins[n.split("-")[1]] for n in names], dedup, place, run)
+    found.placed = Bits(found.alive.packed(), found.rows)
+    if judge.opted_out:
+        opted = _joined(judged, [opted_file(file.index) for file in files], rows)
+        found.alive.subtract(opted)
+        gone = found.placed.total() - found.alive.total()
+        found.drops.append(Drops("opted_out", len(judge.opted_out), opted.total(), gone))
     return found
+
+
+def _joined(judged: Workspace, names: Sequence[str], rows: Sequence[int]) -> Bits:
+    """The bits of all files one after the other."""
+    every = Bits()
+    for packed, count in zip(contents(judged, names), rows, strict=True):
+        every.extend(Bits(packed, count).slice(0, count))
+    return every
 
 
 def _drop_repeats(
@@ -98,9 +114,9 @@ def _drop_repeats(
     distance = dedup.image_distance if kind == "images" else 0
     same = alike(kind, pile, begins, found.alive, distance, place, run)
     doomed = same.near
-    if kind == "urls" or dedup.image:
+    if kind == "rows" or dedup.image:
         found.alive.subtract(same.repeated)
-        name = "duplicate_url" if kind == "urls" else "duplicate_image"
+        name = dedup.name if kind == "rows" else "duplicate_image"
         found.drops.append(Drops(name, None, same.alone[0], same.repeated.total()))
     else:
         doomed.add(same.repeated)

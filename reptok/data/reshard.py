@@ -1,4 +1,4 @@
-"""Write a dataset anew with other shards: the same samples in the same order, the index last."""
+"""Write a dataset anew with other shards: the same samples, by their keys in each, the index last."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reptok.data.columns import SAMPLES, write_table
 from reptok.data.excluded import read_excluded
 from reptok.data.index import INDEX, DatasetIndex, ShardEntry, shard_name, table_row
 from reptok.data.shards import Sample, SampleWriter, read_samples
+from reptok.data.sorting import by_key
 from reptok.data.stats import read_index
 from reptok.data.verify import digest_of
 
@@ -28,6 +29,8 @@ def reshard(
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetIndex:
     """Copy the dataset in `source` to `target`, in shards of another size.
+
+    Each has the next samples, in the order of their keys.
 
     The bytes depend on the samples and on the shard size alone, so that an interrupted copy is begun again by
     the same call. Every source shard is compared with its checksum first. Samples that trainings pass over
@@ -66,7 +69,7 @@ def reshard(
         samples = _samples(source, entries, excluded)
         written: list[ShardEntry] = []
         while True:
-            entry = _write_shard(target, shard_name(split, len(written)), islice(samples, rows))
+            entry = _write_shard(target, shard_name(split, len(written)), by_key(islice(samples, rows)))
             if entry is None:
                 break
             written.append(entry)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, BinaryIO
 
 from reptok.data.tar import Source, TarWriter, iterate_members, opened
@@ -22,7 +21,7 @@ class Sample:
     """One image with its caption and facts.
 
     Attributes:
-        key: Unique in the dataset, of [A-Za-z0-9_-].
+        key: Unique in the dataset, of [A-Za-z0-9_-]; `keys.key_of` makes it of what the sample is.
         jpg: The JPEG file's bytes.
         caption: Text, possibly empty.
         info: JSON-able facts: label, subject, width, height, url, ... where known.
@@ -100,21 +99,6 @@ def read_samples(source: Source) -> Iterator[Sample]:
             parts[member.extension] = data
         if current:
             yield _sample(current, parts, name)
-
-
-def split_of(key: str, val_fraction: float) -> str:
-    """Assign a key to "train" or "val" by its hash alone, so that a sample never changes sides.
-
-    Args:
-        key: The sample's key.
-        val_fraction: Expected share of "val", in [0, 1).
-    """
-    return "val" if place_of(key) < val_fraction else "train"
-
-
-def place_of(key: str) -> float:
-    """A key's place in [0, 1), which its hash alone decides."""
-    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:

@@ -18,6 +18,8 @@ from reptok.data.index import INDEX
 from reptok.data.shards import parse_object
 
 LATENT_SPEC, TOKEN_STATS, MANIFEST = "latent_spec.json", "token_stats.safetensors", "manifest.json"
+MADE = "made.json"
+"""Beside a manifest, and no part of what it lists: which shard is made of what."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,7 +128,7 @@ def manifest_faults(folder: Path) -> list[str]:
         elif digest_of(file) != sha256:
             found.append(f"{name}: its SHA-256 is not the one of {MANIFEST}")
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for name in sorted(present - expected.keys() - {MANIFEST}):
+    for name in sorted(present - expected.keys() - {MANIFEST, MADE}):
         if not name.startswith("_scratch/"):
             found.append(f"{name}: not listed in {MANIFEST}")
     return found

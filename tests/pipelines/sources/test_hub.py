@@ -21,8 +21,8 @@ PROGRAM = """
 import sys
 from pipelines.sources.layouts import READ, layout_of, open_source
 source = open_source(sys.argv[1])
-for part in source.parts(100):
-    for picture in READ[layout_of(source.folder)](source.folder, source.class_names, part.place):
+for part in source.parts(100, 0.0):
+    for picture in READ[layout_of(source.folder)](source.folder, source.class_names, part.spans[0].place):
         print(picture.name, len(picture.data) > 100, picture.reason, picture.caption)
 """
 

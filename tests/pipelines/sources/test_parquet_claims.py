@@ -85,8 +85,8 @@ def seen(tmp_path: Path, data: bytes) -> tuple[list[Any], int]:
     found: list[Any] = []
     try:
         source = open_source(str(tmp_path))
-        for part in source.parts(1000)[:3]:
-            found += [picture.reason or picture.data for picture in read(tmp_path, None, part.place)]
+        for part in source.parts(1000, 0.0)[:3]:
+            found += [picture.reason or picture.data for picture in read(tmp_path, None, part.spans[0].place)]
     except ValueError as error:
         found.append(error)
     finally:
@@ -205,12 +205,12 @@ def test_no_file_is_blamed_where_this_machine_has_no_more_open_files(layout: str
             tar.add(tmp_path / "a.jpg", "a.jpg")
     else:
         (tmp_path / LAYOUTS[layout]).write_bytes(written() if layout == "parquet" else b"x")
-    part = open_source(str(tmp_path)).parts(10)[0]
+    part = open_source(str(tmp_path)).parts(10, 0.0)[0]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         with pytest.raises(OSError, match="Too many open files"):
-            list(READ[layout](tmp_path, None, part.place))
+            list(READ[layout](tmp_path, None, part.spans[0].place))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -219,16 +219,15 @@ SHORT = """
 import resource, sys
 from pathlib import Path
 from pipelines.sources.layouts import open_source
-from pipelines.dag.shards import Shard
 from pipelines.dag.workspace import Workspace
-from pipelines.stages.import_images import ImportImagesConfig, ImportJob
+from pipelines.stages.import_images import ImportImagesConfig, ImportJob, part_shards
 folder, out = sys.argv[1:]
-[part] = open_source(folder).parts(1000)
+[part] = open_source(folder).parts(1000, 0.0)
 job = ImportJob(ImportImagesConfig(folder=folder, image_size=8), "parquet", None)
 size = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**25, size + 2**25))
 try:
-    job(Shard(0, "s", part.rows, {"first": 0, "place": part.place}), Workspace(out))
+    job(part_shards([part])[0], Workspace(out))
 except MemoryError as error:
     print("ours:", *getattr(error, "__notes__", []))
 """

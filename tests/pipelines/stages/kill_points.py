@@ -46,7 +46,6 @@ from reptok.data.images import encode_jpeg
 SIZE, PICTURES, PER_SHARD = 32, 9, 3
 MOMENTS = {
     "_scratch/shards/plan.json": ("before", "half", "placed"),
-    "_scratch/shards/begun/*/000001": ("before", "placed"),
     "train-00001.tar": ("before", "half", "written", "placed"),
     "_scratch/shards/done/000001.json": ("before", "half", "written", "placed"),
     "LAST": ("before", "half", "placed"),
@@ -175,14 +174,14 @@ def prepare(folder, models):
                 {"key": f"{i:012d}", "status": "success", "jpg": encode_jpeg(pixels[i]), **square}
                 for i in numbers
             ]
-            with out.create(f"images-{shard:05d}.parquet") as file:
+            with out.create(f"images-train-{shard:05d}.parquet") as file:
                 write_table(file, rows, IMAGES)
 
     def write_captions(out):
         for shard in range(PICTURES // PER_SHARD):
             numbers = range(shard * PER_SHARD, (shard + 1) * PER_SHARD)
             rows = [{"key": f"{i:012d}", "caption": f"number {i}", "source": "alt_text"} for i in numbers]
-            with out.create(f"captions-{shard:05d}.parquet") as file:
+            with out.create(f"captions-train-{shard:05d}.parquet") as file:
                 write_table(file, rows, CAPTIONS)
 
     def write_dataset(out):
@@ -208,7 +207,7 @@ def prepare(folder, models):
     trained = Artifact("tokenizer", "tokenizer", str(folder / "tokenizer"))
     return [
         (ImportImages(config), {}),
-        (ShardDataset(ShardConfig(val_fraction=0.3, image_size=SIZE)), tables),
+        (ShardDataset(ShardConfig(image_size=SIZE)), tables),
         (EncodeLatents(EncodeLatentsConfig(vae=vae, encoder=encoder, compute=compute)), {"dataset": dataset}),
         (EncodeTokens(EncodeTokensConfig(compute=compute)), {"dataset": dataset, "tokenizer": trained}),
     ]

@@ -42,7 +42,7 @@ def images(out):
             }
             for i in range(300)
         ]
-        with out.create(f"images-{shard:05d}.parquet") as file:
+        with out.create(f"images-train-{shard:05d}.parquet") as file:
             write_table(file, rows, IMAGES)
 
 
@@ -62,7 +62,7 @@ def crops(out, silent=()):
                     "split": "val" if label % 3 == 0 else "train",
                 }
             )  # fmt: skip
-        with out.create(f"images-{shard:05d}.parquet") as file:
+        with out.create(f"images-train-{shard:05d}.parquet") as file:
             write_table(file, rows, IMAGES)
 
 
@@ -81,12 +81,12 @@ def captioned(config):
 def test_every_success_has_a_caption_and_every_failure_is_counted(make_artifact, run_stage):
     source = make_artifact("images", images)
     captions, stats = run_stage(captioned(CaptionerConfig()), {"images": source})
-    assert captions.files() == ["captions-00000.parquet", "captions-00001.parquet"]
+    assert captions.files() == ["captions-train-00000.parquet", "captions-train-00001.parquet"]
     assert stats == {
         "rows_in": 600, "rows_out": 540, "dropped_robots": 30, "dropped_http_404": 30,
         "caption_alt_text": 360, "caption_fallback": 180, "instead_of_empty": 180,
     }  # fmt: skip
-    rows = table(captions, "captions-00001.parquet")
+    rows = table(captions, "captions-train-00001.parquet")
     assert [row["key"] for row in rows] == [f"{300 + i:012d}" for i in range(300) if i % 10]
     nothing = dict.fromkeys(("model", "revision", "decoding", "reason")) | {"generated": []}
     photo = {"caption": "photo 1", "source": "alt_text", "alt_text": "photo 1"}
@@ -164,7 +164,7 @@ def test_one_caption_for_many_images_is_refused_and_the_alt_text_stands(make_art
             {"key": f"{i:012d}", "text": f"alt-text {i}", "status": "success", "jpg": encode_jpeg(pixels)}
             for i in range(8)
         ]
-        with out.create("images-00000.parquet") as file:
+        with out.create("images-train-00000.parquet") as file:
             write_table(file, rows, IMAGES)
 
     config = CaptionerConfig(**{**vars(LOOKING), "gates": GatesConfig(max_share=0.5, min_repeats=2)})
@@ -181,7 +181,7 @@ def test_an_image_that_cannot_be_read_keeps_its_alt_text_and_the_reason(make_art
             {"key": "0", "text": "a red barn", "status": "success", "jpg": b"<html>"},
             {"key": "1", "text": "a lake", "status": "success", "jpg": None},
         ]
-        with out.create("images-00000.parquet") as file:
+        with out.create("images-train-00000.parquet") as file:
             write_table(file, rows, IMAGES)
 
     captions, stats = run_stage(captioned(LOOKING), {"images": make_artifact("images", damaged)})
@@ -215,10 +215,12 @@ def test_table_without_alt_texts_is_refused(make_artifact, run_stage):
     import pyarrow.parquet as pq
 
     def write(out):
-        with out.create("images-00000.parquet") as file:
+        with out.create("images-train-00000.parquet") as file:
             pq.write_table(pa.table({"key": ["0"], "status": ["success"], "reason": ["x"]}), file)
 
-    with pytest.raises(RuntimeError, match=r"images-00000\.parquet has no column 'text'.*rerun `download`"):
+    with pytest.raises(
+        RuntimeError, match=r"images-train-00000\.parquet has no column 'text'.*rerun `download`"
+    ):
         run_stage(captioned(CaptionerConfig()), {"images": make_artifact("images", write)})
 
 
@@ -237,7 +239,7 @@ def test_hostile_alt_texts_have_their_rows(make_artifact, run_stage):
             {"key": f"{i:012d}", "text": f"{HOSTILE[i % 5]} {i}" if i % 6 else "a fox", "status": "success"}
             for i in range(30)
         ]
-        with out.create("images-00000.parquet") as file:
+        with out.create("images-train-00000.parquet") as file:
             write_table(file, rows, IMAGES)
 
     captions, stats = run_stage(captioned(CaptionerConfig()), {"images": make_artifact("images", hostile)})

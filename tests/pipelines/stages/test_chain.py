@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +54,7 @@ def run(in_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
                     yield number, (row["index"], json.loads(row["record"]), "")
 
     monkeypatch.setattr(ray_shards, "through", through)
+    monkeypatch.setattr(ray_shards, "Notes", lambda topic: {})
     monkeypatch.setattr(chain_module, "alive", lambda need: {"here": (16.0, 0.0)})
     monkeypatch.setattr(cluster, "ensure", lambda: None)
 
@@ -131,7 +133,7 @@ def test_from_pictures_that_a_captioner_looks_at(
     def stages() -> list[Stage]:
         return [
             ImportToCaption(config), Caption(CaptionConfig(captioner=CaptionerConfig())),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3)), latents,
+            ShardDataset(ShardConfig(image_size=32)), latents,
         ]  # fmt: skip
 
     found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
@@ -150,7 +152,7 @@ def test_verdicts_are_handed_on_and_twins_in_other_shards_are_named_when_all_are
         return [
             ImportToCaption(config), FilterImages(ChosenFilters(filters={"duplicates": Duplicates()})),
             Caption(CaptionConfig(captioner=CaptionerConfig()), judged=True),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3), judged=True), latents,
+            ShardDataset(ShardConfig(image_size=32), judged=True), latents,
         ]  # fmt: skip
 
     told = "shard by shard: import_images -> filter_images -> caption -> shard -> encode_latents\n"
@@ -162,10 +164,10 @@ def test_verdicts_are_handed_on_and_twins_in_other_shards_are_named_when_all_are
     assert found["encode_latents"].stats["rows_out"] == 20 + excluded  # a training passes over them
 
 
-@pytest.mark.parametrize(("fraction", "splits"), [(0.3, {"train", "val"}), (0.0, {"train"})])
+@pytest.mark.parametrize(("fraction", "splits"), [(0.3, {"train": 3, "val": 1}), (0.0, {"train": 3})])
 def test_a_split_without_samples_has_no_latents(
     run: Run, latents: EncodeLatents, pictures: str, capsys: pytest.CaptureFixture[str], fraction: float,
-    splits: set[str],
+    splits: dict[str, int],
 ) -> None:  # fmt: skip
     """Whether it has any is known when all shards are done."""
     config = ImportImagesConfig(folder=pictures, image_size=32, samples_per_shard=7, val_fraction=fraction)
@@ -176,28 +178,28 @@ def test_a_split_without_samples_has_no_latents(
         capsys,
     )
     tars = found["encode_latents"].artifact.files("*.tar")
-    assert {name.partition("-")[0] for name in tars} == splits and len(tars) == 3 * len(splits)
+    assert Counter(name.partition("-")[0] for name in tars) == splits
 
 
 def test_the_wanted_number_is_that_of_the_first_tables_that_reach_it(
     run: Run, latents: EncodeLatents, pictures: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Tables of 7, 7 and 6: two of them hold nine, whoever does which first."""
+    """Tables of 5 that validate, 7, 7 and 1: two of them hold nine, whoever does which first."""
     config = ImportImagesConfig(folder=pictures, image_size=32, samples_per_shard=7)
     captioner = CaptionerConfig(limit_samples=9)
 
     def stages() -> list[Stage]:
         return [
             ImportToCaption(config), Caption(CaptionConfig(captioner=captioner)),
-            ShardDataset(ShardConfig(image_size=32, val_fraction=0.3)), latents,
+            ShardDataset(ShardConfig(image_size=32)), latents,
         ]  # fmt: skip
 
     found = same(run, stages, "shard by shard: import_images -> caption -> shard -> encode_latents\n", capsys)
     assert found["import_images"].stats["rows_out"] == 20
-    assert found["caption"].stats["shards_beyond"] == 1
-    assert found["encode_latents"].stats["rows_out"] == found["shard"].stats["rows_out"] == 14
+    assert found["caption"].stats["shards_beyond"] == 2
+    assert found["encode_latents"].stats["rows_out"] == found["shard"].stats["rows_out"] == 12
     index = found["shard"].artifact.read_json("index.json")
-    assert [len(index["splits"][split]) for split in ("train", "val")] == [2, 2]
+    assert [len(index["splits"][split]) for split in ("train", "val")] == [1, 1]
 
 
 def test_a_download_ends_with_the_table_that_gives_the_wanted_number(
@@ -218,6 +220,6 @@ def test_a_download_ends_with_the_table_that_gives_the_wanted_number(
 
     found = same(run, stages, "shard by shard: download -> caption -> shard -> encode_latents\n", capsys)
     stats = found["download"].stats
-    assert stats["rows_in"] % 8 == 0 and stats["shards_beyond"] >= 3, "the list has more than fifty"
-    assert 20 <= stats["images_ok"] < 28, "less than a table more than was wanted"
+    assert stats["shards_beyond"] >= 2, "the list has more than fifty"
+    assert 20 <= stats["images_ok"] < 36, "less than a table of about eight more than was wanted"
     assert found["encode_latents"].stats["rows_out"] == stats["images_ok"]

@@ -20,7 +20,7 @@ def test_the_stage_of_the_documentation_counts_first_words(make_artifact, run_st
     ]
 
     def write(out):
-        with out.create("captions-00000.parquet") as file:
+        with out.create("captions-train-00000.parquet") as file:
             columns.write_table(file, rows, columns.CAPTIONS)
 
     artifact, stats = run_stage(

@@ -74,9 +74,9 @@ def test_a_dataset_without_validation_images_is_refused(small_world, make_artifa
     from pipelines.stages.dataset import DatasetShardWriter, write_index
 
     def write(out: Workspace) -> None:
-        with DatasetShardWriter(out, 0):
+        with DatasetShardWriter(out, "train-00000"):
             pass
-        write_index(out, 1, 32)
+        write_index(out, ["train-00000"], 32)
 
     world = {**small_world, "dataset": make_artifact("dataset", write)}
     with pytest.raises(ValueError, match="no 'val' samples"):

@@ -67,7 +67,7 @@ def tables():
 
 def write_images(out, parts=None):
     for number, rows in enumerate(parts or tables()):
-        with out.create(f"images-{number:05d}.parquet") as file:
+        with out.create(f"images-train-{number:05d}.parquet") as file:
             write_table(file, rows, HASHED_IMAGES)
 
 
@@ -99,7 +99,7 @@ def reasons(artifact):
 def test_placeholders_and_twins_are_dropped_with_a_reason_and_every_row_is_counted(images, run_stage):
     made, stats = run_stage(stage(**BOTH), {"images": images})
     assert made.files() == [
-        "excluded.parquet", *(f"verdicts-{number:05d}.parquet" for number in range(3))
+        "excluded.parquet", *(f"verdicts-train-{number:05d}.parquet" for number in range(3))
     ]  # fmt: skip
     assert reasons(made) == {
         0: None, 1: "not_as_listed", 3: "duplicate", 4: None, 5: None, 6: "near_duplicate", 7: None, 8: None,
@@ -124,7 +124,7 @@ def test_twins_in_other_tables_are_named_and_the_earlier_key_is_kept(images, run
     made, stats = run_stage(stage(**BOTH), {"images": images})
     named = rows_of(made, "excluded.parquet", NAMED_KEYS)
     assert [(int(row["key"]), row["table"], row["reason"]) for row in named] == [
-        (7, "images-00001", "near_duplicate"), (9, "images-00002", "near_duplicate"),
+        (7, "images-train-00001", "near_duplicate"), (9, "images-train-00002", "near_duplicate"),
     ]  # fmt: skip
     assert stats["excluded"] == 2
 
@@ -195,7 +195,7 @@ def test_what_is_quarantined_is_passed_on_to_nobody_shown_nowhere_and_named(imag
     filters = {"service": Knows(sha256=sha256), "listed_hash": ListedHash()}
     made, stats = run_stage(stage(**filters), {"images": images})
     assert rows_of(made, "review.parquet", NAMED_KEYS) == [
-        {"key": f"{8:012d}", "table": "images-00001", "reason": "known_hash", "detail": "list 7"}
+        {"key": f"{8:012d}", "table": "images-train-00001", "reason": "known_hash", "detail": "list 7"}
     ]
     assert (stats["quarantined"], stats["dropped_known_hash"]) == (1, 1)
     assert 8 not in shown and set(shown) == {0, 1, 3, 4, 5, 6, 7, 9, 10, 11}
@@ -249,7 +249,7 @@ def dataset(images, run_stage):
     verdicts, _ = run_stage(stage(**BOTH), {"images": images}, "verdicts")
     inputs = {"images": images, "verdicts": verdicts}
     captions, captioned = run_stage(Caption(CaptionConfig(), judged=True), inputs, "captions")
-    config = ShardConfig(image_size=SIDE, val_fraction=0.0)
+    config = ShardConfig(image_size=SIDE)
     made, stats = run_stage(ShardDataset(config, judged=True), {**inputs, "captions": captions}, "dataset")
     return made, captioned, stats
 
@@ -288,7 +288,7 @@ def test_the_wanted_images_are_counted_among_those_that_passed(images, run_stage
     from pipelines.captions.caption import CaptionerConfig
 
     verdicts, _ = run_stage(stage(**BOTH), {"images": images}, "verdicts")
-    first = rows_of(verdicts, "verdicts-00000.parquet", VERDICTS)
+    first = rows_of(verdicts, "verdicts-train-00000.parquet", VERDICTS)
     assert sum(row["kept"] for row in first) == 2
 
     def captions(wanted):

@@ -191,11 +191,10 @@ IMPORT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {repository!r})
-from pipelines.dag.shards import Shard
 from pipelines.dag.shard_records import checked_stats
 from pipelines.dag.workspace import Workspace
 from pipelines.sources.layouts import open_source
-from pipelines.stages.import_images import ImportImagesConfig, ImportJob
+from pipelines.stages.import_images import ImportImagesConfig, ImportJob, part_shards
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 start, before = time.process_time(), peak()
@@ -203,9 +202,9 @@ try:
     source = open_source({folder!r})
     config = ImportImagesConfig(folder={folder!r}, image_size=8, val_fraction=0.0)
     job = ImportJob(config, "parquet", source.class_names)
-    parts = source.parts(1000)
+    parts = source.parts(1000, 0.0)
     for index, part in enumerate(parts[:3]):
-        shard = Shard(index, part.name, part.rows, {{"first": 1000 * index, "place": part.place}})
+        shard = part_shards([part])[0]
         checked_stats(shard, job(shard, Workspace({out!r})))
 except ValueError as error:
     print(str(error)[:200])
@@ -252,7 +251,7 @@ def test_a_row_group_is_read_once_whatever_the_parts(folder):
     rows = [JPG + bytes([number % 256]) for number in range(1200)]
     pq.write_table(table(rows), folder / "0.parquet", row_group_size=1200, compression="zstd")
     source = open_source(str(folder))
-    parts = source.parts(100)
+    parts = source.parts(100, 0.0)
     assert len(parts) == 12
     counted = []
     iterate = pq.ParquetFile.iter_batches
@@ -264,10 +263,10 @@ def test_a_row_group_is_read_once_whatever_the_parts(folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pq.ParquetFile, "iter_batches", counting)
-        found = [picture.data for part in parts for picture in read(folder, None, part.place)]
+        found = [picture.data for part in parts for picture in read(folder, None, part.spans[0].place)]
     assert found == rows
     assert sum(counted) == 1200
-    backwards = [[p.data for p in read(folder, None, part.place)] for part in reversed(parts)]
+    backwards = [[p.data for p in read(folder, None, part.spans[0].place)] for part in reversed(parts)]
     assert [data for part in reversed(backwards) for data in part] == rows
 
 
@@ -276,15 +275,17 @@ def test_parts_of_files_that_alternate_or_change_are_read_right(folder):
         pq.write_table(
             table([JPG + byte * n for n in range(50)]), folder / f"{name}.parquet", row_group_size=20
         )
-    parts = open_source(str(folder)).parts(7)
-    mixed = sorted(parts, key=lambda part: (part.place["start"], part.place["file"]))
+    parts = open_source(str(folder)).parts(7, 0.0)
+    mixed = sorted(parts, key=lambda part: (part.spans[0].place["start"], part.spans[0].place["file"]))
     found = {}
     for part in mixed:
-        found.update({p.name: p.data for p in read(folder, None, part.place)})
+        found.update({p.name: p.data for p in read(folder, None, part.spans[0].place)})
     assert found == {f"{i}.parquet:{n}": JPG + b"ab"[i : i + 1] * n for i in range(2) for n in range(50)}
-    half = [p.data for p, _ in zip(read(folder, None, parts[0].place), range(3), strict=False)]
+    half = [p.data for p, _ in zip(read(folder, None, parts[0].spans[0].place), range(3), strict=False)]
     pq.write_table(table([JPG + b"c"] * 50), folder / "0.parquet")
-    assert len(half) == 3 and [p.data for p in read(folder, None, parts[1].place)] == [JPG + b"c"] * 7
+    assert (
+        len(half) == 3 and [p.data for p in read(folder, None, parts[1].spans[0].place)] == [JPG + b"c"] * 7
+    )
 
 
 CLOSED = """
@@ -295,7 +296,7 @@ from pathlib import Path
 from pipelines.sources.layouts import open_source
 from pipelines.sources.parquet import read
 folder = Path(sys.argv[1])
-print(len(list(read(folder, None, open_source(str(folder)).parts(100)[0].place))))
+print(len(list(read(folder, None, open_source(str(folder)).parts(100, 0.0)[0].spans[0].place))))
 """
 
 
@@ -342,12 +343,11 @@ def test_what_no_one_foresaw_stays_a_rows_own_until_it_is_too_much(folder, run_s
     monkeypatch.setattr(import_images, "centre_crop", crop)
     broken = {10, 12}
     config = ImportImagesConfig(folder=str(folder), image_size=8, val_fraction=0.0)
-    from pipelines.dag.shards import Shard
     from pipelines.dag.workspace import Workspace
 
     source = open_source(str(folder))
-    (part,) = source.parts(100)
-    shard = Shard(0, part.name, part.rows, {"first": 0, "place": part.place})
+    (part,) = source.parts(100, 0.0)
+    shard = import_images.part_shards([part])[0]
     job = import_images.ImportJob(config, "folder", source.class_names)
     stats = job(shard, Workspace(str(folder.parent / "out")))
     assert (stats["rows_out"], stats["dropped_internal_ZeroDivisionError"]) == (7, 2)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from examples.photographs.subjects import SUBJECTS
 from pipelines.sources.layouts import open_source
 from pipelines.stages.import_images import ImportImages, ImportImagesConfig
 from reptok.data.images import decode_image, encode_jpeg
+from reptok.data.index import SPLITS
+from reptok.data.keys import place_of
 from reptok.data.shards import read_samples
 
 
@@ -84,9 +87,62 @@ def test_colours_are_kept_as_the_configuration_says(tmp_path, run_stage):
 
 def test_keys_mix_the_classes_and_ascend_over_the_shards(folder, run_stage):
     dataset, _ = make(run_stage, folder, val_fraction=0.0)
-    found = sorted((sample.key, sample.info["label"]) for _, sample in samples(dataset).values())
-    assert [key for key, _ in found] == [f"{i:012d}" for i in range(24)]
-    assert 2 < sum(label for _, label in found[:12]) < 10
+    found = sorted((s.key, s.info["label"], s.info["file"]) for _, s in samples(dataset).values())
+    assert all(key == sha256(file.encode()).hexdigest()[:24] for key, _, file in found) and len(found) == 24
+    shards = [entry["shard"] for entry in dataset.read_json("index.json")["splits"]["train"]]
+    in_order = [key for shard in shards for key in keys_of(dataset, shard)]
+    assert in_order == [key for key, _, _ in found] and len(shards) == 3
+    assert 2 < sum(label for _, label, _ in found[:12]) < 10
+
+
+def keys_of(dataset, shard):
+    with dataset.open(f"{shard}.tar") as file:
+        return [sample.key for sample in read_samples(file)]
+
+
+def test_each_split_has_full_shards_and_a_folder_that_grows_moves_no_sample(tmp_path, run_stage):
+    splits = {}
+    for count, name in ((120, "before"), (160, "after")):
+        for number in range(count):
+            picture(tmp_path / "p" / f"{number}.png")
+        dataset, _ = make(run_stage, tmp_path / "p", name)
+        splits[name] = {path: (split, s.key) for path, (split, s) in samples(dataset).items()}
+        for entries in dataset.read_json("index.json")["splits"].values():
+            assert all(entry["rows"] == 10 for entry in entries[:-1]) and len(entries) > 1
+    assert splits["after"].items() > splits["before"].items() and len(splits["before"]) == 120
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset"])
+def test_of_few_files_rows_are_held_out_and_of_many_whole_files(layout, tmp_path, run_stage):
+    for files in (3, 20):
+        folder = tmp_path / str(files)
+        folder.mkdir()
+        for number in range(files):
+            shown = [jpeg_bytes(5 * i) for i in range(12)]
+            if layout == "parquet":
+                pq.write_table(
+                    pa.table({"image": shown, "text": ["x"] * 12}), folder / f"{number:02d}.parquet"
+                )
+            else:
+                with wds.TarWriter(str(folder / f"{number:02d}.tar")) as sink:
+                    for i, jpg in enumerate(shown):
+                        sink.write({"__key__": f"{i}", "jpg": jpg, "txt": "x"})
+        dataset, stats = make(run_stage, folder, f"out-{files}", samples_per_shard=5)
+        found = samples(dataset)
+        assert stats["rows_out"] == stats["rows_in"] == len(found) == 12 * files
+        of_file = {}
+        for path, (split, sample) in found.items():
+            of_file.setdefault(path.partition(":")[0], set()).add(split)
+            assert sample.key == sha256(path.encode()).hexdigest()[:24]
+        assert (set(map(len, of_file.values())) == {1}) == (files == 20)
+        places = {split: [place_of(s.key) for own, s in found.values() if own == split] for split in SPLITS}
+        assert files == 20 or max(places["val"]) < min(places["train"])
+        index = dataset.read_json("index.json")["splits"]
+        assert sum(entry["rows"] for entry in index["val"]) >= 8
+        assert files == 20 or all(e["rows"] >= 5 for e in index["val"][:-1])
+        for entry in [*index["train"], *index["val"]]:
+            keys = keys_of(dataset, entry["shard"])
+            assert keys == sorted(keys)
 
 
 def test_train_and_val_folders_are_the_splits(tmp_path, run_stage):
@@ -318,8 +374,10 @@ def test_parquet_files_with_texts_and_named_classes(tmp_path, run_stage):
     table = pa.table({"image": [jpeg_bytes(9)] * 3, "text": ["a\tb", None, "c"], "label": ["y", "x", "y"]})
     pq.write_table(table, tmp_path / "p" / "0.parquet")
     dataset, _ = make(run_stage, tmp_path / "p", val_fraction=0.0)
-    found = [(s.caption, s.info["label"], s.info["subject"]) for _, s in samples(dataset).values()]
-    assert found == [("a b", 1, "y"), ("x", 0, "x"), ("c", 1, "y")]
+    found = {f: (s.caption, s.info["label"], s.info["subject"]) for f, (_, s) in samples(dataset).items()}
+    assert found == {
+        "0.parquet:0": ("a b", 1, "y"), "0.parquet:1": ("x", 0, "x"), "0.parquet:2": ("c", 1, "y")
+    }  # fmt: skip
 
 
 # ---- WebDataset

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dag import storage
+from pipelines.dag import s3 as s3_folders
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shard_records import read_done, write_plan
@@ -81,7 +81,7 @@ def test_data_stages_have_the_same_bytes_as_on_disk(
         inputs = make_tables(root)
         made = {}
         for stage in (
-            ShardDataset(ShardConfig(val_fraction=0.3, image_size=32)),
+            ShardDataset(ShardConfig(image_size=32)),
             EncodeLatents(latents_config),
         ):
             out = Workspace(f"{root}/{stage.output}/0")
@@ -92,7 +92,7 @@ def test_data_stages_have_the_same_bytes_as_on_disk(
         return {kind: artifact.manifest["files"] for kind, artifact in made.items()}
 
     here, there = chain(str(tmp_path / "disk")), chain(ROOT)
-    assert here == there and set(here) == {"dataset", "latents"} and len(here["dataset"]) == 9
+    assert here == there and set(here) == {"dataset", "latents"} and len(here["dataset"]) == 5
     assert verify(ROOT) == []
 
 
@@ -116,8 +116,8 @@ def make_tables(dataset):
         made = {}
         for kind, rows, schema in (("images", images, IMAGES), ("captions", captions, CAPTIONS)):
             out = Workspace(f"{root}/{kind}/0")
-            for number in range(2):
-                with out.create(f"{kind}-{number:05d}.parquet") as file:
+            for number, split in enumerate(("train", "val")):
+                with out.create(f"{kind}-{split}-{number:05d}.parquet") as file:
                     write_table(file, rows[number * 10 : number * 10 + 10], schema)
             out.publish({"stage": "test"})
             made[kind] = Artifact(kind, "0", out.url)
@@ -183,9 +183,9 @@ def test_missing_buckets_keys_and_servers_are_said(s3, s3_server, monkeypatch):
 
 SLOW_UPLOAD = """
 import sys
-from pipelines.dag import storage
+from pipelines.dag import s3 as s3_folders
 from pipelines.dag.workspace import Workspace
-storage.PART_BYTES = 5 * 2**20
+s3_folders.PART_BYTES = 5 * 2**20
 Workspace(sys.argv[1]).write_bytes("large.bin", bytes(11 * 2**20))
 """
 
@@ -206,7 +206,7 @@ def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, s3_server, monkeyp
     folder.remove_unfinished()
     assert not s3.list_multipart_uploads(Bucket="reptok").get("Uploads")
     s3_server.gate = lambda method, path: False
-    monkeypatch.setattr(storage, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3_folders, "PART_BYTES", 5 * 2**20)
     out = Workspace(url)
     out.write_bytes("large.bin", bytes(11 * 2**20))
     assert out.folder.sizes() == {"large.bin": 11 * 2**20}
@@ -215,7 +215,7 @@ def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, s3_server, monkeyp
 
 def test_shards_resume_from_their_records(s3, tmp_path):
     out = Workspace(f"{ROOT}/words/0")
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out)
     write_plan(shards(), out)
     for shard in shards()[:4]:
         assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
@@ -236,4 +236,4 @@ def test_a_list_of_urls_is_read_from_the_store(s3, tmp_path):
     )
     out = Workspace(str(tmp_path / "urls"))
     assert SelectUrls(config).run({}, out)["dropped_opted_out"] == 1
-    assert "urls-00000.parquet" in out.files()
+    assert "urls-train-00000.parquet" in out.files()

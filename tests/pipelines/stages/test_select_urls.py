@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,26 +68,124 @@ def write(path: Path, rows: int, start: int = 0, **extra: Any) -> Path:
     return path
 
 
-def test_shards_have_ascending_unique_keys_and_keep_all_columns(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", 7)
-    write(tmp_path / "b.parquet", 6, start=5)
-    config = SelectUrlsConfig(sources=(str(tmp_path / "*.parquet"),), rows_per_shard=4)
+def by_number(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The numbers of `write` that the rows have, sorted."""
+    return sorted(int(row["url"].rpartition("/")[2]) for row in rows)
+
+
+def test_shards_are_of_one_split_and_hold_ascending_ranges_of_keys(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 70)
+    write(tmp_path / "b.parquet", 60, start=50)
+    config = SelectUrlsConfig(sources=(str(tmp_path / "*.parquet"),), rows_per_shard=20, val_fraction=0.3)
     stats, rows, out = select(tmp_path, config)
-    assert [row["key"] for row in rows] == [f"{i:012d}" for i in range(11)]
-    assert [row["url"] for row in rows] == [f"http://a.test/{i}" for i in range(11)]
-    assert rows[3]["score"] == 0.3
-    assert out.files() == ["drops.html", "drops.json", *(f"urls-{i:05d}.parquet" for i in range(3))]
+    assert by_number(rows) == list(range(110))
+    (row,) = (row for row in rows if row["url"] == "http://a.test/3")
+    assert row["key"] == hashlib.sha256(b"a.test/3").hexdigest()[:24] and row["score"] == 0.3
+    number = {split: sum(row["split"] == split for row in rows) for split in ("train", "val")}
+    assert sum(number.values()) == 110 and 15 < number["val"] < 50
+    names = [f"urls-{s}-{i:05d}.parquet" for s in ("train", "val") for i in range(-(-number[s] // 20))]
+    assert out.files() == ["drops.html", "drops.json", *names]
+    for split in number:
+        keys = [row["key"] for row in rows if row["split"] == split]
+        assert keys == sorted(keys)
+    for name in names:
+        table = columns.read_table(io.BytesIO(out.read_bytes(name)), columns.URLS, name)
+        assert set(table.column("split").to_pylist()) == {name.split("-")[1]}
     assert stats == {
-        "rows_in": 13,
-        "rows_out": 11,
-        "shards": 3,
+        "rows_in": 130,
+        "rows_out": 110,
+        "shards": len(names),
         "dropped_empty_url": 0,
-        "dropped_duplicate_url": 2,
+        "dropped_duplicate_url": 20,
         "dropped_duplicate_image": 0,
     }
     report = out.read_json("drops.json")
-    assert report["rules"][1] == {"rule": "duplicate_url", "threshold": None, "alone": 2, "dropped": 2}
-    assert report["sources"] == [{"file": "a.parquet", "rows": 7}, {"file": "b.parquet", "rows": 6}]
+    assert report["rules"][1] == {"rule": "duplicate_url", "threshold": None, "alone": 20, "dropped": 20}
+    assert report["sources"] == [{"file": "a.parquet", "rows": 70}, {"file": "b.parquet", "rows": 60}]
+
+
+def test_a_rows_key_split_and_place_do_not_depend_on_the_order_of_the_list(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).permutation(40)
+    for name, order in (("up", range(40)), ("mixed", numbers)):
+        for part, some in enumerate(np.array_split(np.asarray(order), 3)):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            urls = [f"http://a.test/{i}" for i in some]
+            table = pa.table({"url": urls, "text": ["t"] * len(urls)})
+            pq.write_table(table, folder / f"{part}.parquet")
+    found = []
+    for name in ("up", "mixed"):
+        config = SelectUrlsConfig(sources=(str(tmp_path / name),), rows_per_shard=7, val_fraction=0.3,
+                                  dedup_image=False)  # fmt: skip
+        _, _, out = select(tmp_path / f"of-{name}", config)
+        found.append({n: out.read_bytes(n) for n in out.files() if n.startswith("urls-")})
+    assert found[0] == found[1] and len(found[0]) > 5
+
+
+def test_spellings_of_a_url_are_one_sample_and_other_texts_another_if_asked(tmp_path: Path) -> None:
+    rows = [
+        ("http://a.test/x", "one"), ("https://A.test:443/x#top", "two"), ("http://a.test/X", "one"),
+        ("http://a.test/x", "one"),
+    ]  # fmt: skip
+    pq.write_table(
+        pa.table({"url": [u for u, _ in rows], "text": [t for _, t in rows]}), tmp_path / "a.parquet"
+    )
+    config = SelectUrlsConfig(sources=(str(tmp_path / "a.parquet"),), dedup_image=False)
+    _, found, _ = select(tmp_path / "1", config)
+    assert {(row["url"], row["text"]) for row in found} == {rows[0], rows[2]}
+    stats, found, _ = select(tmp_path / "2", replace(config, dedup_url=False))
+    assert {(row["url"], row["text"]) for row in found} == set(rows[:3])
+    assert len({row["key"] for row in found}) == 3 and stats["dropped_duplicate_row"] == 1
+
+
+def test_a_later_part_loses_duplicates_and_adds_files_without_changing_one(tmp_path: Path) -> None:
+    write(tmp_path / "first.parquet", 50)
+    write(tmp_path / "second.parquet", 40, start=30)
+    settings: dict[str, Any] = {"rows_per_shard": 8, "val_fraction": 0.3}
+    config = SelectUrlsConfig(sources=(str(tmp_path / "first.parquet"),), **settings)
+    _, before, out = select(tmp_path / "1", config)
+    old = {name: out.read_bytes(name) for name in out.files() if name.startswith("urls-")}
+    grown = replace(config, parts={"second": (str(tmp_path / "second.parquet"),)})
+    stats, after, out = select(tmp_path / "2", grown)
+    new = {name: out.read_bytes(name) for name in out.files() if name.startswith("urls-")}
+    assert {name: new[name] for name in old} == old and len(new) > len(old)
+    assert set(by_number(before)) < set(by_number(after)) and stats["dropped_duplicate_url"] == 20
+    assert len({row["key"] for row in after}) == len(after)
+
+
+def test_opting_out_moves_no_other_row(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 60)
+    (tmp_path / "out.txt").write_text("http://a.test/0\nhttp://a.test/33\n")
+    config = SelectUrlsConfig(sources=(str(tmp_path / "a.parquet"),), rows_per_shard=8, val_fraction=0.3)
+    _, before, out = select(tmp_path / "1", config)
+    old = {name: out.read_bytes(name) for name in out.files() if name.startswith("urls-")}
+    gone = [row for row in before if row["url"] in ("http://a.test/0", "http://a.test/33")]
+    stats, after, out = select(tmp_path / "2", replace(config, opt_out=str(tmp_path / "out.txt")))
+    assert [row for row in before if row not in gone] == after and stats["dropped_opted_out"] == len(
+        gone
+    ) == 2
+    new = {name: out.read_bytes(name) for name in out.files() if name.startswith("urls-")}
+    assert new.keys() == old.keys() and sum(new[name] != old[name] for name in old) in (1, 2)
+
+
+def test_who_opted_out_still_stands_for_the_same_picture_elsewhere(tmp_path: Path) -> None:
+    """Opting out comes after deduplication: the twin of a picture that goes does not come in its place."""
+    urls = ["http://a.test/1", "http://b.test/copy"]
+    table = pa.table({"url": urls, "text": ["t", "t"], "image_phash": ["ff", "ff"]})
+    other = pa.table({"url": ["http://c.test/"], "text": ["t"], "image_phash": ["0f"]})
+    pq.write_table(pa.concat_tables([table, other]), tmp_path / "a.parquet")
+    (tmp_path / "out.txt").write_text("a.test\n")
+    config = SelectUrlsConfig(sources=(str(tmp_path / "a.parquet"),), opt_out=str(tmp_path / "out.txt"))
+    assert [row["url"] for row in select(tmp_path, config)[1]] == ["http://c.test/"]
+
+
+def test_an_unknown_split_of_the_list_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.parquet", 3, split="test")
+    with pytest.raises(ValueError, match=r"a\.parquet has split 'test'; a split is one of train, val"):
+        select(tmp_path, SelectUrlsConfig(sources=(str(source),)))
+    source = write(tmp_path / "b.parquet", 3, split="val")
+    _, rows, _ = select(tmp_path / "b", SelectUrlsConfig(sources=(str(source),)))
+    assert {row["split"] for row in rows} == {"val"}
 
 
 def test_csv_columns_are_mapped_and_a_folder_is_searched(tmp_path: Path) -> None:
@@ -95,7 +196,7 @@ def test_csv_columns_are_mapped_and_a_folder_is_searched(tmp_path: Path) -> None
     mapping = {"url": "link", "text": "alt"}
     config = SelectUrlsConfig(sources=(f"file://{source}",), columns=mapping, dedup_image=False)
     _, rows, _ = select(tmp_path, config)
-    assert [(row["url"], row["text"], row["url_original"]) for row in rows] == [
+    assert sorted((row["url"], row["text"], row["url_original"]) for row in rows) == [
         ("http://a.test/1", "one", "old"),
         ("http://a.test/2", "two", "old"),
     ]
@@ -110,7 +211,7 @@ def test_the_opt_out_list_is_read_from_a_file(text: str, tmp_path: Path) -> None
     stats, rows, _ = select(
         tmp_path, SelectUrlsConfig(sources=(str(source),), opt_out=str(tmp_path / "opt_out.txt"))
     )
-    assert [row["url"] for row in rows] == ["http://a.test/0", "http://a.test/2"]
+    assert by_number(rows) == [0, 2]
     assert stats["dropped_opted_out"] == 1
 
 
@@ -151,22 +252,20 @@ def test_a_run_that_was_ended_goes_on_at_the_file_where_it_was(
 
 
 def test_files_may_end_anywhere_within_what_is_written(tmp_path: Path) -> None:
-    """Eleven files of one to eleven rows, of which some are dropped whole: keys and rows as of one file."""
+    """Eleven files of one to eleven rows, of which some are dropped whole: rows as of one file."""
     lengths = [3, 1, 11, 2, 1, 1, 7, 4, 1, 9, 5]
     for number, length in enumerate(lengths):
         start = sum(lengths[:number])
         write(tmp_path / f"{number:02d}.parquet", length, start=0 if number in (3, 9) else start)
     for size in (1, 4, 7, 100):
         config = SelectUrlsConfig(sources=(str(tmp_path / "*.parquet"),), rows_per_shard=size)
-        stats, rows, _ = select(tmp_path / str(size), config)
+        _, rows, _ = select(tmp_path / str(size), config)
         seen = dict.fromkeys(
             (0 if number in (3, 9) else sum(lengths[:number])) + i
             for number, length in enumerate(lengths)
             for i in range(length)
         )
-        assert [row["url"] for row in rows] == [f"http://a.test/{i}" for i in seen]
-        assert [row["key"] for row in rows] == [f"{i:012d}" for i in range(len(seen))]
-        assert stats["shards"] == -(-len(seen) // size)
+        assert by_number(rows) == sorted(seen)
 
 
 def test_errors_name_the_column_the_file_and_the_cure(tmp_path: Path) -> None:
@@ -232,7 +331,7 @@ def test_lists_are_read_from_a_web_server_and_from_other_file_systems(tmp_path: 
         url = f"http://127.0.0.1:{server.server_address[1]}/list.parquet"
         _, rows, _ = select(tmp_path / "http", SelectUrlsConfig(sources=(url,)))
         server.shutdown()
-    assert [row["url"] for row in rows] == [f"http://a.test/{i}" for i in range(3)]
+    assert by_number(rows) == [0, 1, 2]
     with fsspec.open("memory://lists/list.parquet", "wb") as file:
         file.write((tmp_path / "list.parquet").read_bytes())
     _, again, _ = select(tmp_path / "memory", SelectUrlsConfig(sources=("memory://lists/*.parquet",)))
@@ -251,7 +350,7 @@ def test_the_held_out_set_and_near_duplicates_go(tmp_path: Path) -> None:
         sources=(str(source),), held_out=str(tmp_path / "held_out.txt"), held_out_distance=0, dedup_distance=1
     )
     stats, rows, out = select(tmp_path, config)
-    kept = [int(row["image_phash"], 16) for row in rows]
+    kept = by_number(rows)
     others = [n for n in range(40) if n != 7]
     expected = [n for n in others if not any((n ^ m).bit_count() <= 1 for m in others if m < n)]
     assert kept == expected

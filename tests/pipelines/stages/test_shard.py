@@ -13,18 +13,19 @@ from pipelines.dag.workspace import Workspace
 from pipelines.stages.shard import ShardConfig, ShardDataset
 from reptok.data.columns import CAPTIONS, IMAGES, SAMPLES, read_table, write_table
 from reptok.data.images import encode_jpeg
-from reptok.data.shards import read_samples, split_of
+from reptok.data.shards import read_samples
 
 ROWS = 40
-CONFIG = ShardConfig(val_fraction=0.3, image_size=8)
+CONFIG = ShardConfig(image_size=8)
+SPLITS = ("val", "train")
 
 
 def jpeg(number):
     return encode_jpeg(np.full((8, 8, 3), number, np.uint8))
 
 
-def write_images(out, *, labelled=False, split=None, shards=2):
-    for shard in range(shards):
+def write_images(out, *, labelled=False, splits=SPLITS):
+    for shard, split in enumerate(splits):
         rows = []
         for i in range(ROWS):
             number = shard * ROWS + i
@@ -40,31 +41,33 @@ def write_images(out, *, labelled=False, split=None, shards=2):
                     "height": None if failed else 8,
                     "label": number % 3 if labelled else None,
                     "subject": ["ant", "bee", "cat"][number % 3] if labelled else None,
-                    "split": split(number) if split else None,
+                    "split": split,
                 }
             )
-        with out.create(f"images-{shard:05d}.parquet") as file:
+        with out.create(f"images-{split}-{shard:05d}.parquet") as file:
             write_table(file, rows, IMAGES)
 
 
-def write_captions(out, shards=2, without=()):
-    for shard in range(shards):
+def write_captions(out, without=(), splits=SPLITS):
+    for shard, split in enumerate(splits):
         rows = [
             {"key": f"{number:012d}", "caption": f"photo {number}", "source": "alt_text"}
             for number in range(shard * ROWS, (shard + 1) * ROWS)
             if number % ROWS % 8 and number not in without
         ]
-        with out.create(f"captions-{shard:05d}.parquet") as file:
+        with out.create(f"captions-{split}-{shard:05d}.parquet") as file:
             write_table(file, rows, CAPTIONS)
 
 
 @pytest.fixture
 def make_dataset(make_artifact, run_stage):
-    def make(name="out", config=CONFIG, without=(), **images):
+    def make(name="out", config=CONFIG, without=(), splits=SPLITS, **images):
         inputs = {
-            "images": make_artifact("images", lambda out: write_images(out, **images), f"images-{name}"),
+            "images": make_artifact(
+                "images", lambda out: write_images(out, splits=splits, **images), f"images-{name}"
+            ),
             "captions": make_artifact(
-                "captions", lambda out: write_captions(out, without=without), f"captions-{name}"
+                "captions", lambda out: write_captions(out, without, splits), f"captions-{name}"
             ),
         }
         return run_stage(ShardDataset(config), inputs, name)
@@ -93,32 +96,26 @@ def test_every_row_is_a_sample_or_a_counted_drop(make_dataset):
     assert "label" not in sample.info
 
 
-def test_split_is_the_keys_hash(make_dataset):
+def test_a_tables_samples_are_a_shard_of_its_split_and_number(make_dataset):
     dataset, stats = make_dataset()
-    for split in ("train", "val"):
-        keys = [sample.key for sample in samples(dataset, split)]
-        assert len(keys) == stats[f"rows_{split}"] > 0
-        assert all(split_of(key, 0.3) == split for key in keys)
+    assert [int(sample.key) for sample in samples(dataset, "val")] == [n for n in range(ROWS) if n % 8]
+    assert (stats["rows_val"], stats["rows_train"]) == (35, 35)
+    assert dataset.files("*.tar") == ["train-00001.tar", "val-00000.tar"]
 
 
-def test_split_of_the_source_wins(make_dataset):
-    dataset, _ = make_dataset(split=lambda number: "val" if number < 10 else "train")
-    assert [int(sample.key) for sample in samples(dataset, "val")] == [1, 2, 3, 4, 5, 6, 7, 9]
-
-
-def test_unknown_split_is_refused(make_dataset):
-    with pytest.raises(ShardError, match="'test'; a split is one of train, val"):
-        make_dataset(split=lambda number: "test")
+def test_a_table_that_names_no_split_is_refused(make_dataset):
+    with pytest.raises(ShardError, match=r"images-test-00001.parquet does not name its split.*train, val"):
+        make_dataset(splits=("train", "test"))
 
 
 def test_shards_without_samples_are_empty_and_a_split_without_samples_is_absent(make_dataset):
-    dataset, _ = make_dataset(split=lambda number: "val" if number < 10 else "train")
+    dataset, _ = make_dataset(without=range(ROWS))
     index = dataset.read_json("index.json")
-    assert [entry["rows"] for entry in index["splits"]["val"]] == [8, 0]
-    with dataset.open("val-00001.tar") as file:
+    assert list(index["splits"]) == ["train"]
+    with dataset.open("val-00000.tar") as file:
         assert list(read_samples(file)) == []
-    only_train, _ = make_dataset("b", config=ShardConfig(val_fraction=0.0, image_size=8))
-    assert list(only_train.read_json("index.json")["splits"]) == ["train"]
+    dataset, _ = make_dataset("b", without=range(ROWS), splits=("train", "train"))
+    assert [e["rows"] for e in dataset.read_json("index.json")["splits"]["train"]] == [0, 35]
 
 
 def test_index_tells_the_files_truth(make_dataset):
@@ -155,21 +152,21 @@ def test_one_label_with_two_names_is_refused(make_artifact, run_stage):
             }
             for i, name in enumerate(["ant", "bee"], 1)
         ]
-        with out.create("images-00000.parquet") as file:
+        with out.create("images-train-00000.parquet") as file:
             write_table(file, rows, IMAGES)
 
     def captions(out):
-        with out.create("captions-00000.parquet") as file:
+        with out.create("captions-train-00000.parquet") as file:
             write_table(file, [{"key": key, "caption": "x", "source": "alt_text"} for key in "12"], CAPTIONS)
 
     inputs = {"images": make_artifact("images", images), "captions": make_artifact("captions", captions)}
     with pytest.raises(ValueError, match="label 0 stands for 'ant' and for 'bee'"):
-        run_stage(ShardDataset(ShardConfig(val_fraction=0.0, image_size=8)), inputs)
+        run_stage(ShardDataset(ShardConfig(image_size=8)), inputs)
 
 
 def test_images_of_another_size_are_an_error_that_says_so(make_dataset):
     with pytest.raises(ShardError, match=r"image is 8 x 8, but shard\.image_size is 16"):
-        make_dataset(config=ShardConfig(val_fraction=0.3, image_size=16))
+        make_dataset(config=ShardConfig(image_size=16))
 
 
 def test_same_input_gives_same_bytes(make_dataset, digests):
@@ -180,7 +177,7 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing may catch it."""
 
 
-FILES_WRITTEN = 2 * 4 + 1
+FILES_WRITTEN = 2 * 2 + 1
 
 
 @pytest.mark.parametrize("files_before_the_kill", range(FILES_WRITTEN))
@@ -210,9 +207,9 @@ def test_killed_before_any_file_the_next_run_ends_with_the_same_bytes(
 
 def test_webdataset_reads_the_shards(make_dataset):
     dataset, _ = make_dataset()
-    path = str(dataset.local_path("train-00000.tar"))
+    path = str(dataset.local_path("train-00001.tar"))
     read = list(wds.WebDataset(path, shardshuffle=False))
-    expected = list(read_samples(io.BytesIO(dataset.read_bytes("train-00000.tar"))))
+    expected = list(read_samples(io.BytesIO(dataset.read_bytes("train-00001.tar"))))
     assert [sample["__key__"] for sample in read] == [sample.key for sample in expected]
     assert [sample["jpg"] for sample in read] == [sample.jpg for sample in expected]
     assert [json.loads(sample["json"]) for sample in read] == [sample.info for sample in expected]

@@ -67,7 +67,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         judge = Judge(
             listing=Files(values, alive),
             filters=Filters(min_width=1),
-            dedup=Dedup(url=False, image=equal, image_distance=distance),
+            dedup=Dedup(identity=(), image=equal, image_distance=distance),
         )
         place = Workspace(str(tmp_path / str(next(folders))))
         files = [Shard(number, f"list-{number}", 1, {"number": number}) for number in range(3)]

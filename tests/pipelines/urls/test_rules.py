@@ -18,7 +18,7 @@ from pipelines.urls.judge import Dedup, Judge
 from pipelines.urls.rules import Filters, image_hashes
 from pipelines.urls.scan import Scan, scan
 
-NOTHING = Dedup(url=False, image=False)
+NOTHING = Dedup(identity=(), image=False)
 
 
 class Rows:
@@ -157,7 +157,7 @@ def test_near_duplicates_are_dropped_over_all_batches(tmp_path: Path) -> None:
     hashes = ["ff00ff00ff00ff00", "0000000000000000", "ff00ff00ff00ff01", "8000000000000001", None]
     hashes.append("ff00ff00ff00ff07")
     rows = [{"image_phash": value} for value in hashes]
-    near = Dedup(url=False, image_distance=2)
+    near = Dedup(identity=(), image_distance=2)
     # the last row is three bits from the first and two from the third, which falls itself
     assert kept(tmp_path, rows, dedup=near) == ([0, 1, 4], {"near_duplicate_image": 3})
 

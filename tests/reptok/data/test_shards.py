@@ -8,7 +8,8 @@ import pytest
 import webdataset as wds
 
 from reptok.data.blocks import BlockWriter, index_blocks, iterate_blocks, pack_keys, read_block, unpack_keys
-from reptok.data.shards import Sample, read_samples, split_of, write_samples
+from reptok.data.keys import split_of
+from reptok.data.shards import Sample, read_samples, write_samples
 from reptok.data.tar import TarWriter, index_members, iterate_members
 
 SAMPLES = [

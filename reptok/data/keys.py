@@ -1,0 +1,52 @@
+"""What identifies a sample, and its split: both follow from what it is, never from its place in a list."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from hashlib import sha256
+
+KEY_DIGITS = 24
+MIN_VAL, MANY_ROWS = 8, 10_000
+"""Samples that validate at least, and rows of which chance gives as many."""
+
+
+def key_of(*words: str) -> str:
+    """Return a sample's key: 24 hex digits, 96 bits of the SHA-256 of what it is.
+
+    Args:
+        *words: Its canonical URL, or its path, row or member inside of its source; what else tells it apart.
+    """
+    return sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
+
+
+def split_of(key: str, val_fraction: float) -> str:
+    """Assign a key to "train" or "val" by its hash alone, so that a sample never changes sides.
+
+    Args:
+        key: The sample's key.
+        val_fraction: Expected share of "val", in [0, 1).
+    """
+    return "val" if place_of(key) < val_fraction else "train"
+
+
+def place_of(key: str) -> float:
+    """Return a key's place in [0, 1), which its hash alone decides: independent of the order of keys."""
+    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+def enough_to_validate(keys: Collection[str], fraction: float) -> float:
+    """Return the share for validation, raised so that of few keys `MIN_VAL` or a quarter are drawn.
+
+    A share of 0 stays.
+    """
+    wanted = min(MIN_VAL, len(keys) // 4)
+    return fraction if len(keys) > MANY_ROWS else at_least(keys, wanted, fraction)
+
+
+def at_least(keys: Iterable[str], wanted: int, fraction: float) -> float:
+    """Return a share, raised so that so many keys validate; 0 stays."""
+    if not fraction or not wanted:
+        return fraction
+    places = sorted(map(place_of, keys))
+    return max(fraction, math.nextafter(places[wanted - 1], 1.0))
