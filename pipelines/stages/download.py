@@ -197,12 +197,13 @@ def _log_times(shards: Sequence[Shard], out: Workspace) -> None:
 
     from pipelines.crawl.download import times_file
 
-    names = [times_file(shard.index) for shard in shards]
-    tables = [
-        pq.read_table(pa.BufferReader(out.folder.read_bytes(name)))
-        for name in names
-        if out.folder.exists(name)
-    ]
+    def read(shard: Shard) -> pa.Table | None:
+        try:
+            return pq.read_table(pa.BufferReader(out.folder.read_bytes(times_file(shard.index))))
+        except FileNotFoundError:
+            return None
+
+    tables = [table for table in many(read, shards) if table is not None]
     if not tables:
         return
     table = pa.concat_tables(tables)
