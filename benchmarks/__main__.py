@@ -27,6 +27,8 @@ BENCHES = (
     "stage_start",
     "rerun",
     "scale",
+    "requests",
+    "resume",
     "chain",
     "selection",
     "ray_train",

@@ -22,12 +22,19 @@ from typing import Any
 from benchmarks.compare import Comparison
 
 GOAL, ROWS, SHARDS = 15.0, 40, (3, 9)
+ACCESS = {
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 class CountedServer:
-    """moto's S3 with a count of requests by method and artifact."""
+    """moto's S3 with the bucket `reptok` and a count of requests by method."""
 
     def __init__(self) -> None:
+        import boto3
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
@@ -37,6 +44,9 @@ class CountedServer:
         self.counts: Counter[str] = Counter()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         Thread(target=self._server.serve_forever, daemon=True).start()
+        keys = {name.lower(): ACCESS[name.upper()] for name in ("aws_access_key_id", "aws_secret_access_key")}
+        client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="reptok")
 
     def stop(self) -> None:
         """End it."""
@@ -69,20 +79,8 @@ def run() -> Comparison:
 
 
 def _requests(shards: int) -> Counter[str]:
-    import boto3
-
     server = CountedServer()
-    given = {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    keys = {"aws_access_key_id": "benchmark", "aws_secret_access_key": "benchmark"}
-    boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", **keys).create_bucket(
-        Bucket="reptok"
-    )
+    given = {**ACCESS, "AWS_ENDPOINT_URL": server.url}
     try:
         with tempfile.TemporaryDirectory() as cache:
             done = subprocess.run(

@@ -1,6 +1,6 @@
-"""Scale: 120 million rows in 12,000 shards with stub work, killed after half and resumed.
+"""Scale: 120 million rows in 17,181 shards with stub work, killed after half and resumed.
 
-    python -m benchmarks.scale [SHARDS]      12,000 by default; `make bench` runs 1,200
+    python -m benchmarks.scale [SHARDS]      17,181 by default; `make bench` runs 1,200
 
 Time and memory of a shard must not grow with the number of shards: the ratio compares the begin of the run
 with its end. Reported beside it: planning, the work with its done records, a run with nothing left to do.
@@ -31,7 +31,7 @@ from pipelines.dag.stage_log import StageLog
 from pipelines.dag.workspace import Workspace
 
 MODULE = "benchmarks.scale"
-REDUCED, FULL, WORKERS = 1200, 12_000, 2
+REDUCED, FULL, WORKERS = 1200, 17_181, 2
 
 
 class Trace(StageLog):

@@ -10,7 +10,7 @@ from pipelines.dag.fingerprint import insignificant
 from pipelines.dag.shards import Shard, ShardJob, WorkerResources, map_shards
 from pipelines.dag.stage import Artifact, Stage, Workspace
 
-ROWS = 10_000
+ROWS = 7_000
 
 
 @dataclass(frozen=True)

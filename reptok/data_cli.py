@@ -43,7 +43,7 @@ def verify(
 
 @app.command()
 def stats(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder, or one of verdicts.")],
+    folder: Annotated[str, typer.Argument(help="A dataset folder, or one of verdicts; a path or a URL.")],
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture file.")] = None,
     images: Annotated[int, typer.Option(help="Pictures on the sheet.", min=1)] = 64,
     clip: Annotated[
@@ -51,22 +51,24 @@ def stats(
     ] = None,
 ) -> None:
     """Count samples, bytes, successes, captions and classes, and what filters found; draw a contact sheet."""
+    from reptok.data.remote import data_path
     from reptok.data.stats import contact_sheet, describe
-    from reptok.data.verdict_stats import PATTERN, describe_verdicts
+    from reptok.data.verdict_stats import describe_verdicts, tables_of
 
-    judged = any(folder.glob(PATTERN))
+    place = data_path(folder)
+    judged = bool(tables_of(place))
     if judged and (sheet or clip):
         raise ValueError(f"{folder} holds verdicts, and no pictures to show or embed; give a dataset")
-    for line in describe_verdicts(folder) if judged else describe(folder):
+    for line in describe_verdicts(place) if judged else describe(place):
         typer.echo(visible(line))
     if clip is not None:
         from reptok.data.caption_similarity import describe_similarity
 
-        for line in describe_similarity(folder, clip):
+        for line in describe_similarity(place, clip):
             typer.echo(visible(line))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(folder, images).save(sheet)
+        contact_sheet(place, images).save(sheet)
         typer.echo(f"contact sheet -> {sheet}")
 
 

@@ -103,13 +103,14 @@ def s3(s3_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     s3_server.gate = lambda method, path: False
     client = boto3.client("s3")
     for bucket in client.list_buckets()["Buckets"]:
-        for entry in client.list_objects_v2(Bucket=bucket["Name"]).get("Contents", []):
-            client.delete_object(Bucket=bucket["Name"], Key=entry["Key"])
+        while there := client.list_objects_v2(Bucket=bucket["Name"]).get("Contents"):
+            keys = [{"Key": entry["Key"]} for entry in there]
+            client.delete_objects(Bucket=bucket["Name"], Delete={"Objects": keys, "Quiet": True})
         client.delete_bucket(Bucket=bucket["Name"])
     client.create_bucket(Bucket="reptok")
     s3_server.requests.clear()
     s3_server.ranges.clear()
-    s3_server.refused = 0
+    s3_server.refused = s3_server.sent = 0
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.crawl.reasons import may_heal
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.storage import many
 from reptok.data import columns
 
 TAKEN_OVER = (
@@ -32,12 +33,16 @@ class EarlierFiles:
 
     def __init__(self, images: Artifact) -> None:
         self.names = images.files("images-*.parquet")
-        hashes, files = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
-        for number, name in enumerate(self.names):
+
+        def hashes_of(name: str) -> np.ndarray:
             with images.open(name) as file:
                 urls = columns.read_table(file, columns.IMAGES, name, columns=["url"]).column("url")
-            hashes.append(np.array([url_hash(url) for url in urls.to_pylist()], np.uint64))
-            files.append(np.full(len(urls), number, np.uint32))
+            return np.array([url_hash(url) for url in urls.to_pylist()], np.uint64)
+
+        hashes, files = [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+        for number, found in enumerate(many(hashes_of, self.names)):
+            hashes.append(found)
+            files.append(np.full(len(found), number, np.uint32))
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
         self._hashes, self._files = joined[order], np.concatenate(files)[order]

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.manifest import MANIFEST, ManifestError, read_manifest
-from pipelines.dag.storage import Folder, LocalFolder, open_folder
+from pipelines.dag.storage import Folder, LocalFolder, many, open_folder
 from reptok.cache import cache_root
 
 __all__ = ["MANIFEST", "Artifact", "ManifestError", "digest_of", "faults"]
@@ -86,7 +86,7 @@ class Artifact:
     def open(self, name: str) -> BinaryIO:
         """Open a file of the manifest for reading."""
         self._listed(name)
-        return self.folder.open(name)
+        return self.folder.open_lasting(name)
 
     def read_bytes(self, name: str) -> bytes:
         with self.open(name) as file:
@@ -136,24 +136,25 @@ def faults(artifact: Artifact) -> list[str]:
         return [str(error)]
     if digest_of(listed) != artifact.digest:
         return [f"{artifact.url_of(MANIFEST)}: the manifest was changed after it was written"]
-    found = []
-    for name, entry in sorted(listed.items()):
+    sizes = artifact.folder.sizes()
+
+    def fault(name: str) -> str:
         try:
-            fault = _fault(artifact.folder, name, entry)
+            return _fault(artifact.folder, name, listed[name], sizes.get(name))
         except OSError as error:
-            fault = f"cannot be read ({error.strerror or error})"
-        if fault:
-            found.append(f"{artifact.url_of(name)}: {fault}")
-    return found
+            return f"cannot be read ({error.strerror or error})"
+
+    names = sorted(listed)
+    found = zip(names, many(fault, names), strict=True)
+    return [f"{artifact.url_of(name)}: {what}" for name, what in found if what]
 
 
-def _fault(folder: Folder, name: str, entry: dict[str, Any]) -> str | None:
-    size = folder.size(name)
+def _fault(folder: Folder, name: str, entry: dict[str, Any], size: int | None) -> str:
     if size is None:
         return "missing"
     if size != entry["size"]:
         return f"{size} bytes where the manifest says {entry['size']}"
-    return None if folder.sha256(name) == entry["sha256"] else "its SHA-256 is not the manifest's"
+    return "" if folder.sha256(name) == entry["sha256"] else "its SHA-256 is not the manifest's"
 
 
 def digest_of(files: dict[str, Any]) -> str:

@@ -204,7 +204,7 @@ class Chain:
                 try:
                     found = self._outcomes.get(timeout=max(0.0, look - time.monotonic()))
                 except queue.Empty:
-                    look = self._look(busy)
+                    look = self._look(busy, steps)
                     continue
                 if found is None:
                     break
@@ -213,8 +213,10 @@ class Chain:
         finally:
             self._ended.set()
             thread.join()
-        self._look(busy)
+        self._look(busy, steps)
         self._finish()
+        for step in steps:
+            step.forget()
 
     def _take(self, link: Link, outcome: Outcome) -> None:
         end = link.tally.end
@@ -236,12 +238,12 @@ class Chain:
         finally:
             self._outcomes.put(None)
 
-    def _look(self, busy: Sequence[Link]) -> float:
+    def _look(self, busy: Sequence[Link], steps: Sequence[Step]) -> float:
         """See which shards are done that are still on their way through later steps; when to look again."""
         begun = time.monotonic()
-        for link in busy[:-1]:
+        for link, step in zip(busy[:-1], steps, strict=False):
             if not link.tally.complete:
-                link.tally.look()
+                link.tally.look(step.announced)
         self._cut()
         now = time.monotonic()
         return now + max(LOOK_SECONDS, LOOKING * (now - begun))

@@ -38,4 +38,4 @@ class Coming(Artifact):
 
     def open(self, name: str) -> BinaryIO:
         """Open a file whose shard is done."""
-        return self.folder.open(name)
+        return self.folder.open_lasting(name)

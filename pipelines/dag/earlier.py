@@ -127,9 +127,10 @@ def ask(stage: Stage, inputs: Mapping[str, Artifact], out: Workspace) -> None:
 
 def asked(out: Workspace) -> Earlier | None:
     """What `ask` wrote; None where nobody did."""
-    if not out.folder.exists(ASKED):
+    try:
+        return _earlier(out.folder.read_bytes(ASKED))
+    except FileNotFoundError:
         return None
-    return _earlier(out.folder.read_bytes(ASKED))
 
 
 def reused(shard: Shard, job: ShardJob, out: Workspace, of: str, earlier: Earlier) -> Record | None:

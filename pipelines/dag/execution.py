@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, cast
 
 from pipelines.dag import interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
@@ -63,7 +63,7 @@ class Attempt:
         return f"{self._planned.artifact.kind}-{self._planned.artifact.fingerprint}"
 
     def __enter__(self) -> Attempt:
-        self._lock.enter_context(locked(self._root, self.lock))
+        self._check = self._lock.enter_context(locked(self._root, self.lock))
         try:
             self._open()
         except BaseException:
@@ -86,7 +86,12 @@ class Attempt:
                 self.skipped = skipped(planned)
                 return
             _supersede(artifact, self._root)
-        self.out = Workspace(artifact.url, artifact.fingerprint)
+        self.out = Workspace(artifact.url, artifact.fingerprint, fenced=self._check is not None)
+        if self._check is not None:
+            from pipelines.dag.fence import ArtifactFence
+            from pipelines.dag.s3 import S3Folder
+
+            self.out.behind(ArtifactFence(cast(S3Folder, self.out.folder), self._check))
         self.out.folder.remove_unfinished()
         self.record_origin()
         if isinstance(planned.stage, ShardStage):
@@ -105,6 +110,8 @@ class Attempt:
         out.folder.remove_unfinished()  # of workers that were killed and whose shards others did
         seconds = time.monotonic() - self._begun
         self._log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
+        if self._check is not None:
+            self._check()
         artifact = _publish(planned, out, stats, seconds)
         manifest = artifact.folder.read_bytes(MANIFEST).decode()
         self._log.inputs({kind: known for kind, known in _known(planned).items() if kind not in self._told})

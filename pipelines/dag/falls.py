@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, MutableMapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.dag.shards import WorkerResources
-from pipelines.dag.storage import open_folder
 
 STREAK = FALLS = 3
 POLL_SECONDS = 1.0
@@ -23,36 +22,33 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Falls:
-    """Lies on the storage, since who falls can tell nobody else for sure.
+    """Lies where all processes see it, since who falls can tell nobody else for sure.
 
     Attributes:
-        url: a folder of one invocation.
+        notes: of one invocation.
     """
 
-    url: str
+    notes: MutableMapping[str, str]
 
     def add(self, node: str, kind: str, cause: str) -> None:
         """Record one: `kind` is "setup" or "streak"."""
-        open_folder(self.url).write_bytes(f"{node}-{kind}-{uuid.uuid4().hex[:12]}", cause.encode())
+        self.notes[f"{node}-{kind}-{uuid.uuid4().hex[:12]}"] = cause
 
     def clear(self, node: str) -> None:
         """Forget those of a machine, where work went well again."""
-        folder = open_folder(self.url)
-        for name in folder.sizes():
+        for name in list(self.notes):
             if name.startswith(f"{node}-"):
-                folder.remove(name)
+                self.notes.pop(name, None)
 
     def fallen(self, kind: str = "") -> set[str]:
         """The machines on which workers fell too often, in one way or in both."""
-        names = (name.rsplit("-", 2) for name in open_folder(self.url).sizes())
+        names = (name.rsplit("-", 2) for name in self.notes)
         counts = Counter(node for node, found, _ in names if kind in ("", found))
         return {node for node, count in counts.items() if count >= FALLS}
 
     def cause(self) -> str:
         """Why a worker could not set itself up, "" if all could."""
-        folder = open_folder(self.url)
-        names = [name for name in folder.sizes() if "-setup-" in name]
-        return folder.read_bytes(names[0]).decode() if names else ""
+        return next((self.notes[name] for name in self.notes if "-setup-" in name), "")
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def avoiding(options: Any, pools: Sequence[Pool]) -> Iterator[None]:
 
     def watch() -> None:
         while not ended.wait(POLL_SECONDS):
-            with suppress(Exception):  # the storage, or the cluster, is away for a moment
+            with suppress(Exception):  # the cluster is away for a moment
                 avoid()
 
     avoid()

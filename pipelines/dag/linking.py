@@ -7,7 +7,8 @@ import shutil
 import uuid
 from typing import Any, cast
 
-from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder, ObjectFolder
+from pipelines.dag.object_store import ObjectFolder
+from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder
 
 
 def link(source: Folder, name: str, target: Folder, named: str) -> None:

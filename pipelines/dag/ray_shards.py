@@ -22,12 +22,13 @@ from typing import Any, cast
 from pipelines.dag import cluster
 from pipelines.dag.failures import LOST, described
 from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
+from pipelines.dag.notes import Notes
 from pipelines.dag.pools import room
 from pipelines.dag.ray_asking import asked
-from pipelines.dag.shard_actor import ShardActor
+from pipelines.dag.shard_actor import Beginnings, ShardActor
 from pipelines.dag.shards import Outcome, Shard, ShardJob, WorkerResources
 from pipelines.dag.wanted import place_of, told_end
-from pipelines.dag.workspace import SCRATCH, Workspace
+from pipelines.dag.workspace import Workspace
 
 ROUNDS = 3
 STALL_SECONDS = 3600.0
@@ -74,7 +75,22 @@ class Step:
     @property
     def falls(self) -> Falls:
         """Where its workers fell."""
-        return Falls(self.out.folder.url_of(f"{SCRATCH}/shards/falls/{self.invocation}"))
+        return Falls(Notes(f"falls/{self.invocation}"))
+
+    @property
+    def begun(self) -> Notes:
+        """On which machines its shards were begun."""
+        return Notes(f"begun/{self.invocation}")
+
+    @property
+    def announced(self) -> Notes:
+        """Done records of shards whose lanes go on, by index, until the driver has taken them."""
+        return Notes(f"done/{self.invocation}")
+
+    def forget(self) -> None:
+        """Remove its notes, when its workers have ended."""
+        for notes in (self.falls.notes, self.begun, self.announced):
+            notes.clear()
 
 
 class Worker:
@@ -92,12 +108,15 @@ class Worker:
         self._step = step
         self._node, self._number, self._falls = context.get_node_id(), number, step.falls
         self._again = bool(context.was_current_actor_reconstructed)
+        self._announced = step.announced
         self._streak, self._unready = 0, ""
         if self._again and self._avoided(step.need):
             raise RuntimeError(f"workers fell on this machine {FALLS} times, and there are others")
         try:
             self._actor = ShardActor(
-                step.job, step.out, step.invocation, self._node, lambda: alive(WorkerResources(cpus=0))
+                step.job,
+                step.out,
+                Beginnings(step.begun, self._node, lambda: alive(WorkerResources(cpus=0))),
             )
         except Exception as error:
             self._unready = described(error)
@@ -120,6 +139,8 @@ class Worker:
         for shard in due:
             outcome = _handed_back(shard) if beyond else self._do(shard)
             lane["outcomes"].append({**outcome, "step": self._number, "node": self._node})
+            if any(lane["shards"][self._number + 1 :]) and outcome["record"] != "{}":
+                self._announced[str(outcome["index"])] = outcome["record"]  # the lane is long on its way
             lane["open"] &= beyond or not (outcome["failure"] or outcome["handed_back"])
         return {"lane": json.dumps(lane)}
 
@@ -157,7 +178,9 @@ def in_ray(
     left = {shard.index: shard for shard in shards}
     causes: dict[int, str] = {}
     failed_on: set[str] = set()
-    with job.together() as shared:
+    with ExitStack() as together:
+        together.callback(step.forget)
+        shared = together.enter_context(job.together())
         for _ in range(ROUNDS):
             now = replace(step, job=shared, failed_on=frozenset(failed_on))
             try:
@@ -177,9 +200,9 @@ def in_ray(
                 if alive(resources).keys() <= step.falls.fallen("setup"):
                     break
             if not left:
-                return
-    for index in left:
-        yield index, {}, causes.get(index, step.falls.cause() or LOST)
+                break
+        for index in left:
+            yield index, {}, causes.get(index, step.falls.cause() or LOST)
 
 
 def through(steps: Sequence[Step], lanes: Sequence[Lane]) -> Generator[tuple[int, Outcome] | None]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.dag import shards as plans
 from pipelines.dag.earlier import asked, reused
@@ -14,20 +14,37 @@ from pipelines.dag.failures import described
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.shard_records import UNCOUNTED, Record, checked_stats, done_record, record_name
 from pipelines.dag.shards import Shard, ShardJob
-from pipelines.dag.workspace import SCRATCH, Workspace
+from pipelines.dag.workspace import Workspace
 
-BEGUN = f"{SCRATCH}/shards/begun"
+if TYPE_CHECKING:
+    from pipelines.dag.s3 import S3Folder
 
 
 class DiedTooOften(RuntimeError):
     """A shard took its worker process down with it, again and again."""
 
 
-def do_shard(shard: Shard, job: ShardJob, out: Workspace) -> Record:
-    """Do a shard and write its done record, which is returned."""
-    out = Workspace(out.url, out.fingerprint)
-    made, out.earlier = job.made_of(shard), asked(out)
-    of = out.earlier.of(shard, made) if out.earlier and made else ""
+def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False) -> Record:
+    """Do a shard, or take it from an earlier artifact, and write its done record, which is returned.
+
+    Args:
+        shard: what to do.
+        job: how.
+        out: where.
+        again: whether another attempt may have been at it, and may still be.
+
+    Raises:
+        Superseded: another attempt is at it.
+    """
+    fence = None
+    if out.fenced:
+        from pipelines.dag.fence import ShardFence
+
+        fence = ShardFence(cast("S3Folder", out.folder), record_name(shard.index), again=again)
+    out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
+    made = job.made_of(shard)
+    out.earlier = asked(out) if made else None
+    of = out.earlier.of(shard, made) if out.earlier else ""
     record = reused(shard, job, out, of, out.earlier) if out.earlier and of else None
     if record is None:
         if shard.rows == UNCOUNTED:
@@ -36,8 +53,47 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace) -> Record:
         record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
     if of:
         record |= {"of": of, "named": list(job.files_of(shard))}
+    if fence:
+        return fence.commit(canonical_json(record))
     out.folder.write_bytes(record_name(shard.index), canonical_json(record))
     return record
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """On which machines each shard was begun: those whose process died there were not ended.
+
+    Ray begins a lost shard again, without end and in another process: only others know.
+
+    Attributes:
+        notes: of one invocation; deaths in another one do not count.
+        node: where this process runs.
+        alive: names the machines that are there now. A process that ended with its machine was taken away,
+            and the shard is not to blame.
+    """
+
+    notes: MutableMapping[str, str] = field(default_factory=dict)
+    node: str = ""
+    alive: Callable[[], Collection[str]] = lambda: ("",)
+
+    def add(self, shard: Shard) -> bool:
+        """Remember that this shard begins here; whether it was begun before.
+
+        Raises:
+            DiedTooOften: its process died each time, on machines that are still there.
+        """
+        nodes = json.loads(self.notes.get(str(shard.index), "[]"))
+        if len(nodes) >= plans.ATTEMPTS:
+            alive = self.alive()
+            died = sum(node in alive for node in nodes)
+            if died >= plans.ATTEMPTS:
+                raise DiedTooOften(f"its worker process died {died} times (out of memory?)")
+        self.notes[str(shard.index)] = json.dumps([*nodes, self.node])
+        return bool(nodes)
+
+    def end(self, shard: Shard) -> None:
+        """Forget the shard's beginning: it failed, and nobody died."""
+        self.notes.pop(str(shard.index), None)
 
 
 class ShardActor:
@@ -46,22 +102,12 @@ class ShardActor:
     Args:
         job: what to do.
         out: the stage's workspace.
-        invocation: of the job; deaths in another one do not count.
-        node: where this process runs.
-        alive: names the machines that are there now. A process that ended with its machine was taken away,
-            and the shard is not to blame.
+        beginnings: of shards, where those of a process that died are begun again.
     """
 
-    def __init__(
-        self,
-        job: ShardJob,
-        out: Workspace,
-        invocation: str = "alone",
-        node: str = "",
-        alive: Callable[[], Collection[str]] = lambda: ("",),
-    ) -> None:
-        self._job, self._out, self._invocation = job, out, invocation
-        self._node, self._alive = node, alive
+    def __init__(self, job: ShardJob, out: Workspace, beginnings: Beginnings | None = None) -> None:
+        self._job, self._out = job, out
+        self._beginnings = beginnings or Beginnings()
         job.setup()
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,54 +118,24 @@ class ShardActor:
             no other process need try.
         """
         shard = Shard(**json.loads(row["shard"]))
-        record: Record = {}
-        failure, final, counted = "", False, False
+        record: Record | None = None
+        failure, final, begun, again = "", False, False, False
         for attempt in range(1, plans.ATTEMPTS + 1):
             try:
-                if not counted:
-                    record = self._begin(shard)
-                    counted = True
-                record, failure = record or do_shard(shard, self._job, self._out), ""
+                if not begun:
+                    again, begun = self._beginnings.add(shard), True
+                if again:  # what was done before its process died may have been read, and stays as it is
+                    record = done_record(shard.index, self._out.folder)
+                record = record or do_shard(shard, self._job, self._out, again=again)
+                failure = ""
                 break
             except DiedTooOften as error:
                 failure, final = str(error), True
                 break
             except Exception as error:  # of the job, or of the storage around it
-                failure = described(error)
+                failure, again = described(error), True
                 if attempt < plans.ATTEMPTS:
                     time.sleep(plans.RETRY_SECONDS * attempt)
-        if failure and counted and not final:
-            self._end(shard)
-        return {"index": shard.index, "record": json.dumps(record), "failure": failure, "final": final}
-
-    def _begin(self, shard: Shard) -> Record:
-        """Remember that this shard begins here; its record, should it be done.
-
-        Ray begins a lost shard again, without end and in another process: only the storage knows. What was
-        done before its process died may have been read by now, and must not be written again.
-
-        Raises:
-            DiedTooOften: its process died each time, on machines that are still there.
-        """
-        name = self._begun(shard)
-        folder = self._out.folder
-        nodes = json.loads(folder.read_bytes(name)) if folder.exists(name) else []
-        if nodes and (known := done_record(shard.index, folder)):
-            return known
-        if len(nodes) >= plans.ATTEMPTS:
-            alive = self._alive()
-            died = sum(node in alive for node in nodes)
-            if died >= plans.ATTEMPTS:
-                raise DiedTooOften(f"its worker process died {died} times (out of memory?)")
-        folder.write_bytes(name, json.dumps([*nodes, self._node]).encode())
-        return {}
-
-    def _end(self, shard: Shard) -> None:
-        """Forget the shard's beginning: it failed, and nobody died."""
-        try:
-            self._out.folder.remove(self._begun(shard))
-        except OSError:
-            return  # it counts as a death, then
-
-    def _begun(self, shard: Shard) -> str:
-        return f"{BEGUN}/{self._invocation}/{shard.index:06d}"
+        if failure and begun and not final:
+            self._beginnings.end(shard)
+        return {"index": shard.index, "record": json.dumps(record or {}), "failure": failure, "final": final}

@@ -6,13 +6,14 @@ A killed job goes on where its records end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.fingerprint import canonical_json
-from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.storage import Folder, many
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 PLAN = f"{SCRATCH}/shards/plan.json"
 DONE = f"{SCRATCH}/shards/done"
-READERS = 16
+FOLDED = f"{SCRATCH}/shards/folded"
+FOLD = 1000
+"""Records that are read at once when a job is resumed: on an object store each one alone is a round trip."""
 UNCOUNTED = -1
 """Rows of a shard whose input may not be there when the plan is made."""
 
@@ -58,23 +61,39 @@ def _begins_with(recorded: bytes, plan: bytes) -> bool:
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
-    """Done records by shard index; those whose files are not all there at their size do not count."""
+    """Done records by shard index; those whose files are not all there at their size do not count.
+
+    Folded records are read a thousand at a time; what is left is folded for the next time. A shard that is to
+    be done again is in no fold afterwards: its next record counts.
+    """
     sizes = out.folder.sizes()
-    recorded = [shard.index for shard in shards if record_name(shard.index) in sizes]
+    folds = [name for name in sizes if name.startswith(f"{FOLDED}/")]
+    folded: dict[int, Record] = {}
+    for records in many(lambda name: json.loads(out.folder.read_bytes(name)), folds):
+        folded |= {int(index): record for index, record in records.items()}
+    there = [shard.index for shard in shards if record_name(shard.index) in sizes]
+    single = [index for index in there if index not in folded]
+    read = dict(zip(single, many(partial(_read, out.folder), single), strict=True))
     done = {}
-    with ThreadPoolExecutor(READERS) as readers:
-        for index, record in zip(recorded, _read(out.folder, recorded, readers), strict=True):
-            if all(sizes.get(file) == entry["size"] for file, entry in record["files"].items()):
-                done[index] = record
+    for index in there:
+        record = folded[index] if index in folded else read[index]
+        files = record.get("files")  # a claim has none
+        if files is not None and all(sizes.get(name) == file["size"] for name, file in files.items()):
+            done[index] = record
+    if folded.keys() - done.keys():
+        out.folder.remove(FOLDED)
+        fold(done, out)
+    else:
+        fold({index: done[index] for index in read if index in done}, out)
     return done
 
 
-def newly_done(missing: Set[int], out: Workspace) -> dict[int, Record]:
-    """Records that others have written since, by index, of those that are missing."""
-    names = open_folder(out.folder.url_of(DONE)).sizes()
-    new = sorted({int(name.partition(".")[0]) for name in names if name.endswith(".json")} & missing)
-    with ThreadPoolExecutor(READERS) as readers:
-        return dict(zip(new, _read(out.folder, new, readers), strict=True))
+def fold(records: Mapping[int, Record], out: Workspace) -> None:
+    """Keep records together, in thousands, beside the single ones; the rest stays single."""
+    indices = sorted(records)
+    for start in range(0, len(indices) - FOLD + 1, FOLD):
+        part = {str(index): records[index] for index in indices[start : start + FOLD]}
+        out.folder.write_bytes(f"{FOLDED}/{uuid.uuid4().hex}.json", canonical_json(part))
 
 
 def done_record(index: int, folder: Folder) -> Record | None:
@@ -83,13 +102,13 @@ def done_record(index: int, folder: Folder) -> Record | None:
         record: Record = json.loads(folder.read_bytes(record_name(index)))
     except FileNotFoundError:
         return None
-    whole = all(folder.size(file) == entry["size"] for file, entry in record["files"].items())
-    return record if whole else None
+    whole = all(folder.size(file) == entry["size"] for file, entry in record.get("files", {}).items())
+    return record if whole and "files" in record else None
 
 
-def _read(folder: Folder, indices: Iterable[int], readers: ThreadPoolExecutor) -> Iterator[Record]:
-    """Records; on an object store each is a round trip."""
-    return readers.map(lambda index: json.loads(folder.read_bytes(record_name(index))), indices)
+def _read(folder: Folder, index: int) -> Record:
+    record: Record = json.loads(folder.read_bytes(record_name(index)))
+    return record
 
 
 def checked_stats(shard: Shard, stats: Mapping[str, float]) -> dict[str, float]:

@@ -11,7 +11,6 @@ where it was.
 from __future__ import annotations
 
 import json
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -245,7 +244,7 @@ def _do_one(shard: Shard, job: ShardJob, out: Workspace) -> Outcome:
     from pipelines.dag.shard_actor import ShardActor
 
     try:
-        actor = ShardActor(job, out, uuid.uuid4().hex[:8])
+        actor = ShardActor(job, out)
     except Exception as error:
         return shard.index, {}, described(error)
     row = actor({"shard": json.dumps(asdict(shard))})

@@ -10,22 +10,23 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pipelines.dag.redaction import redacted
-from pipelines.dag.writing import DigestingWriter, StorageError, file_errors, store_errors
+from pipelines.dag.writing import DigestingWriter, file_errors
 
 TEMPORARY_SUFFIX = ".part"
-PART_BYTES = 64 * 2**20
-"""Larger objects are put in parts, and appear when all of them have arrived."""
+AT_A_TIME = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Folder(ABC):
@@ -67,6 +68,10 @@ class Folder(ABC):
     @abstractmethod
     def move_to(self, other: Folder) -> None:
         """Move this folder to a place that does not exist yet (`other` lies on the same storage)."""
+
+    def open_lasting(self, name: str) -> BinaryIO:
+        """Open a file that is never written again, of which something may be known from the last time."""
+        return self.open(name)
 
     def read_bytes(self, name: str) -> bytes:
         with self.open(name) as file:
@@ -166,104 +171,6 @@ class LocalFolder(Folder):
                     Path(directory, name).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class ObjectFolder(Folder):
-    """A prefix of an object store, where a put is atomic (any fsspec file system but the local one)."""
-
-    url: str
-
-    @cached_property
-    def _fs(self) -> Any:
-        import fsspec
-
-        return fsspec.core.url_to_fs(self.url)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
-
-    def _key(self, name: str = "") -> str:
-        return cast(str, self._fs._strip_protocol(self.url_of(name)))
-
-    def open(self, name: str) -> BinaryIO:
-        with store_errors(self.url_of(name)):
-            return cast(BinaryIO, self._fs.open(self._key(name), "rb"))
-
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
-        if start == stop:
-            return b""
-        with store_errors(self.url_of(name)):
-            return cast(bytes, self._fs.cat_file(self._key(name), start=start, end=stop))
-
-    @contextmanager
-    def create(self, name: str) -> Iterator[DigestingWriter]:
-        with tempfile.TemporaryDirectory(prefix="reptok-") as spool:
-            path = Path(spool, "object")
-            with file_errors(str(path)), open(path, "xb") as raw:
-                yield DigestingWriter(raw)
-            with store_errors(self.url_of(name), writing=True):
-                parts = {"chunksize": PART_BYTES} if "s3" in self._fs.protocol else {}
-                self._fs.put_file(str(path), self._key(name), **parts)
-
-    def size(self, name: str) -> int | None:
-        try:
-            with store_errors(self.url_of(name)):
-                self._fs.invalidate_cache()
-                info = self._fs.info(self._key(name))
-        except FileNotFoundError:
-            return None
-        return int(info["size"]) if info["type"] == "file" else None
-
-    def sizes(self) -> dict[str, int]:
-        prefix = self._key().rstrip("/") + "/"
-        with store_errors(self.url):
-            self._fs.invalidate_cache()
-            found = self._fs.find(self._key(), detail=True)
-        return dict(sorted((key.removeprefix(prefix), int(info["size"])) for key, info in found.items()))
-
-    def children(self) -> list[str]:
-        try:
-            with store_errors(self.url):
-                self._fs.invalidate_cache()
-                entries = self._fs.ls(self._key(), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
-
-    def modified(self, name: str) -> float:
-        return float(self._fs.modified(self._key(name)).timestamp())
-
-    def remove(self, name: str = "") -> None:
-        with store_errors(self.url_of(name), writing=True):
-            self._fs.invalidate_cache()
-            if self._fs.exists(self._key(name)):
-                self._fs.rm(self._key(name), recursive=True)
-
-    def move_to(self, other: Folder) -> None:
-        names = list(self.sizes())
-        with store_errors(other.url, writing=True):
-            for name in names:
-                self._fs.copy(self._key(name), self._fs._strip_protocol(other.url_of(name)))
-            for name in sorted(names, key=lambda name: name != "manifest.json"):
-                self._fs.rm_file(self._key(name))
-
-    def take(self, other: ObjectFolder, name: str, named: str) -> None:
-        """Let the store copy an object of another folder."""
-        with store_errors(self.url_of(named), writing=True):
-            self._fs.copy(other._key(name), self._key(named))
-
-    def remove_unfinished(self) -> None:
-        if "s3" not in self._fs.protocol:
-            return
-        bucket, _, prefix = self._key().partition("/")
-        try:
-            with store_errors(self.url):
-                listed = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
-                for upload in listed.get("Uploads", []):
-                    self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
-        except (StorageError, FileNotFoundError):
-            return  # not allowed to everybody: a rule of the bucket may remove old uploads, too
-
-
 def open_folder(url: str) -> Folder:
     """The folder at a URL: `runs`, `file:///data/runs`, `s3://bucket/runs`, ..."""
     if not url:
@@ -275,7 +182,19 @@ def open_folder(url: str) -> Folder:
         )
     if not separator or scheme in ("file", "local"):
         return LocalFolder(os.path.abspath(os.path.expanduser(rest if separator else url)))
+    if scheme == "s3":
+        from pipelines.dag.s3 import S3Folder
+
+        return S3Folder(url.rstrip("/"))
+    from pipelines.dag.object_store import ObjectFolder
+
     return ObjectFolder(url.rstrip("/"))
+
+
+def many(function: Callable[[T], R], items: Iterable[T], at_a_time: int = AT_A_TIME) -> list[R]:
+    """Apply a function that waits for the storage to many things, some at a time; results are in order."""
+    with ThreadPoolExecutor(at_a_time) as pool:
+        return list(pool.map(function, items))
 
 
 def checked_name(name: str) -> str:

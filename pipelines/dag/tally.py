@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.dag.earlier import write_made
 from pipelines.dag.failures import LOST, report
 from pipelines.dag.redaction import redacted
-from pipelines.dag.shard_records import UNCOUNTED, Record, newly_done, read_done, record_name, write_plan
+from pipelines.dag.shard_records import (
+    FOLD,
+    UNCOUNTED,
+    Record,
+    fold,
+    read_done,
+    record_name,
+    write_plan,
+)
 from pipelines.dag.wanted import Reach, place_of, tell_end
 from pipelines.dag.workspace import Workspace
 
@@ -44,6 +53,7 @@ class Tally:
         self.end: int | None = None
         self._reach = Reach(work.wanted) if work.wanted else None
         self._failures: dict[int, str] = {}
+        self._unfolded: dict[int, Record] = {}
         self._done: dict[int, Record] = {}
         write_plan(work.shards, out)
         self._count()
@@ -74,6 +84,10 @@ class Tally:
         elif index in self._places and index not in self._done:
             end = self.end
             self._add(index, record)
+            self._unfolded[index] = record
+            if len(self._unfolded) >= FOLD:
+                fold(self._unfolded, self._out)
+                self._unfolded.clear()
             if self._reach and self.end != end:
                 tell_end(self._out, self.end)
             size = sum(file["size"] for file in record["files"].values())
@@ -82,10 +96,10 @@ class Tally:
                 self.work.watch(record["stats"])
             self._tell()
 
-    def look(self) -> None:
-        """Take what workers have recorded since."""
-        for index, record in newly_done(self._places.keys() - self._done.keys(), self._out).items():
-            self.take(index, record, "")
+    def look(self, announced: MutableMapping[str, str]) -> None:
+        """Take the records that workers have announced since."""
+        for name in list(announced):
+            self.take(int(name), json.loads(announced.pop(name)), "")
 
     def cut(self, end: int | None) -> None:
         """Leave out what lies at this place and behind it.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipelines.dag.artifact import MANIFEST, Artifact, faults
 from pipelines.dag.redaction import redacted
-from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.storage import Folder, many, open_folder
 from reptok.terminal import visible
 
 
@@ -39,8 +39,10 @@ def _kinds(store: Folder) -> list[str]:
 
 def _published(kind: str, store: Folder) -> Iterator[Artifact]:
     folder = open_folder(store.url_of(kind))
-    for fingerprint in folder.children():
-        if folder.exists(f"{fingerprint}/{MANIFEST}"):
+    names = folder.children()
+    there = many(lambda fingerprint: folder.exists(f"{fingerprint}/{MANIFEST}"), names)
+    for fingerprint, published in zip(names, there, strict=True):
+        if published:
             yield Artifact(kind, fingerprint, folder.url_of(fingerprint))
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.dag.artifact import MANIFEST, digest_of
 from pipelines.dag.stage_log import StageLog
-from pipelines.dag.storage import Folder, LocalFolder, open_folder
+from pipelines.dag.storage import Folder, LocalFolder, many, open_folder
 from pipelines.dag.writing import DigestingWriter
 from reptok.cache import cache_root
 
 if TYPE_CHECKING:
     from pipelines.dag.earlier import Earlier
+    from pipelines.dag.fence import Fence
 
 SCRATCH = "_scratch"
 MADE = "made.json"
@@ -33,31 +34,41 @@ class Workspace:
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
         earlier: what earlier artifacts have, for a job that takes over rows of theirs; None for none.
+        fenced: whether the storage keeps conditions, so that workers' writes are fenced (see `fence`).
         left_out: names that are not published, should somebody write them.
     """
 
     earlier: Earlier | None = None
 
-    def __init__(self, url: str, fingerprint: str = "", log: StageLog | None = None) -> None:
+    def __init__(
+        self, url: str, fingerprint: str = "", log: StageLog | None = None, *, fenced: bool = False
+    ) -> None:
         self.folder: Folder = open_folder(url)
         self.url = self.folder.url
         self.fingerprint = fingerprint
         self.log = log or StageLog()
         self.digests: dict[str, dict[str, Any]] = {}
+        self.fenced = fenced
+        self._fence: Fence | None = None
         self.left_out: Set[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "fingerprint": self.fingerprint}
+        return {"url": self.url, "fingerprint": self.fingerprint, "fenced": self.fenced}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["url"], state["fingerprint"])  # type: ignore[misc]
+        self.__init__(state["url"], state["fingerprint"], fenced=state["fenced"])  # type: ignore[misc]
+
+    def behind(self, fence: Fence | None) -> Workspace:
+        """Return this workspace, whose files go through a fence from now on."""
+        self._fence = fence
+        return self
 
     @contextmanager
     def create(self, name: str) -> Iterator[DigestingWriter]:
         """Write a file sequentially; it appears, whole and synced, when the block ends well."""
         if name == MANIFEST:
             raise ValueError(f"{MANIFEST} is written by the runner alone")
-        with self.folder.create(name) as file:
+        with self._fence.create(name) if self._fence else self.folder.create(name) as file:
             yield file
         self.digests[name] = {"size": file.size, "sha256": file.sha256}
 
@@ -136,14 +147,18 @@ class Workspace:
 
     def publish(self, description: dict[str, Any]) -> None:
         """Write the manifest, last of all: `description` (stage, config, ...) and the table of all files."""
-        table = {}
-        for name, size in self.folder.sizes().items():
-            if published(name) and name not in self.left_out:
-                known = self.digests.get(name)
-                sha256 = known["sha256"] if known and known["size"] == size else self.folder.sha256(name)
-                table[name] = {"size": size, "sha256": sha256}
+        there = self.folder.sizes().items()
+        sizes = {name: size for name, size in there if published(name) and name not in self.left_out}
+
+        def entry(name: str) -> dict[str, Any]:
+            known, size = self.digests.get(name), sizes[name]
+            sha256 = known["sha256"] if known and known["size"] == size else self.folder.sha256(name)
+            return {"size": size, "sha256": sha256}
+
+        table = dict(zip(sizes, many(entry, sizes), strict=True))
         manifest = {**description, "files": table, "digest": digest_of(table)}
-        self.folder.write_bytes(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        with self._fence.create(MANIFEST) if self._fence else self.folder.create(MANIFEST) as file:
+            file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
 
 def published(name: str) -> bool:

@@ -33,6 +33,14 @@ class StorageError(OSError):
     """A place cannot be written; the message names it and says what to do."""
 
 
+class Changed(OSError):
+    """A file is not what the condition of a write says that it is."""
+
+
+class Superseded(RuntimeError):
+    """Another process has taken over what this one works on, which must not go on with it."""
+
+
 class DigestingWriter(io.BufferedIOBase):
     """A sequential binary file that knows the size and SHA-256 of what was written into it."""
 
@@ -71,7 +79,7 @@ def store_errors(place: str, *, writing: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (StorageError, FileExistsError):
+    except (StorageError, FileExistsError, Changed):
         raise
     except FileNotFoundError as error:
         if not writing:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.execution import ORIGIN, SUPERSEDED
 from pipelines.dag.fingerprint import FINGERPRINT_LENGTH
-from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder, open_folder
+from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder, many, open_folder
 
 WITH_URLS = ("urls", "images")
 """Kinds whose tables name a URL in every row."""
@@ -160,7 +160,6 @@ def origin(artifact: Artifact) -> frozenset[Identity] | None:
 def _rows(artifact: Artifact, opted_out: Container[object], problems: list[str]) -> int:
     if artifact.kind not in WITH_URLS:
         return 0
-    rows = 0
     try:
         names = [name for name in artifact.folder.sizes() if name.endswith(".parquet") and "/" not in name]
     except OSError as error:
@@ -169,19 +168,23 @@ def _rows(artifact: Artifact, opted_out: Container[object], problems: list[str])
     if isinstance(artifact.folder, LocalFolder):
         odd = [path for path in artifact.folder.path().glob("*.parquet") if not path.is_file()]
         problems.extend(f"{path}: no plain file, whose rows could be read" for path in sorted(odd))
-    for name in names:
+
+    def count(name: str) -> int | str:
         try:
-            rows += _rows_of_table(artifact, name, opted_out)
+            return _rows_of_table(artifact, name, opted_out)
         except (pa.ArrowException, ValueError, OSError) as error:
             reason = str(error).partition("\n")[0][:200]
-            problems.append(f"{artifact.folder.url_of(name)} is not readable: {reason}")
-    return rows
+            return f"{artifact.folder.url_of(name)} is not readable: {reason}"
+
+    found = many(count, names)
+    problems.extend(problem for problem in found if isinstance(problem, str))
+    return sum(rows for rows in found if isinstance(rows, int))
 
 
 def _rows_of_table(artifact: Artifact, name: str, opted_out: Container[object]) -> int:
     """Rows of a table whose URL, or the URL that it led to, is one of theirs."""
     with artifact.folder.open(name) as file:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, pre_buffer=True)
         read = [column for column in ("url", "final_url") if column in table.schema_arrow.names]
         count = 0
         for batch in table.iter_batches(batch_size=10_000, columns=read):

@@ -16,7 +16,7 @@ from pipelines.dag.fingerprint import insignificant, plain
 from pipelines.dag.shard_stage import ShardStage
 from pipelines.dag.shards import Shard, ShardJob, ShardWork, WorkerResources
 from pipelines.dag.stage import Artifact, Workspace
-from pipelines.dag.storage import open_folder
+from pipelines.dag.storage import many, open_folder
 from pipelines.dag.wanted import Wanted
 from pipelines.stages.tables import occupied, table_shards
 from reptok.bounds import Count
@@ -180,13 +180,14 @@ def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> lis
     from reptok.data import columns
 
     files = EarlierFiles(earlier)
-    found = []
-    for shard in shards:
+
+    def with_files(shard: Shard) -> Shard:
         name = shard.payload["file"]
         with urls.open(name) as file:
             wanted = columns.read_table(file, columns.URLS, name, columns=["url"]).column("url").to_pylist()
-        found.append(replace(shard, payload={**shard.payload, "earlier": files.holding(wanted)}))
-    return found
+        return replace(shard, payload={**shard.payload, "earlier": files.holding(wanted)})
+
+    return many(with_files, shards)
 
 
 def _log_times(shards: Sequence[Shard], out: Workspace) -> None:
@@ -196,12 +197,13 @@ def _log_times(shards: Sequence[Shard], out: Workspace) -> None:
 
     from pipelines.crawl.download import times_file
 
-    names = [times_file(shard.index) for shard in shards]
-    tables = [
-        pq.read_table(pa.BufferReader(out.folder.read_bytes(name)))
-        for name in names
-        if out.folder.exists(name)
-    ]
+    def read(shard: Shard) -> pa.Table | None:
+        try:
+            return pq.read_table(pa.BufferReader(out.folder.read_bytes(times_file(shard.index))))
+        except FileNotFoundError:
+            return None
+
+    tables = [table for table in many(read, shards) if table is not None]
     if not tables:
         return
     table = pa.concat_tables(tables)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from reptok.data.images import centre_crop, decode_image
+from reptok.data.remote import DataPath, readable
 from reptok.data.shards import Sample, read_samples
 from reptok.data.stats import QUANTILES, read_index
 from reptok.metrics.clip_score import ClipScore
@@ -18,7 +19,7 @@ SHARDS, SAMPLES, BATCH = 16, 64, 32
 """Shards that are looked at, evenly spread; samples of each; samples in one call of the model."""
 
 
-def describe_similarity(dataset: Path, clip: Path) -> Iterator[str]:
+def describe_similarity(dataset: DataPath, clip: Path) -> Iterator[str]:
     """Yield a line for each source of captions: quantiles of the cosines with the pictures.
 
     Raises:
@@ -39,9 +40,9 @@ def describe_similarity(dataset: Path, clip: Path) -> Iterator[str]:
         yield f"similarity to captions of {source} at {marks}: {shown} ({len(values):,} pictures)"
 
 
-def _samples(dataset: Path) -> Iterator[Sample]:
+def _samples(dataset: DataPath) -> Iterator[Sample]:
     """Captioned samples of shards that are evenly spread."""
     shards = [entry.shard for _, entry in read_index(dataset).shards if entry.rows]
     for place in np.unique(np.linspace(0, len(shards) - 1, min(SHARDS, len(shards))).round().astype(int)):
-        samples = read_samples(dataset / f"{shards[place]}.tar")
+        samples = read_samples(readable(dataset / f"{shards[place]}.tar"))
         yield from islice((sample for sample in samples if sample.caption), SAMPLES)

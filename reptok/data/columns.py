@@ -247,8 +247,10 @@ def iterate_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield one dict per row, holding about `rows` rows in memory; checks as `read_table` does."""
     reader = _open(file, schema, name, columns)
-    for batch in reader.iter_batches(batch_size=rows, columns=list(columns) if columns is not None else None):
-        yield from batch.to_pylist()
+    wanted = list(columns) if columns is not None else None
+    for group in range(reader.num_row_groups):  # one by one: what is read ahead is held
+        for batch in reader.iter_batches(batch_size=rows, row_groups=[group], columns=wanted):
+            yield from batch.to_pylist()
 
 
 def count_rows(file: Source) -> int:
@@ -259,7 +261,7 @@ def count_rows(file: Source) -> int:
 def _open(file: Source, schema: pa.Schema, name: str, columns: Sequence[str] | None) -> pq.ParquetFile:
     name = name or str(getattr(file, "name", file))
     try:
-        reader = pq.ParquetFile(file)
+        reader = pq.ParquetFile(file, pre_buffer=True)  # column chunks that adjoin are one read
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{name} is not a readable parquet file ({error}); rerun {_made_by(schema)}"

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +82,17 @@ class Pieces:
             f"{self._to_keep / 1e9:.3g} GB, and all trainings of this machine share it"
         )
 
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Give what was made of the file before, or make it, and keep it as a part is kept."""
+        path = self._folder / name
+        with suppress(FileNotFoundError):
+            os.utime(path)
+            return path.read_bytes()
+        data = make()
+        _make_room(self._root, self._to_keep, len(data))
+        self._store(path, data)
+        return data
+
     def _present(self, number: int) -> bool:
         """Whether a part is here, whole, which a machine that went down may have left otherwise."""
         path = self._folder / f"{number:06d}"
@@ -102,7 +113,8 @@ class Pieces:
                 data = self._range(start, stop)
                 _make_room(self._root, self._to_keep, len(data))
                 for number in missing[begin:end]:
-                    self._keep(number, data[number * PIECE - start : (number + 1) * PIECE - start])
+                    part = data[number * PIECE - start : (number + 1) * PIECE - start]
+                    self._store(self._folder / f"{number:06d}", part)
 
     def _range(self, start: int, stop: int) -> bytes:
         with answering(self._url) as store:
@@ -111,13 +123,13 @@ class Pieces:
             raise OSError(f"{self._url}: {len(data)} of the {stop - start} bytes at {start} came")
         return data
 
-    def _keep(self, number: int, data: bytes) -> None:
+    def _store(self, path: Path, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._root, prefix=COMING)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
-            os.replace(name, self._folder / f"{number:06d}")
+            os.replace(name, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name)

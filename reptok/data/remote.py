@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -18,6 +20,11 @@ from reptok.data.files import File
 from reptok.data.pieces import Pieces, answering, numbers_of
 
 KEPT = 64 << 30
+READERS = 16
+"""Files read at a time: on an object store that is latency, not work."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RemotePath:
@@ -101,6 +108,18 @@ def data_path(text: str) -> DataPath:
     return RemotePath(text) if "://" in text else Path(text)
 
 
+def readable(place: DataPath) -> Path | BinaryIO:
+    """Return what readers of whole files take: a path, or a remote file that is open."""
+    return place.open() if isinstance(place, RemotePath) else place
+
+
+def some_at_a_time(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """What is read of each, in order, a few ahead of their use."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(items), READERS):
+            yield from readers.map(read, items[start : start + READERS])
+
+
 def keeping(place: Located, size: int) -> DataPath:
     """Return a place as a loader takes it; parts of it take so many bytes of the disk if it is remote."""
     return place.keeping(size) if isinstance(place, RemotePath) else Path(place)
@@ -159,6 +178,15 @@ class RemoteFile(File):
     def fetch_all(self) -> None:
         """Have threads fetch the whole file, and go on."""
         self.fetch(np.zeros(1, np.int64), np.full(1, self.size))
+
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Return what follows from the file, as it was made the first time on this machine.
+
+        Args:
+            name: What it is, among what is kept of this file.
+            make: Makes it where it is not there, or gave way to others since.
+        """
+        return self._pieces.kept(name, make)
 
     def _fill(self, target: memoryview, offset: int) -> None:
         stop = min(offset + len(target), self.size)

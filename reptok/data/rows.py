@@ -149,11 +149,11 @@ class ImageRows:
     """
 
     def __init__(self, path: DataPath):
-        """Index the shard at `path`; headers alone are read, of a remote one all."""
+        """Index the shard at `path`; headers alone are read, of a remote one all, once on each machine."""
         self.file = file_at(path)
-        found = self._members()
-        self.offsets = np.array([member.offset for member in found], np.int64)
-        self.sizes = np.array([member.size for member in found], np.int64)
+        file = self.file
+        index = file.kept("jpgs", self._index) if isinstance(file, RemoteFile) else self._index()
+        self.offsets, self.sizes = np.frombuffer(index, np.int64).reshape(2, -1)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -165,6 +165,11 @@ class ImageRows:
     def jpg(self, row: int) -> bytes:
         """Return the file's bytes of one row."""
         return self.file.read(int(self.offsets[row]), int(self.sizes[row]))
+
+    def _index(self) -> bytes:
+        """Where each begins, and then their bytes."""
+        found = [(member.offset, member.size) for member in self._members()]
+        return np.array(found, np.int64).reshape(-1, 2).T.tobytes()
 
     def _members(self) -> list[Member]:
         if isinstance(self.file, RemoteFile):  # each part has a header

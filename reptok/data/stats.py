@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from reptok.data.columns import SAMPLES, read_table
 from reptok.data.excluded import read_excluded
 from reptok.data.images import centre_crop, decode_image
-from reptok.data.index import INDEX, DatasetIndex, parse_index
+from reptok.data.index import INDEX, DatasetIndex, ShardEntry, parse_index
+from reptok.data.remote import DataPath, readable, some_at_a_time
 from reptok.data.rows import ImageRows
 from reptok.data.shards import parse_object
 from reptok.data.verdict_stats import describe_verdicts, verdicts_of
@@ -50,15 +51,19 @@ class SplitStats:
     classes: dict[int, int]
 
 
-def split_stats(folder: Path, index: DatasetIndex, split: str) -> SplitStats:
+def split_stats(folder: DataPath, index: DatasetIndex, split: str) -> SplitStats:
     """Count one split; reads the tables, not the pixels."""
     entries = index.splits[split]
     lengths: list[np.ndarray] = [np.empty(0, np.int32)]
     words: list[np.ndarray] = [np.empty(0, np.int32)]
     classes: dict[int, int] = {}
     digests: list[np.ndarray] = [np.empty(0, np.int64)]
-    for entry in entries:
-        table = read_table(folder / f"{entry.shard}.parquet", SAMPLES, columns=["caption", "label"])
+
+    def read(entry: ShardEntry) -> pa.Table:
+        place = folder / f"{entry.shard}.parquet"
+        return read_table(readable(place), SAMPLES, str(place), columns=["caption", "label"])
+
+    for table in some_at_a_time(read, entries):
         captions = [caption for caption in table.column("caption").to_pylist() if caption]
         lengths.append(np.array([len(caption) for caption in captions], np.int32))
         words.append(np.array([len(caption.split()) for caption in captions], np.int32))
@@ -81,7 +86,7 @@ def split_stats(folder: Path, index: DatasetIndex, split: str) -> SplitStats:
     )
 
 
-def describe(folder: Path) -> Iterator[str]:
+def describe(folder: DataPath) -> Iterator[str]:
     """Yield the lines that tell what a dataset folder holds.
 
     Raises:
@@ -114,9 +119,9 @@ def describe(folder: Path) -> Iterator[str]:
         yield from describe_verdicts(verdicts)
 
 
-def success(folder: Path) -> Iterator[str]:
+def success(folder: DataPath) -> Iterator[str]:
     """Yield what became of the rows that went in, as the manifest tells it; nothing without a manifest."""
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST).is_file():
         return
     stats = parse_object((folder / MANIFEST).read_bytes()).get("stats")
     if isinstance(stats, dict) and stats.get("rows_in"):
@@ -127,7 +132,7 @@ def success(folder: Path) -> Iterator[str]:
             yield f"  dropped, {reason}: {count:,.0f} ({_percent(count, rows)})"
 
 
-def contact_sheet(folder: Path, images: int) -> Image.Image:
+def contact_sheet(folder: DataPath, images: int) -> Image.Image:
     """Draw `images` samples, evenly spread over the whole dataset, each above the begin of its caption.
 
     Raises:
@@ -149,7 +154,8 @@ def contact_sheet(folder: Path, images: int) -> Image.Image:
         if not len(numbers):
             continue
         tar = ImageRows(folder / f"{shard}.tar")
-        captions = read_table(folder / f"{shard}.parquet", SAMPLES, columns=["caption"]).column("caption")
+        table = read_table(readable(folder / f"{shard}.parquet"), SAMPLES, shard, columns=["caption"])
+        captions = table.column("caption")
         for number in numbers:
             x, y = place % SHEET_COLUMNS * SHEET_TILE, place // SHEET_COLUMNS * height
             tile = Image.fromarray(centre_crop(decode_image(tar.jpg(int(number))), SHEET_TILE))
@@ -160,8 +166,8 @@ def contact_sheet(folder: Path, images: int) -> Image.Image:
     return sheet
 
 
-def read_index(folder: Path) -> DatasetIndex:
-    """Read a local dataset folder's index.
+def read_index(folder: DataPath) -> DatasetIndex:
+    """Read a dataset folder's index.
 
     Raises:
         FileNotFoundError: There is none.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
 from reptok.data.columns import VERDICTS, count_rows, read_table
+from reptok.data.remote import DataPath, RemotePath, readable, some_at_a_time
 from reptok.data.shards import parse_object
 from reptok.data.verify import MANIFEST
 
@@ -19,17 +21,31 @@ LARGEST_SOURCES = 10
 KEPT = "kept"
 
 
-def verdicts_of(dataset: Path) -> Path | None:
+def tables_of(folder: DataPath) -> list[DataPath]:
+    """The tables of a folder of verdicts, none of another; of a remote one those that its manifest names."""
+    if isinstance(folder, Path):
+        return list(sorted(folder.glob(PATTERN)))
+    if not (folder / MANIFEST).is_file():
+        return []
+    names = parse_object((folder / MANIFEST).read_bytes()).get("files", {})
+    return [folder / name for name in sorted(names) if fnmatch(name, PATTERN)]
+
+
+def verdicts_of(dataset: DataPath) -> DataPath | None:
     """The verdicts that a dataset was made by, where they lie in the same artifact store."""
     try:
         manifest = parse_object((dataset / MANIFEST).read_bytes())
-        found = dataset.resolve().parents[1] / "verdicts" / str(manifest["inputs"]["verdicts"])
+        name = str(manifest["inputs"]["verdicts"])
+        if isinstance(dataset, Path):
+            found = dataset.resolve().parents[1] / "verdicts" / name
+            return found if found.is_dir() else None
+        there = RemotePath(dataset.url.rsplit("/", 2)[0], dataset.keep) / "verdicts" / name
+        return there if tables_of(there) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found.is_dir() else None
 
 
-def describe_verdicts(folder: Path) -> Iterator[str]:
+def describe_verdicts(folder: DataPath) -> Iterator[str]:
     """Yield the lines that tell what a folder of verdicts says.
 
     Raises:
@@ -38,8 +54,9 @@ def describe_verdicts(folder: Path) -> Iterator[str]:
     found: Counter[tuple[str, str]] = Counter()
     scores: dict[tuple[str, str], list[np.ndarray]] = {}
     quarantined = 0
-    for path in sorted(folder.glob(PATTERN)):
-        table = read_table(path, VERDICTS)
+    for table in some_at_a_time(
+        lambda path: read_table(readable(path), VERDICTS, path.name), tables_of(folder)
+    ):
         quarantined += pc.sum(table["quarantined"]).as_py() or 0
         for row in table.group_by(["source", "reason"]).aggregate([([], "count_all")]).to_pylist():
             found[row["source"] or "unknown", row["reason"] or KEPT] += row["count_all"]
@@ -55,8 +72,8 @@ def describe_verdicts(folder: Path) -> Iterator[str]:
         yield f"  {reason}: {count}"
     if quarantined:
         yield f"  quarantined: {quarantined:,}, named in review.parquet"
-    if (folder / EXCLUDED).exists():
-        twins = count_rows(folder / EXCLUDED)
+    if (folder / EXCLUDED).is_file():
+        twins = count_rows(readable(folder / EXCLUDED))
         yield f"  {KEPT}, but passed over by trainings as twins in other tables: {twins:,}"
     yield from _scores(scores)
     yield from _sources(found)

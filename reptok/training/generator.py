@@ -28,7 +28,7 @@ from reptok.text_encoder import TextEncoder
 from reptok.training.captions import caption_reader
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.preview import Preview
-from reptok.training.scores import Scores, spread
+from reptok.training.scores import Scores, spread, spread_runs
 from reptok.training.start import (
     Start,
     record,
@@ -39,7 +39,7 @@ from reptok.training.start import (
 )
 from reptok.training.task import Task, Training
 
-COVARIANCE_SAMPLES, COVARIANCE_BATCH = 65_536, 4_096
+COVARIANCE_SAMPLES, COVARIANCE_RUN, COVARIANCE_BATCH = 65_536, 1_024, 4_096
 GRID_ROWS, GRID_SEEDS, GRID_STEPS, GRID_GUIDANCE = 6, 4, 20, 1.5
 
 
@@ -131,8 +131,12 @@ class GeneratorTraining(Training):
 
 
 def token_covariance(data: GeneratorData, most: int = COVARIANCE_SAMPLES) -> torch.Tensor:
-    """Covariance (D, D) of the raw tokens of at most so many samples, evenly spread, float64."""
-    chosen = spread(sum(data.rows), most)
+    """Covariance (D, D) of the raw tokens of at most so many samples, float64.
+
+    They are runs of neighbours, spread over all: of a data set on a store every process reads the same few
+    parts, which come once per machine.
+    """
+    chosen = spread_runs(sum(data.rows), most, COVARIANCE_RUN)
     parts = np.array_split(chosen, -(-len(chosen) // COVARIANCE_BATCH))
     tokens = (data.read(part, np.zeros(len(part), bool)).tokens.flatten(0, 1) for part in parts)
     statistics = FeatureStatistics.of(next(tokens))

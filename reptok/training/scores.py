@@ -38,6 +38,19 @@ def spread(total: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(np.int64))
 
 
+def spread_runs(total: int, wanted: int, run: int) -> np.ndarray:
+    """At most so many numbers below `total`, int64: all, or runs of neighbours that are evenly spread.
+
+    Where samples lie beside their neighbours in files that are fetched in parts, a run costs what one of its
+    samples does.
+    """
+    if total <= wanted:
+        return np.arange(total)
+    run = min(run, wanted)
+    begins = np.linspace(0, total - run, wanted // run).round().astype(np.int64)
+    return (begins[:, None] + np.arange(run)).ravel()
+
+
 @torch.no_grad()
 def score_together(scores: Scores, objective: Any, parallel: Alone, batch_size: int) -> Mapping[str, float]:
     """Let every process judge a share of the samples; all call it, within `parallel.evaluating`.

@@ -159,7 +159,7 @@ def strike(kind, cluster, driver, rng):
 
 
 class Strikes:
-    """What strikes one driver, and when: most after its first shard has begun, some before."""
+    """What strikes one driver, and when: most after its first shard is done, some before."""
 
     def __init__(self, root, rng, *, peaceful):
         self.rng, self.root, self.struck = rng, root, []
@@ -174,7 +174,7 @@ class Strikes:
         if self.early is not None and now >= self.early:
             self.early = None
             self._kill("driver", cluster, driver, counts)
-        if self.begun is None and any(self.root.glob("*/*/_scratch/shards/begun/*/*")):
+        if self.begun is None and any(self.root.glob("*/*/_scratch/shards/done/*")):
             self.begun = now
         while self.begun is not None and self.delays and now - self.begun >= self.delays[0]:
             self.delays.pop(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import multiprocessing
 import os
 import socket
@@ -15,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.dag.lock import locked
-from pipelines.dag.storage import open_folder
 from pipelines.dag.writing import StorageError
 
 TREASURE = "what somebody else wrote\n"
@@ -130,27 +128,6 @@ def test_whatever_stands_in_a_held_lock_it_is_waited_for(
                 assert place.read_text().startswith(f"process {os.getpid()} on")
         said = capsys.readouterr().out
         assert "waiting for" in said and all(c.isprintable() or c == "\n" for c in said)
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"", b"{", b"[]", b"5", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"token": "a"}',
-        b'{"token": "a", "pid": "x", "host": "h", "time": 1}',
-        b'{"token": "a", "pid": 1, "host": "h", "time": NaN}',
-        b'{"token": "a", "pid": 1e999, "host": "h", "time": 1}',
-        b'{"token": "a", "pid": -1, "host": "h", "time": 99999999999}',
-        b'{"token": "a", "pid": ' + b"9" * 300 + b', "host": "h", "time": 99999999999}',
-        b'{"token": "a", "pid": 1, "host": "h", "time": 1' + b"0" * 400 + b"}",
-    ],
-)  # fmt: skip
-def test_what_is_no_record_of_an_owner_holds_nothing(record: bytes) -> None:
-    folder = open_folder("memory://locks")
-    folder.write_bytes("_locks/x.json", record)
-    with locked("memory://locks", "x"):
-        assert json.loads(folder.read_bytes("_locks/x.json"))["pid"] == os.getpid()
-    assert not folder.exists("_locks/x.json")
 
 
 def _hold(

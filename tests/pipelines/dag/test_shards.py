@@ -12,7 +12,7 @@ from toy_shards import COUNT, Shout, map_words, shards
 from pipelines.dag import cluster
 from pipelines.dag import shards as shards_module
 from pipelines.dag.cluster import ClusterConfig
-from pipelines.dag.shard_actor import ShardActor, do_shard
+from pipelines.dag.shard_actor import Beginnings, ShardActor, do_shard
 from pipelines.dag.shard_records import checked_stats, read_done, write_plan
 from pipelines.dag.shards import Shard, WorkerResources, map_shards
 from pipelines.dag.storage import LocalFolder
@@ -60,7 +60,7 @@ def test_another_plan_for_the_same_artifact_is_refused(tmp_path):
 
 def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
-    actor = ShardActor(Shout(str(journal)), Workspace(url), "test")
+    actor = ShardActor(Shout(str(journal)), Workspace(url))
     write_plan(shards(), Workspace(url))
     for shard in shards():
         assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
@@ -82,7 +82,7 @@ def test_when_all_shards_are_done_ray_is_not_needed(tmp_path):
 def five_done(tmp_path):
     """A job of six shards of which one is left to do; called, it does that from another program."""
     url, journal = str(tmp_path / "out"), tmp_path / "journal"
-    actor = ShardActor(Shout(str(journal)), Workspace(url), "test")
+    actor = ShardActor(Shout(str(journal)), Workspace(url))
     for shard in shards()[:5]:
         assert not actor({"shard": json.dumps(asdict(shard))})["failure"]
 
@@ -213,8 +213,8 @@ def test_a_process_in_which_everything_fails_costs_three_shards(local_ray, tmp_p
 
 def test_storage_that_fails_around_a_shard_is_tried_again(tmp_path, monkeypatch):
     out = Workspace(str(tmp_path / "out"))
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
-    write, failing = LocalFolder.write_bytes, ["begun", "done"]
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out)
+    write, failing = LocalFolder.write_bytes, ["done", "done"]
 
     def flaky(self, name, data):
         if failing and f"/{failing[0]}/" in name:
@@ -231,11 +231,11 @@ def test_storage_that_fails_around_a_shard_is_tried_again(tmp_path, monkeypatch)
 @pytest.mark.parametrize(("gone", "failure"), [(0, "its worker process died 3 times"), (1, "")])
 def test_a_process_that_was_taken_away_did_not_die_of_its_shard(gone, failure, tmp_path):
     """Three processes began a shard and never ended it; of the third, the machine may be gone."""
-    out, nodes = Workspace(str(tmp_path / "out")), ["a", "b", "c"]
+    out, nodes, notes = Workspace(str(tmp_path / "out")), ["a", "b", "c"], {}
     for node in nodes:
-        ShardActor(Shout("unused"), out, "test", node)._begin(shards()[0])
-    alive = [*nodes[gone:], "d"]
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test", "d", lambda: alive)
+        Beginnings(notes, node).add(shards()[0])
+    beginnings = Beginnings(notes, "d", lambda: [*nodes[gone:], "d"])
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out, beginnings)
     assert actor({"shard": json.dumps(asdict(shards()[0]))})["failure"].startswith(failure)
     assert set(read_done(shards(), out)) == (set() if failure else {0})
 

@@ -46,7 +46,6 @@ from reptok.data.images import encode_jpeg
 SIZE, PICTURES, PER_SHARD = 32, 9, 3
 MOMENTS = {
     "_scratch/shards/plan.json": ("before", "half", "placed"),
-    "_scratch/shards/begun/*/000001": ("before", "placed"),
     "train-00001.tar": ("before", "half", "written", "placed"),
     "_scratch/shards/done/000001.json": ("before", "half", "written", "placed"),
     "LAST": ("before", "half", "placed"),

@@ -19,7 +19,6 @@ from pipelines.stages.score_samples import ScoreSamples, ScoreSamplesConfig
 
 SHARDS = {
     "_scratch/shards/plan.json": ("before", "half", "placed"),
-    "_scratch/shards/begun/*/000001": ("before", "placed"),
     "_scratch/shards/done/000001.json": ("before", "half", "written", "placed"),
     "manifest.json": ("before", "half", "written", "placed"),
 }

@@ -54,6 +54,7 @@ def run(in_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
                     yield number, (row["index"], json.loads(row["record"]), "")
 
     monkeypatch.setattr(ray_shards, "through", through)
+    monkeypatch.setattr(ray_shards, "Notes", lambda topic: {})
     monkeypatch.setattr(chain_module, "alive", lambda need: {"here": (16.0, 0.0)})
     monkeypatch.setattr(cluster, "ensure", lambda: None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dag import storage
+from pipelines.dag import s3 as s3_folders
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shard_records import read_done, write_plan
@@ -183,9 +183,9 @@ def test_missing_buckets_keys_and_servers_are_said(s3, s3_server, monkeypatch):
 
 SLOW_UPLOAD = """
 import sys
-from pipelines.dag import storage
+from pipelines.dag import s3 as s3_folders
 from pipelines.dag.workspace import Workspace
-storage.PART_BYTES = 5 * 2**20
+s3_folders.PART_BYTES = 5 * 2**20
 Workspace(sys.argv[1]).write_bytes("large.bin", bytes(11 * 2**20))
 """
 
@@ -206,7 +206,7 @@ def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, s3_server, monkeyp
     folder.remove_unfinished()
     assert not s3.list_multipart_uploads(Bucket="reptok").get("Uploads")
     s3_server.gate = lambda method, path: False
-    monkeypatch.setattr(storage, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3_folders, "PART_BYTES", 5 * 2**20)
     out = Workspace(url)
     out.write_bytes("large.bin", bytes(11 * 2**20))
     assert out.folder.sizes() == {"large.bin": 11 * 2**20}
@@ -215,7 +215,7 @@ def test_a_killed_multipart_upload_leaves_nothing_trusted(s3, s3_server, monkeyp
 
 def test_shards_resume_from_their_records(s3, tmp_path):
     out = Workspace(f"{ROOT}/words/0")
-    actor = ShardActor(Shout(str(tmp_path / "journal")), out, "test")
+    actor = ShardActor(Shout(str(tmp_path / "journal")), out)
     write_plan(shards(), out)
     for shard in shards()[:4]:
         assert not actor({"shard": json.dumps(asdict(shard))})["failure"]

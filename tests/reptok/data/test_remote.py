@@ -12,10 +12,13 @@ import pytest
 
 from reptok.autoencoder import LatentSpec
 from reptok.data import pieces
+from reptok.data.columns import VERDICTS, write_table
 from reptok.data.loader import GeneratorData, TokenizerData
 from reptok.data.remote import RemotePath, file_at
-from reptok.data.rows import BlockRows
+from reptok.data.rows import BlockRows, ImageRows
+from reptok.data.stats import describe
 from reptok.data.stream import Batches
+from reptok.data.verdict_stats import describe_verdicts
 
 SPEC = LatentSpec(vae="x", vae_digest="x", scale=1.0, shift=0.0, channels=4, downsample=8)
 PIECE, PIECES = 1000, 40
@@ -209,3 +212,31 @@ def test_batches_are_those_of_the_disk(kind, put, small_dataset, tmp_path):
             assert equal if isinstance(equal, bool) else equal.all(), name
     ours.close()
     theirs.close()
+
+
+def test_the_index_of_a_tar_is_kept_when_its_parts_are_gone(put, s3_server, tmp_path, small_dataset):
+    """Its parts are fetched once to find the pictures, and after a restart only those that are read."""
+    small_dataset.write_dataset(tmp_path / "dataset")
+    local = ImageRows(tmp_path / "dataset" / "train-00000.tar")
+    place = put(tmp_path / "dataset") / "train-00000.tar"
+    first = ImageRows(place)
+    assert np.array_equal(first.offsets, local.offsets) and np.array_equal(first.sizes, local.sizes)
+    for part in Path(os.environ["REPTOK_CACHE"]).rglob("0000*"):
+        part.unlink()
+    pieces._piece.cache_clear()
+    s3_server.ranges.clear()
+    again = ImageRows(place)
+    assert again.jpg(3) == local.jpg(3) and np.array_equal(again.offsets, local.offsets)
+    wanted = range(int(local.offsets[3]) // PIECE, (int(local.offsets[3] + local.sizes[3]) - 1) // PIECE + 1)
+    assert sum(last + 1 - first for _, first, last in s3_server.ranges) == PIECE * len(wanted)
+
+
+def test_stats_of_a_store_are_those_of_the_disk(put, tmp_path, small_dataset):
+    folder, judged = small_dataset.write_dataset(tmp_path / "dataset"), tmp_path / "verdicts"
+    assert list(describe(put(folder)))[1:] == list(describe(folder))[1:]
+    judged.mkdir()
+    row = {"key": "0", "kept": True, "reason": None, "source": "a.test", "quarantined": False}
+    write_table(judged / "verdicts-00000.parquet", [row], VERDICTS)
+    (judged / "manifest.json").write_text('{"files": {"verdicts-00000.parquet": {}, "review.parquet": {}}}')
+    lines = list(describe_verdicts(put(judged)))[1:]
+    assert lines == list(describe_verdicts(judged))[1:] and lines[0] == "  kept: 1 (100.0 %)"

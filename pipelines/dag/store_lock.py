@@ -1,0 +1,229 @@
+"""A lock on an object store: a record of its owner, kept fresh while the work goes on.
+
+Where the store keeps conditions (S3 does, and moto's server), the record is put on the condition that there
+is none, and a stale one is replaced on the condition that it is still the same: one of many gets it, and an
+owner who was away too long learns that it is no longer his. Every write of the work is fenced, too (`fence`).
+
+Some servers answer that they have written, whatever the condition: a probe finds that out before the first
+write. There each who wants the lock puts a ticket of his own, waits until whoever came at the same time must
+be seen, and takes the lock if nobody has it and no fresh ticket is older. That keeps drivers apart that are
+never away for longer than `STALE_SECONDS`; it fences nothing, which is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import lru_cache
+from typing import Any
+
+from pipelines.dag.s3 import S3Folder
+from pipelines.dag.storage import Folder
+from pipelines.dag.writing import Changed, StorageError, Superseded
+
+LOCKS = "_locks"
+POLL_SECONDS, SETTLE_SECONDS = 0.2, 1.0
+HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
+_RECORD: dict[str, Callable[[Any], Any]] = {"token": str, "pid": int, "host": str, "time": float}
+
+Announce = Callable[[str], None]
+
+
+def owned(folder: Folder, name: str, announce: Announce) -> AbstractContextManager[Callable[[], None] | None]:
+    """Hold a lock of a store; gives what raises `Superseded` when it is lost, None if nobody can tell.
+
+    Args:
+        folder: the store's root.
+        name: of the lock.
+        announce: is told once for whom this waits.
+    """
+    if isinstance(folder, S3Folder) and keeps_conditions(folder):
+        return _conditional(folder, f"{LOCKS}/{name}.json", announce)
+    return _ticketed(folder, f"{LOCKS}/{name}", announce)
+
+
+def keeps_conditions(folder: S3Folder) -> bool:
+    """Whether the server of a bucket refuses a write whose condition does not hold; asked once."""
+    return _probed(folder.url, os.environ.get("AWS_ENDPOINT_URL", ""))
+
+
+@lru_cache(64)
+def _probed(url: str, endpoint: str) -> bool:
+    folder, name = S3Folder(url), f"{LOCKS}/probe-{uuid.uuid4().hex}"
+    folder.put_bytes(name, b"first")
+    kept = 0
+    try:
+        for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"00000000000000000000000000000000"'}):
+            try:
+                folder.put_bytes(name, b"second", **condition)
+            except Changed:
+                kept += 1
+            except StorageError:
+                break  # it knows no conditions, and says so
+    finally:
+        folder.remove(name)
+    if kept < 2:
+        print(
+            f"  note: {endpoint or url} does not keep conditions of writes (If-None-Match, If-Match): runs "
+            "are kept apart by tickets, and late writes of a worker that was given up are not held off",
+            flush=True,
+        )
+    return kept == 2
+
+
+@contextmanager
+def _conditional(folder: S3Folder, name: str, announce: Announce) -> Iterator[Callable[[], None]]:
+    token, waited = uuid.uuid4().hex, False
+    condition = {"IfNoneMatch": "*"}
+    while True:
+        try:
+            etag = folder.put_bytes(name, _record(token), **condition)
+            break
+        except Changed:
+            condition = {"IfNoneMatch": "*"}
+        with suppress(FileNotFoundError):  # it was given back meanwhile
+            data, found, age = folder.read_tagged(name)
+            owner = _owner(data)
+            if owner and owner["token"] == token:  # an answer was lost
+                etag = found
+                break
+            if owner is None or age > STALE_SECONDS or _is_dead(owner):
+                condition = {"IfMatch": found}
+                continue
+            if not waited:
+                announce(_named(owner))
+            waited = True
+        time.sleep(POLL_SECONDS)
+    lost, released = threading.Event(), threading.Event()
+
+    def keep_fresh() -> None:
+        nonlocal etag
+        while not released.wait(HEARTBEAT_SECONDS):
+            try:
+                etag = folder.put_bytes(name, _record(token), IfMatch=etag)
+            except Changed:
+                if not is_ours():
+                    lost.set()
+                    return
+            except OSError:
+                continue  # the store is away for a moment
+
+    def is_ours() -> bool:
+        nonlocal etag
+        try:
+            data, found, _ = folder.read_tagged(name)
+        except FileNotFoundError:
+            return False
+        owner = _owner(data)
+        if owner is None or owner["token"] != token:
+            return False
+        etag = found
+        return True
+
+    def check() -> None:
+        if lost.is_set() or not is_ours():
+            raise Superseded(f"the lock {name} was lost: another process took it over, as this one was away")
+
+    heart = threading.Thread(target=keep_fresh, daemon=True)
+    heart.start()
+    try:
+        yield check
+    finally:
+        released.set()
+        heart.join()
+        if is_ours():
+            folder.remove(name)
+
+
+@contextmanager
+def _ticketed(folder: Folder, place: str, announce: Announce) -> Iterator[None]:
+    token, waited, begun = uuid.uuid4().hex, False, time.time()
+    ticket = f"{place}/{token}.json"
+
+    held, writing = False, threading.Lock()
+
+    def show() -> None:
+        with writing:
+            folder.write_bytes(ticket, _record(token, begun, held))
+
+    show()
+    time.sleep(SETTLE_SECONDS)
+    released = threading.Event()
+
+    def keep_fresh() -> None:
+        while not released.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):
+                show()
+
+    heart = threading.Thread(target=keep_fresh, daemon=True)
+    heart.start()
+    try:
+        while first := _before(folder, place, (begun, token)):
+            if not waited:
+                announce(_named(first))
+            waited = True
+            time.sleep(POLL_SECONDS)
+        held = True
+        show()  # who comes now waits, whatever the clocks say
+        yield None
+    finally:
+        released.set()
+        heart.join()
+        folder.remove(ticket)
+
+
+def _before(folder: Folder, place: str, own: tuple[float, str]) -> dict[str, Any] | None:
+    """Who has the lock, or an older ticket, and keeps it fresh."""
+    from pipelines.dag.storage import open_folder
+
+    tickets = open_folder(folder.url_of(place))
+    for name in tickets.sizes():
+        try:
+            owner = _owner(tickets.read_bytes(name))
+            fresh = time.time() - tickets.modified(name) <= STALE_SECONDS
+        except FileNotFoundError:
+            continue
+        if owner is None or owner["token"] == own[1] or not fresh or _is_dead(owner):
+            continue
+        if owner["held"] or (owner["time"], owner["token"]) < own:
+            return owner
+    return None
+
+
+def _record(token: str, begun: float | None = None, held: bool = True) -> bytes:
+    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "time": begun or time.time()}
+    return json.dumps({**owner, "held": held}).encode()
+
+
+def _owner(data: bytes) -> dict[str, Any] | None:
+    """Whom a record names; None if it is no record of ours."""
+    try:
+        record = json.loads(data)
+        owner = {key: kind(record[key]) for key, kind in _RECORD.items()}
+        owner["held"] = bool(record.get("held"))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return owner if 0 < owner["pid"] < 1 << 31 and owner["time"] == owner["time"] else None
+
+
+def _named(owner: dict[str, Any]) -> str:
+    return f"process {owner['pid']} on {owner['host']}"
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether a process of this machine has ended without a word."""
+    if owner["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
