@@ -20,6 +20,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.artifact import MANIFEST, Artifact
+from pipelines.dag.coming import Coming
 from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.linking import link
 from pipelines.dag.shard_records import Record, done_record
@@ -180,7 +181,7 @@ def _read(url: str) -> dict[str, Any] | None:
 def _sha256(artifact: Artifact, name: str, shard: Shard) -> str:
     """The digest of a file of an input, be it published or of a shard that is done."""
     folder: Folder = artifact.folder
-    if folder.exists(MANIFEST):
+    if not isinstance(artifact, Coming) or folder.exists(MANIFEST):
         known = _digests(artifact.url).get(name)
     else:
         place = shard.index if shard.follows is None else shard.follows

@@ -41,9 +41,12 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
         from pipelines.dag.fence import ShardFence
 
         fence = ShardFence(cast("S3Folder", out.folder), record_name(shard.index), again=again)
-    out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
     made = job.made_of(shard)
-    out.earlier = asked(out) if made else None
+    if made and out.earlier is None:
+        out.earlier = asked(out)  # the same for all shards of a worker
+    earlier = out.earlier if made else None
+    out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
+    out.earlier = earlier
     of = out.earlier.of(shard, made) if out.earlier else ""
     record = reused(shard, job, out, of, out.earlier) if out.earlier and of else None
     if record is None:
