@@ -6,7 +6,8 @@ Kept are published models, what an alias of the registry stands for, what `keep`
 the last `days` and unfinished work; and everything that those are made from. A name is a run's in MLflow (its
 id or its name; what such a run and its stages made or read is kept), or an artifact's fingerprint.
 Superseded artifacts are kept only where something was made from their bytes. Without `delete=true` nothing is
-deleted. A file that several artifacts share takes its bytes until the last of them goes.
+deleted; with it no workflow may run on the store: what that has skipped and will read has no heir yet. A file
+that several artifacts share takes its bytes until the last of them goes.
 
 Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.
 """
@@ -47,8 +48,10 @@ def collect(root: str, keep: list[str], days: float, deleting: bool, uri: str | 
         print(visible(f"delete {artifact.kind:<20} {artifact.fingerprint}  {size:,} bytes"))
     if deleting:
         trash.remove()
+        live = {(kept.artifact.kind, kept.artifact.fingerprint) for kept in found.kept}
         for artifact, _ in found.unreferenced:
-            delete(artifact, artifact.fingerprint.partition("-")[0], trash)
+            name = artifact.fingerprint.partition("-")[0]  # a superseded one's has a number behind it
+            delete(artifact, "" if (artifact.kind, name) in live else name, trash)
     total = sum(size for _, size in found.unreferenced)
     said = "; nothing was deleted yet: delete=true" if found.unreferenced and not deleting else ""
     print(f"{len(found.unreferenced)} folders of {total:,} bytes{said}")

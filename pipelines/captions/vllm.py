@@ -141,9 +141,10 @@ def request(config: CaptionerConfig, row: Row) -> Row:
         "temperature": float(model.temperature),
         "top_p": float(model.top_p),
         "max_tokens": model.max_new_tokens,
-        "seed": row["seed"],
+        "seed": row.get("seed"),
     }
-    return {"multimodal_data": {"image": row["image"]}, "image": None, "sampling_params": sampling}
+    picture = row.get("image")  # what is not asked, such as the end of a lane, has none
+    return {"multimodal_data": {"image": picture}, "image": None, "sampling_params": sampling}
 
 
 def answered(row: Row) -> Row:

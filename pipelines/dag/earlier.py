@@ -2,12 +2,12 @@
 
 A published artifact of shards has beside its manifest
 
-    made.json    {settings, shards: [{of, name, rows, stats, files, named}]}
+    made.json    {settings, rest, shards: [{of, rest, name, rows, stats, files, named}]}
 
-`settings` stands for the stage, its version and what is significant of its configuration, `of` for these and
-for everything else that a shard was made of: the bytes of its inputs. A shard that is made of the same is not
-made: its files are linked. Of one that is made of something else, the job may take rows over, if the settings
-are the same.
+`settings` stands for the stage, its version and what is significant of its configuration, `rest` for those of
+its inputs, such as a network, that are the same for all shards, `of` for these and for everything else that a
+shard was made of: the bytes of its inputs. A shard that is made of the same is not made: its files are
+linked. Of one that is made of something else, the job may take rows over, if settings and rest are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,21 @@ class Earlier:
         settings: digest of stage, version and configuration.
         inputs: digests of the stage's published inputs, by kind.
         urls: earlier artifacts, newest first.
+        anew: whether everything is to be made again, whatever there is.
+        rest: digest of the inputs of which no shard has files of its own, as `beside` finds it.
     """
 
     kind: str
     settings: str
     inputs: Mapping[str, str]
     urls: Collection[str] = field(default_factory=tuple)
+    anew: bool = False
+    rest: str = ""
+
+    def beside(self, made: Collection[Made]) -> Earlier:
+        """The same, knowing what shards of these kinds of files are made of beside them."""
+        rest = canonical_json([_rest(self.inputs, made)])
+        return replace(self, rest=hashlib.sha256(rest).hexdigest()[:16])
 
     def of(self, shard: Shard, made: Collection[Made]) -> str:
         """The digest of all that a shard is made of.
@@ -63,8 +72,7 @@ class Earlier:
             made: as `ShardJob.made_of` says.
         """
         files = [part for part in made if not isinstance(part, str)]
-        read = {artifact.kind for artifact, _ in files}
-        rest = {kind: digest for kind, digest in self.inputs.items() if kind not in read}
+        rest = _rest(self.inputs, made)
         digests = [_sha256(artifact, name, shard) for artifact, name in files]
         others = [part for part in made if isinstance(part, str)]
         return hashlib.sha256(canonical_json([self.settings, rest, digests, others])).hexdigest()
@@ -74,11 +82,11 @@ class Earlier:
         return self._by_digest.get(of)
 
     def holding(self, file: str) -> Artifact | None:
-        """The newest earlier artifact of the same settings that has a file of this name."""
+        """The newest earlier artifact of the same settings and rest that has a file of this name."""
         return next((artifact for artifact, files in self._of_settings if file in files), None)
 
     def newest(self) -> Artifact | None:
-        """The newest earlier artifact of the same settings."""
+        """The newest earlier artifact of the same settings and rest."""
         return next((artifact for artifact, _ in self._of_settings), None)
 
     @cached_property
@@ -99,31 +107,39 @@ class Earlier:
         return [
             (artifact, {file for shard in made["shards"] for file in shard["files"]})
             for artifact, made in self._made
-            if made["settings"] == self.settings
+            if (made["settings"], made["rest"]) == (self.settings, self.rest)
         ]
 
 
-def ask(stage: Stage, inputs: Mapping[str, Artifact], out: Workspace) -> None:
+def ask(stage: Stage, inputs: Mapping[str, Artifact], out: Workspace, *, anew: bool = False) -> None:
     """Write down, for workers, where they may look; in order that all of them see the same.
 
     Args:
         stage: The stage.
         inputs: What it reads, by its own kinds; those that are still made have no digest.
         out: Its workspace.
+        anew: Take nothing: what is there may be damaged. A later attempt at the same work keeps to it.
     """
-    config = plain(stage.config, significant_only=True)
+    config: Any = plain(stage.config, significant_only=True)
     for name in stage.apart:
-        config.pop(name, None)
+        *above, last = name.split(".")
+        group = config
+        for key in above:
+            group = group[key]
+        group.pop(last, None)
+    before = asked(out)
+    anew = anew or (before is not None and before.anew)
     settings = hashlib.sha256(canonical_json([stage.name, stage.version, config])).hexdigest()[:16]
     digests = {kind: artifact.digest for kind, artifact in inputs.items() if artifact.published}
     kind = open_folder(out.url.rpartition("/")[0])
-    there = [n for n in kind.children() if n != out.fingerprint and kind.exists(f"{n}/{MADE}")]
+    names = [] if anew else [name for name in kind.children() if name != out.fingerprint]
+    there = [name for name in names if kind.exists(f"{name}/{MADE}")]
     there.sort(key=lambda name: kind.modified(f"{name}/{MADE}"), reverse=True)
-    asked = {
+    told = {
         "kind": stage.output, "settings": settings, "inputs": digests,
-        "urls": [kind.url_of(name) for name in there[:MOST]],
+        "urls": [kind.url_of(name) for name in there[:MOST]], "anew": anew,
     }  # fmt: skip
-    out.folder.write_bytes(ASKED, canonical_json(asked))
+    out.folder.write_bytes(ASKED, canonical_json(told))
 
 
 def asked(out: Workspace) -> Earlier | None:
@@ -157,7 +173,8 @@ def write_made(records: Mapping[int, Record], out: Workspace) -> None:
     shards = [record for _, record in sorted(records.items()) if record.get("of")]
     earlier = asked(out) if shards else None
     if earlier:
-        out.folder.write_bytes(MADE, canonical_json({"settings": earlier.settings, "shards": shards}))
+        made = {"settings": earlier.settings, "rest": shards[0]["rest"], "shards": shards}
+        out.folder.write_bytes(MADE, canonical_json(made))
 
 
 @lru_cache(8)
@@ -173,9 +190,15 @@ def _read(url: str) -> dict[str, Any] | None:
         if not folder.exists(MANIFEST):
             return None
         found = json.loads(folder.read_bytes(MADE))
-        return found if {"settings", "shards"} <= found.keys() else None
+        return found if {"settings", "rest", "shards"} <= found.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _rest(inputs: Mapping[str, str], made: Collection[Made]) -> dict[str, str]:
+    """Digests of the inputs that no file of a shard stands for."""
+    read = {part[0].kind for part in made if not isinstance(part, str)}
+    return {kind: digest for kind, digest in inputs.items() if kind not in read}
 
 
 def _sha256(artifact: Artifact, name: str, shard: Shard) -> str:

@@ -95,7 +95,7 @@ class Attempt:
         self.out.folder.remove_unfinished()
         self.record_origin()
         if isinstance(planned.stage, ShardStage):
-            ask(planned.stage, planned.stage.as_read(planned.inputs), self.out)
+            ask(planned.stage, planned.stage.as_read(planned.inputs), self.out, anew=planned.forced)
         self._log = self.out.log = _open_log(planned, self.out, self._tracker)
         self._told = _known(planned).keys()
 

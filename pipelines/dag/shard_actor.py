@@ -42,8 +42,8 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
 
         fence = ShardFence(cast("S3Folder", out.folder), record_name(shard.index), again=again)
     made = job.made_of(shard)
-    if made and out.earlier is None:
-        out.earlier = asked(out)  # the same for all shards of a worker
+    if made and out.earlier is None and (known := asked(out)):
+        out.earlier = known.beside(made)  # the same for all shards of a worker
     earlier = out.earlier if made else None
     out = Workspace(out.url, out.fingerprint, fenced=out.fenced).behind(fence)
     out.earlier = earlier
@@ -54,8 +54,8 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
             shard = replace(shard, rows=job.rows_of(shard))
         stats = checked_stats(shard, job(shard, out))
         record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
-    if of:
-        record |= {"of": of, "named": list(job.files_of(shard))}
+    if out.earlier:
+        record |= {"of": of, "rest": out.earlier.rest, "named": list(job.files_of(shard))}
     if fence:
         return fence.commit(canonical_json(record))
     out.folder.write_bytes(record_name(shard.index), canonical_json(record))

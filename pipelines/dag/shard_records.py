@@ -31,21 +31,25 @@ Record = dict[str, Any]
 """A done record: name, rows, stats, files."""
 
 
-def write_plan(shards: Sequence[Shard], out: Workspace) -> None:
-    """Record the plan; refuse another plan than the recorded one.
+def write_plan(shards: Sequence[Shard], out: Workspace) -> list[Shard]:
+    """Record the plan, and return the recorded one, of which files may lie there; refuse another.
 
     The beginning of the recorded one is none other: what it is made from has ended early (see `wanted`).
     """
+    from pipelines.dag.shards import Shard
+
     if len({shard.index for shard in shards}) != len(shards):
         raise ValueError("two shards have the same index")
     plan = canonical_json([asdict(shard) for shard in shards])
     if not out.folder.exists(PLAN):
         out.folder.write_bytes(PLAN, plan)
-    elif (recorded := out.folder.read_bytes(PLAN)) != plan and not _begins_with(recorded, plan):
+        return list(shards)
+    if (recorded := out.folder.read_bytes(PLAN)) != plan and not _begins_with(recorded, plan):
         raise ValueError(
             f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
             "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
+    return [Shard(**shard) for shard in json.loads(recorded)]
 
 
 def _begins_with(recorded: bytes, plan: bytes) -> bool:
@@ -61,7 +65,7 @@ def _begins_with(recorded: bytes, plan: bytes) -> bool:
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
-    """Done records by shard index; those whose files are not all there at their size do not count.
+    """Done records by shard index; those whose files are not all there at their size do not count, and go.
 
     Folded records are read a thousand at a time; what is left is folded for the next time. A shard that is to
     be done again is in no fold afterwards: its next record counts.
@@ -80,6 +84,8 @@ def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
         files = record.get("files")  # a claim has none
         if files is not None and all(sizes.get(name) == file["size"] for name, file in files.items()):
             done[index] = record
+        elif files is not None:  # or the one that does the shard again would find it done
+            out.folder.remove(record_name(index))
     if folded.keys() - done.keys():
         out.folder.remove(FOLDED)
         fold(done, out)

@@ -43,8 +43,8 @@ class Stage(ABC):
         scored: whether its stats are scores, by which workflows are compared: their parent runs have them.
         modules: what `run` imports and planning does not. The runner loads it before any stage starts: some
             packages break when two threads are the first to import them.
-        apart: fields of the configuration that change which shards there are, and not what is made of one
-            (see `earlier.py`).
+        apart: dotted fields of the configuration that change which shards there are, and not what is made of
+            one (see `earlier.py`).
         instead: kinds that take the place of its own ones, and these (see `reading`).
     """
 

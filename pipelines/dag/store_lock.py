@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pipelines.dag.s3 import S3Folder
@@ -30,6 +31,8 @@ from pipelines.dag.writing import Changed, StorageError, Superseded
 LOCKS = "_locks"
 POLL_SECONDS, SETTLE_SECONDS = 0.2, 1.0
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
+UNKNOWN = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+"""Answers of a server that knows no conditions; any other error says nothing of it."""
 _RECORD: dict[str, Callable[[Any], Any]] = {"token": str, "pid": int, "host": str, "time": float}
 
 Announce = Callable[[str], None]
@@ -64,7 +67,9 @@ def _probed(url: str, endpoint: str) -> bool:
                 folder.put_bytes(name, b"second", **condition)
             except Changed:
                 kept += 1
-            except StorageError:
+            except StorageError as error:
+                if not any(code in str(error) for code in UNKNOWN):
+                    raise
                 break  # it knows no conditions, and says so
     finally:
         folder.remove(name)
@@ -105,14 +110,13 @@ def _conditional(folder: S3Folder, name: str, announce: Announce) -> Iterator[Ca
     def keep_fresh() -> None:
         nonlocal etag
         while not released.wait(HEARTBEAT_SECONDS):
-            try:
-                etag = folder.put_bytes(name, _record(token), IfMatch=etag)
-            except Changed:
-                if not is_ours():
-                    lost.set()
-                    return
-            except OSError:
-                continue  # the store is away for a moment
+            with suppress(Exception):  # the store is away for a moment
+                try:
+                    etag = folder.put_bytes(name, _record(token), IfMatch=etag)
+                except Changed:
+                    if not is_ours():
+                        lost.set()
+                        return
 
     def is_ours() -> bool:
         nonlocal etag
@@ -158,7 +162,7 @@ def _ticketed(folder: Folder, place: str, announce: Announce) -> Iterator[None]:
 
     def keep_fresh() -> None:
         while not released.wait(HEARTBEAT_SECONDS):
-            with suppress(OSError):
+            with suppress(Exception):  # the store is away for a moment
                 show()
 
     heart = threading.Thread(target=keep_fresh, daemon=True)
@@ -198,7 +202,16 @@ def _before(folder: Folder, place: str, own: tuple[float, str]) -> dict[str, Any
 
 def _record(token: str, begun: float | None = None, held: bool = True) -> bytes:
     owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "time": begun or time.time()}
-    return json.dumps({**owner, "held": held}).encode()
+    return json.dumps({**owner, "held": held, "pids": _pids()}).encode()
+
+
+def _pids() -> str:
+    """Whose process numbers these are: containers may share a name and have numbers of their own."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _owner(data: bytes) -> dict[str, Any] | None:
@@ -206,7 +219,7 @@ def _owner(data: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(data)
         owner = {key: kind(record[key]) for key, kind in _RECORD.items()}
-        owner["held"] = bool(record.get("held"))
+        owner["held"], owner["pids"] = bool(record.get("held")), str(record.get("pids"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return owner if 0 < owner["pid"] < 1 << 31 and owner["time"] == owner["time"] else None
@@ -218,7 +231,7 @@ def _named(owner: dict[str, Any]) -> str:
 
 def _is_dead(owner: dict[str, Any]) -> bool:
     """Whether a process of this machine has ended without a word."""
-    if owner["host"] != socket.gethostname():
+    if (owner["host"], owner["pids"]) != (socket.gethostname(), _pids()):
         return False
     try:
         os.kill(owner["pid"], 0)

@@ -49,13 +49,14 @@ class Tally:
     """
 
     def __init__(self, work: ShardWork, out: Workspace) -> None:
-        self.work, self._planned, self._out = work, work.shards, out
+        self.work, self._given, self._out = work, work.shards, out
+        self._given_end: int | None = None
         self.end: int | None = None
         self._reach = Reach(work.wanted) if work.wanted else None
         self._failures: dict[int, str] = {}
         self._unfolded: dict[int, Record] = {}
         self._done: dict[int, Record] = {}
-        write_plan(work.shards, out)
+        self._planned = write_plan(work.shards, out)
         self._count()
         for index, record in read_done(work.shards, out).items():
             self._add(index, record)
@@ -102,11 +103,16 @@ class Tally:
             self.take(int(name), json.loads(announced.pop(name)), "")
 
     def cut(self, end: int | None) -> None:
-        """Leave out what lies at this place and behind it.
+        """Leave out what lies at this place and behind it, where what it is made from ends.
 
         Raises:
             NotImplementedError: the job does not say which files those are.
         """
+        if end is not None and (self._given_end is None or end < self._given_end):
+            self._given_end = end
+        self._end_at(end)
+
+    def _end_at(self, end: int | None) -> None:
         if end is None or (self.end is not None and self.end <= end):
             return
         if self._planned and not self.work.job.files_of(self._planned[0]):
@@ -134,7 +140,7 @@ class Tally:
         self._so_far += self._worth(record)
         if self._reach:
             self._reach.add(self._places[index], record["stats"])
-            self.cut(self._reach.end)
+            self._end_at(self._reach.end)
 
     def stats(self) -> dict[str, float]:
         """The summed stats of all shards; the workspace knows the digests of all files then.
@@ -149,7 +155,9 @@ class Tally:
         write_made(self._done, self._out)
         stats: dict[str, float] = {}
         if self._reach:
-            stats["shards_beyond"] = float(len(self._planned) - len(self.work.shards))
+            end = self._given_end
+            given = [shard for shard in self._given if end is None or place_of(shard) < end]
+            stats["shards_beyond"] = float(len(given) - len(self.work.shards))
         for index in sorted(self._done):
             self._out.digests.update(self._done[index]["files"])
             for key, value in self._done[index]["stats"].items():

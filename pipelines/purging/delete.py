@@ -28,13 +28,16 @@ def trash_of(root: str) -> Folder:
 
 
 def delete(artifact: Artifact, fingerprint: str, trash: Folder) -> None:
-    """Delete a folder; `fingerprint` is the artifact's, without the number of a superseded one."""
+    """Delete a folder; copies of a `fingerprint` go, too, where it is not "" for being another's."""
     folder = artifact.folder
     if isinstance(folder, LocalFolder):  # at once: half a folder would no longer tell whose it was
         folder.move_to(open_folder(trash.url_of("folder")))
         trash.remove()
     folder.remove()
-    forget_copies(artifact, fingerprint)
+    if fingerprint:
+        forget_copies(artifact, fingerprint)
+    else:
+        forget(artifact.url)
 
 
 def forget_copies(artifact: Artifact, fingerprint: str) -> None:

@@ -53,7 +53,7 @@ def references(
         now: Unix time.
     """
     problems: list[str] = []
-    made_of: dict[str, frozenset[tuple[str, str]]] = {}
+    made_of: dict[str, frozenset[tuple[str, str, str]]] = {}
     digests: dict[tuple[str, str], str] = {}
     why: dict[str, str] = {}
     every = {artifact.url: artifact for artifact in folders(open_folder(root), problems)}
@@ -61,11 +61,15 @@ def references(
     for url, artifact in every.items():
         try:
             if not artifact.folder.exists(MANIFEST):
-                made_of[url] = origin(artifact) or frozenset()
+                made_of[url] = frozenset((kind, name, name) for kind, name in origin(artifact) or ())
                 why[url] = "unfinished"
                 continue
             manifest = artifact.manifest
-            made_of[url] = frozenset(manifest["input_digests"].items())
+            names_of = manifest["inputs"]
+            made_of[url] = frozenset(
+                (kind, names_of.get(kind, digest), digest)
+                for kind, digest in manifest["input_digests"].items()
+            )
             for name in (artifact.fingerprint, artifact.digest):
                 if name == artifact.digest or not url.startswith(superseded):
                     digests.setdefault((artifact.kind, name), url)
@@ -104,16 +108,18 @@ def _seconds(created: str) -> float:
 
 def _spread(
     why: dict[str, str],
-    made_of: Mapping[str, Iterable[tuple[str, str]]],
+    made_of: Mapping[str, Iterable[tuple[str, str, str]]],
     digests: Mapping[tuple[str, str], str],
     every: Mapping[str, Artifact],
 ) -> None:
-    """Keep whatever the kept is made from."""
+    """Keep whatever the kept is made from: what it names, if that has the bytes, or what has them."""
     waiting = list(why)
     while waiting:
         heir = waiting.pop()
-        for identity in made_of[heir]:
-            url = digests.get(identity)
+        for kind, name, digest in made_of[heir]:
+            url = digests.get((kind, name))
+            if not url or name != digest != every[url].digest:
+                url = digests.get((kind, digest))
             if url and url not in why:
                 why[url] = f"{every[heir].kind} {every[heir].fingerprint} is made from it"
                 waiting.append(url)

@@ -107,7 +107,7 @@ class CaptionJob(ShardJob):
             fresh = _look(look, self._cleaned([row for row in part if row["key"] not in known], errors))
             looked = {row["key"]: row for row in fresh}
             rows += [known.get(row["key"]) or looked[row["key"]] for row in part]
-        self._judge([row for row in rows if row["key"] not in written], stats)
+        self._judge([row for row in rows if row["key"] not in written], stats, len(rows))
         provenance = self._provenance()
         for row in rows:
             if row["key"] in written:
@@ -192,11 +192,17 @@ class CaptionJob(ShardJob):
             row["model_first"] = drawn(config.seed, row["key"]) < (config.mix if own is None else own)
         return rows
 
-    def _judge(self, rows: list[Row], stats: Counter[str]) -> None:
-        """Refuse what too many images share, count refusals, and give up where the model does not work."""
+    def _judge(self, rows: list[Row], stats: Counter[str], whole: int) -> None:
+        """Refuse what too many images share, count refusals, and give up where the model does not work.
+
+        Args:
+            rows: those at which the model looked now.
+            stats: of the shard.
+            whole: rows of the shard, with those that an earlier table had.
+        """
         looked = sum(bool(row["generated"] or row["failure"]) for row in rows)
         failed = sum(row["failure"] == "captioner_failed" for row in rows)
-        if failed > max(1, self.config.max_failed * looked):
+        if failed > max(1, self.config.max_failed * (looked + whole - len(rows))):
             raise RuntimeError(
                 f"the captioner failed on {failed} of {looked} images (the worker's log has the errors); "
                 "that is more than captioner.max_failed allows"
@@ -254,6 +260,7 @@ class Caption(ShardStage):
     name, output, version = "caption", "captions", 4
     inputs: tuple[str, ...] = ("images",)
     by_shard = ("images", "verdicts")
+    apart = ("captioner.limit_samples",)
 
     def __init__(self, config: CaptionConfig, joined: bool = False, judged: bool = False):
         """Caption `images`.

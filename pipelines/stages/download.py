@@ -67,7 +67,7 @@ class Download(ShardStage):
     """
 
     name, output, version = "download", "images", 3
-    apart = ("reuse",)
+    apart = ("reuse", "limit_samples")
     modules = (
         "pipelines.crawl.guarded",
         "pipelines.crawl.img2dataset_engine",

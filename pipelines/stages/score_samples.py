@@ -72,7 +72,7 @@ class ScoreSamples(Stage):
         notes = list(config.notes)
         if KIND in inputs:
             about = About.read(inputs[KIND])
-            named = replace(PROTOCOLS[config.protocol], name=about.name)
+            named = replace(PROTOCOLS[config.protocol], name=about.name, task=config.task)
             notes += [f"SHA-256 of the list of real images: {about.digest}.", overlap_note(inputs["samples"])]
         sets = self._sets(inputs)
         images = min(number for number, _ in sets)

@@ -32,6 +32,7 @@ from reptok.data.keys import key_of, split_of
 
 ROWS_AT_ONCE = 1 << 19
 """Rows that are sorted at a time."""
+ROWS_PER_GROUP = 1 << 14
 READERS = 16
 
 
@@ -91,9 +92,12 @@ class SortRows(ShardJob):
             table = table.filter(pa.array(placed))
             rows = self._alike(table, shard.name)
             keys = [key_of(text) for text in identities(rows.select(list(self.identity))).to_pylist()]
+            pictures = keys
+            if self.identity != ("url",):
+                pictures = [key_of(text) for text in identities(rows.select(["url"])).to_pylist()]
             rows = rows.select([name for name in rows.column_names if name not in ("key", "split")])
             told = table["split"].to_pylist() if "split" in table.column_names else []
-            splits = self._splits(keys, told, shard.name)
+            splits = self._splits(pictures, told, shard.name)
             rows = rows.append_column("key", pa.array(keys, pa.string()))
             yield rows.append_column("split", pa.array(splits, pa.string())), alive[placed]
         if read != shard.payload["rows"]:
@@ -105,7 +109,7 @@ class SortRows(ShardJob):
     def _splits(self, keys: Sequence[str], told: Sequence[str | None], name: str) -> list[str]:
         if odd := {split for split in told if split} - set(SPLITS):
             raise ValueError(f"{name} has split {sorted(odd)[0]!r}; a split is one of {', '.join(SPLITS)}")
-        drawn = [split_of(key, self.val_fraction) for key in keys]
+        drawn = [split_of(key, self.val_fraction) for key in keys]  # of URLs: texts of one stay together
         return [own or other for own, other in zip(told or [None] * len(keys), drawn, strict=True)]
 
     def _write(self, out: Workspace, name: str, tables: Sequence[pa.Table]) -> None:
@@ -117,7 +121,10 @@ class SortRows(ShardJob):
             if mine.num_rows:
                 with out.create(f"{split}-{name}.parquet") as file:
                     target: Any = file
-                    pq.write_table(mine, target, row_group_size=columns.ROWS_PER_GROUP, compression="zstd")
+                    pq.write_table(
+                        mine, target, row_group_size=ROWS_PER_GROUP, compression="zstd",
+                        write_statistics=["key"],  # every file of the result reads every footer
+                    )  # fmt: skip
 
     def _alike(self, table: pa.Table, source: str) -> pa.Table:
         try:

@@ -10,8 +10,9 @@ import pytest
 
 from pipelines.dag import store_lock
 from pipelines.dag.lock import locked
+from pipelines.dag.s3 import S3Folder
 from pipelines.dag.storage import open_folder
-from pipelines.dag.writing import Superseded
+from pipelines.dag.writing import StorageError, Superseded
 
 ROOT = "s3://reptok/runs"
 
@@ -67,7 +68,8 @@ def test_who_holds_it_long_keeps_it_and_who_died_does_not(server, capsys):
             check()
     waiting.join(10)
     assert not waiting.is_alive() and f"waiting for process {os.getpid()}" in capsys.readouterr().out
-    folder, dead = open_folder(ROOT), {"token": "t", "pid": 2**30, "host": socket.gethostname(), "time": 1.0}
+    here = {"host": socket.gethostname(), "pids": store_lock._pids()}
+    folder, dead = open_folder(ROOT), {"token": "t", "pid": 2**30, "time": 1.0, **here}
     folder.write_bytes(
         "_locks/x.json" if server else "_locks/x/t.json", json.dumps({**dead, "held": True}).encode()
     )
@@ -93,6 +95,32 @@ def test_who_was_away_too_long_learns_that_the_lock_is_lost(s3, monkeypatch):
         assert not folder.exists("_locks/x.json")
         folder.write_bytes("_locks/x.json", owner)
     assert folder.read_bytes("_locks/x.json") == owner  # it is another's, and stays
+
+
+def test_a_process_of_another_container_by_the_same_name_is_not_taken_for_dead():
+    record = json.loads(store_lock._record("t"))
+    assert not store_lock._is_dead(store_lock._owner(json.dumps(record | {"pid": os.getpid()}).encode()))
+    gone = record | {"pid": 2**30}
+    assert store_lock._is_dead(store_lock._owner(json.dumps(gone).encode()))
+    assert not store_lock._is_dead(store_lock._owner(json.dumps(gone | {"pids": "others"}).encode()))
+
+
+def test_a_store_that_is_overloaded_is_not_said_to_keep_no_conditions(s3, monkeypatch):
+    store_lock._probed.cache_clear()
+    put = S3Folder.put_bytes
+
+    def busy(folder, name, data, **condition):
+        if condition:
+            raise StorageError(
+                5, "cannot write: the store is overloaded or failing (SlowDown); wait a little"
+            )
+        return put(folder, name, data)
+
+    monkeypatch.setattr(S3Folder, "put_bytes", busy)
+    with pytest.raises(StorageError, match="overloaded"), locked(ROOT, "x"):
+        pass
+    monkeypatch.undo()
+    assert store_lock.keeps_conditions(open_folder(ROOT))
 
 
 def _enter(root):

@@ -89,3 +89,35 @@ def test_a_plan_may_be_the_beginning_of_the_one_that_was_begun_and_no_other(tmp_
     for other in ("abcde", "ax"):
         with pytest.raises(ValueError, match="another plan"):
             Tally(planned(other), out)
+
+
+def test_what_was_made_by_a_longer_plan_is_not_published_by_its_beginning(tmp_path):
+    """What a stage reads from ended early and was published, and then the stage is gone on with alone."""
+
+    def planned(count):
+        return ShardWork(shards=[Shard(i, f"part-{i}", 1, {}) for i in range(count)], job=Copy())
+
+    out = Workspace(str(tmp_path))
+    tally_of(planned(5), out, here=True)
+    again = Tally(planned(3), out)
+    assert again.complete and again.stats() == {"rows_in": 3, "rows_out": 3}
+    assert out.files() == ["part-0.txt", "part-1.txt", "part-2.txt"]
+    assert len(list((tmp_path / DONE).iterdir())) == 3
+
+
+def test_shards_beyond_do_not_depend_on_when_the_end_of_the_input_was_known(tmp_path):
+    """In a chain a stage is planned for all shards, alone for those that its input came to have."""
+    chained = Tally(work(9), Workspace(str(tmp_path / "chained")))
+    chained.cut(6)
+    alone = work(9)
+    alone = ShardWork(shards=alone.shards[:6], job=alone.job, wanted=alone.wanted)
+    beyond = []
+    for name, shards in (("chained", chained.work), ("alone", alone)):
+        out = Workspace(str(tmp_path / name))
+        tally = chained if name == "chained" else Tally(shards, out)
+        for index in range(4):
+            shard = shards.shards[index]
+            stats = Copy()(shard, out)
+            tally.take(index, {"name": shard.name, "rows": shard.rows, "stats": stats, "files": {}}, "")
+        beyond.append(tally.stats()["shards_beyond"])
+    assert beyond == [2.0, 2.0]

@@ -148,6 +148,14 @@ def test_the_captions_are_those_of_transformers(
     assert sum(bool(row["generated"]) for row in found) == len(asked) - 2
 
 
+def test_a_lane_without_a_question_comes_to_its_end() -> None:
+    """Ray prepares every row: also a last one that is alone in its block."""
+    before = wrap_preprocess(lambda row: request(CONFIG, row), DATA)
+    end = before({"place": 0, "shard": -1, "number": -1, "lane": "[]", UNASKED: "the end of a lane"})
+    after = wrap_postprocess(answered, DATA, include_error_column=True)(end)
+    assert (after["lane"], after[UNASKED]) == ("[]", "the end of a lane")
+
+
 def test_a_shard_is_not_done_before_it_is_answered(images: Any, tmp_path: Path) -> None:
     out = Workspace(str(tmp_path / "out"))
     work = work_of(images, CONFIG, out)

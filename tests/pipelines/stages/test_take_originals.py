@@ -166,7 +166,9 @@ def test_scores_carry_the_datasets_fingerprint_and_what_is_known_of_the_training
     assert About.read(held_out).digest in notes
 
 
-def test_reconstructions_of_the_split_are_near_their_own_originals(held_out, model, run_stage):
+def test_reconstructions_of_the_split_are_near_their_own_originals(
+    held_out, model, run_stage, tiny_models, small_world
+):
     config = ReconstructImagesConfig(model=str(model), workers=ONE, decoder_steps=1, seed=7)
     rebuilt, stats = run_stage(ReconstructImages(config, originals=True), {"originals": held_out}, "rebuilt")
     assert stats["rows_out"] == 12
@@ -176,6 +178,15 @@ def test_reconstructions_of_the_split_are_near_their_own_originals(held_out, mod
     assert [row["psnr"] for row in rows] == pytest.approx(
         (10 * torch.log10(255**2 / difference)).tolist(), abs=0.1
     )
+    look = LookConfig(recipe="encoder", name="vit", folder=str(tiny_models / "encoder"), workers=ONE)
+    made = {"samples": rebuilt, "originals": held_out}
+    for stage in (LookAtSamples(look), LookAtReference(LookAtReferenceConfig(look=look), originals=True)):
+        made[stage.output], _ = run_stage(stage, {kind: made[kind] for kind in stage.inputs}, stage.output)
+    config = ScoreSamplesConfig(protocol="own", networks=("vit",), task="reconstruction")
+    scoring = ScoreSamples(config, originals=True)
+    _, scores = run_stage(scoring, {kind: made[kind] for kind in scoring.inputs}, "scores")
+    name = f"own_{small_world['dataset'].fingerprint}_n12"
+    assert f"rfd_vit/{name}" in scores and not any(key.startswith("gf") for key in scores), scores
 
 
 COCO = {
