@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from pipelines import compare, dry_run, gc, plan, promote, purge, run_all, sweep
+from pipelines.configuration.choices import there_is_no
 from pipelines.real import command as real
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -44,9 +44,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        print(f"error: there is no command {name!r}; {hint}There are: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: {there_is_no('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     return COMMANDS[name](rest)
 

@@ -19,10 +19,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines import run_all
+from pipelines.configuration.choices import there_is_no
 from pipelines.configuration.compose import CONF_DIR, load_config
 from pipelines.configuration.construct import construct
 from pipelines.configuration.schema import Config
@@ -143,9 +143,7 @@ def chosen(names: str) -> dict[str, Recipe]:
     wanted = list(known) if names == "all" else names.split(",")
     for name in wanted:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"there is no recipe {name!r}; {hint}There are: all, {', '.join(known)}")
+            raise ValueError(there_is_no("recipe", name, ["all", *known]))
     return {name: known[name] for name in wanted}
 
 

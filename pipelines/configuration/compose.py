@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.configuration.choices import there_is_no
 from pipelines.configuration.construct import ConfigError, construct, field_types, options_of
 from pipelines.configuration.groups import chosen_groups, honour
 from pipelines.dag.redaction import redacted
@@ -96,9 +97,7 @@ def _prepared(schema: Any, override: str, folders: Sequence[Path]) -> str:
         return f"++{key}={quoted(value) if _is_text(schema, key) else value}"
     choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
     if value not in choices:
-        near = get_close_matches(value, choices, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"there is no {key} {value!r}; {hint}There are: {', '.join(choices)}")
+        raise ConfigError(there_is_no(key, value, choices))
     return override
 
 

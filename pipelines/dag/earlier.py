@@ -25,6 +25,7 @@ from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.linking import link
 from pipelines.dag.shard_records import Record, done_record
 from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.wanted import place_of
 from pipelines.dag.workspace import MADE, SCRATCH, Workspace
 
 if TYPE_CHECKING:
@@ -207,8 +208,7 @@ def _sha256(artifact: Artifact, name: str, shard: Shard) -> str:
     if not isinstance(artifact, Coming) or folder.exists(MANIFEST):
         known = _digests(artifact.url).get(name)
     else:
-        place = shard.index if shard.follows is None else shard.follows
-        record = done_record(place, folder)
+        record = done_record(place_of(shard), folder)
         known = record["files"].get(name, {}).get("sha256") if record else None
     if known is None:
         raise FileNotFoundError(f"{artifact.kind} {artifact.fingerprint} has no file {name!r}")

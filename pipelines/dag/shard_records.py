@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.dag.fingerprint import canonical_json
 from pipelines.dag.storage import Folder, many
+from pipelines.dag.wanted import place_of
 from pipelines.dag.workspace import SCRATCH, Workspace
 
 if TYPE_CHECKING:
@@ -44,24 +45,16 @@ def write_plan(shards: Sequence[Shard], out: Workspace) -> list[Shard]:
     if not out.folder.exists(PLAN):
         out.folder.write_bytes(PLAN, plan)
         return list(shards)
-    if (recorded := out.folder.read_bytes(PLAN)) != plan and not _begins_with(recorded, plan):
+    recorded = out.folder.read_bytes(PLAN)
+    if recorded == plan:
+        return list(shards)
+    begun, end = [Shard(**shard) for shard in json.loads(recorded)], max(map(place_of, shards), default=-1)
+    if canonical_json([asdict(shard) for shard in begun if place_of(shard) <= end]) != plan:
         raise ValueError(
             f"{out.url} was begun with another plan of shards, although its fingerprint is the same: what "
             "changes the plan must be a significant config field. Remove that folder to begin anew."
         )
-    return [Shard(**shard) for shard in json.loads(recorded)]
-
-
-def _begins_with(recorded: bytes, plan: bytes) -> bool:
-    """Whether a plan is what is left of a recorded one that ends early."""
-
-    def place(shard: dict[str, Any]) -> int:
-        follows = shard["follows"]
-        return int(shard["index"] if follows is None else follows)
-
-    shards = json.loads(plan)
-    end = max(map(place, shards), default=-1)
-    return bool(shards == [shard for shard in json.loads(recorded) if place(shard) <= end])
+    return begun
 
 
 def read_done(shards: Sequence[Shard], out: Workspace) -> dict[int, Record]:
