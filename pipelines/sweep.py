@@ -227,7 +227,7 @@ def show(arms: Sequence[Arm]) -> None:
                     if cell.high > cell.low
                     else told
                 )
-                print(f"  {line.score.name:<50} {line.score.show(cell.mean):>12}{told}")
+                print(f"  {line.score.measured:<60} {line.score.show(cell.mean):>12}{told}")
 
 
 def write_index(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pipelines.evaluation.results import Score
 from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
 from reptok.metrics.own_picture import PERMUTED, own_picture
+from reptok.metrics.protocols import INCEPTION
 from reptok.metrics.uncertainty import Estimate, share
 from reptok.vocabulary import Words
 
@@ -68,13 +69,15 @@ def measure(
     real_similarity = bank.nearest(found.originals["vit"])[0]
     close = real_similarity.quantile(COPY_QUANTILE)
     metrics["eval/nearest_similarity_real"] = float(real_similarity.mean())
-    metrics["eval/fd_vit_training_images"] = frechet_of(bank.sample(len(view)), found.originals["vit"])
+    real = frechet_of(bank.sample(len(view)), found.originals["vit"])
+    metrics[f"eval/{frechet_name('vit', len(view))}_training_images"] = real
     if recognition is not None:
         metrics["eval/recognised_real"] = float(recognition.real.double().mean())
     for scale, features in found.features.items():
         suffix = f"_cfg_{scale:g}"
         for name, values in features.items():
-            metrics[f"eval/g{frechet_name(name)}{suffix}"] = frechet_of(values, found.originals[name])
+            distance = frechet_of(values, found.originals[name])
+            metrics[f"eval/g{frechet_name(name, len(values))}{suffix}"] = distance
         similarity = bank.nearest(features["vit"])[0]
         metrics[f"eval/nearest_similarity{suffix}"] = float(similarity.mean())
         metrics[f"eval/close_to_training{suffix}"] = float((similarity > close).double().mean())
@@ -139,11 +142,14 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
             Score(name="Words of the captions that the text encoder does not know", unit="%",
                   value=100 * metrics["eval/unknown_words"], higher_is_better=False,
                   note="such words are all alike to the generator"))  # fmt: skip
-    for name, title in (("gfid", "gFID"), ("gfd_vit", "Frechet distance, frozen encoder")):
+    for network, title in ((INCEPTION, "gFID"), ("vit", "Frechet distance, frozen encoder")):
+        name = f"g{frechet_name(network, images)}"
         if f"eval/{name}_cfg_{lead:g}" in metrics:
             baselines = others(name)
-            if name == "gfd_vit":
-                baselines["training images"] = metrics["eval/fd_vit_training_images"]
+            if network == "vit":
+                baselines["training images"] = metrics[
+                    f"eval/{frechet_name(network, images)}_training_images"
+                ]
             value = metrics[f"eval/{name}_cfg_{lead:g}"]
             result.append(
                 Score(

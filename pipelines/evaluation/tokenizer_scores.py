@@ -12,7 +12,8 @@ from pipelines.evaluation.feature_bank import FeatureBank
 from pipelines.evaluation.interpolations import Interpolations
 from pipelines.evaluation.reconstructions import MEAN, REFERENCE, REPTOK, VAE, WRONG, Reconstructions
 from pipelines.evaluation.results import Score
-from reptok.metrics.evaluator import frechet_of
+from reptok.metrics.evaluator import frechet_name, frechet_of
+from reptok.metrics.protocols import INCEPTION
 from reptok.metrics.uncertainty import mean, paired_difference, share
 
 SUFFIXES = {REPTOK: "", VAE: "_vae", REFERENCE: "_reference", MEAN: "_subject_mean", WRONG: "_wrong_token"}
@@ -32,7 +33,7 @@ def measure(
     own = found.methods[REPTOK]
     metrics |= {f"eval/{name}_error": mean(own.values(name)).error for name in own.per_image}
     real = frechet_of(bank.sample(len(view)), found.originals["vit"])
-    metrics["eval/fd_vit_training_images"] = real
+    metrics[f"eval/{frechet_name('vit', len(view))}_training_images"] = real
     for method in (MEAN, WRONG):
         above = paired_difference(own.values("psnr"), found.methods[method].values("psnr"))
         metrics[f"eval/psnr_above{SUFFIXES[method]}"] = above.value
@@ -75,6 +76,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
         return factor * metrics[f"eval/{name}_error"] if f"eval/{name}_error" in metrics else None
 
     images = int(metrics["eval/images"])
+    fid, distance = frechet_name(INCEPTION, images), frechet_name("vit", images)
     result = [
         Score(
             name="PSNR",
@@ -94,12 +96,12 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
             Score(name="LPIPS", value=metrics["eval/lpips"], baselines=others, higher_is_better=False,
                   images=images, error=error("lpips"))
         )  # fmt: skip
-    if "eval/fid" in metrics:
+    if f"eval/{fid}" in metrics:
         result.append(
             Score(
                 name="rFID",
-                value=metrics["eval/fid"],
-                baselines=beside("fid", CEILING),
+                value=metrics[f"eval/{fid}"],
+                baselines=beside(fid, CEILING),
                 higher_is_better=False,
                 images=images,
             )
@@ -107,8 +109,8 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
     result.append(
         Score(
             name="Frechet distance, frozen encoder",
-            value=metrics["eval/fd_vit"],
-            baselines=beside("fd_vit", {"training images": "_training_images"} | CEILING),
+            value=metrics[f"eval/{distance}"],
+            baselines=beside(distance, {"training images": "_training_images"} | CEILING),
             higher_is_better=False,
             images=images,
         )

@@ -15,14 +15,12 @@ from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, Extractors
 from pipelines.evaluation.results import Evaluation, save_figure
 from pipelines.evaluation.sampling import SolverName
 from reptok.bounds import Count, Number, Share
-from reptok.configs import EncoderConfig, TextEncoderConfig
+from reptok.configs import TextEncoderConfig
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
     from pipelines.evaluation.samples import Sampler, Samples
-    from reptok.encoder.ssl import SSLEncoder
-    from reptok.image_tokenizer import ImageTokenizer
     from reptok.metrics.uncertainty import Estimate
     from reptok.vocabulary import Words
 
@@ -41,7 +39,6 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
         shown_prompts: rows of the picture of samples.
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
-        judge: the encoder that looks at the samples; None for the tokenizer's own.
         clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
         clip_architecture: open_clip's name of that model.
     """
@@ -55,7 +52,6 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
     shown_prompts: Count = 10
     shown_samples: Count = 4
     text_encoder: TextEncoderConfig | None = None
-    judge: EncoderConfig | None = None
     clip_weights: str = field(default="", metadata=WEIGHTS_FILE)
     clip_architecture: str = "ViT-B-16"
 
@@ -104,8 +100,7 @@ class EvaluateGenerator(Stage):
 
         config = self.config
         sampler = self._sampler(inputs)
-        encoder = self._judge(sampler.pipe.tokenizer, inputs)
-        gathered = Extractors.gather(inputs["dataset"], encoder, config.samples, config, out)
+        gathered = Extractors.gather(inputs, sampler.pipe.tokenizer, config.samples, config, out)
         view, bank = gathered.view, gathered.bank
         found = run_samples(
             sampler,
@@ -175,17 +170,6 @@ class EvaluateGenerator(Stage):
             guidance_interval=config.guidance_interval,
             solver=config.solver,
         )
-
-    def _judge(self, tokenizer: ImageTokenizer, inputs: Mapping[str, Artifact]) -> SSLEncoder:
-        """The configured encoder, or the tokenizer's own frozen one."""
-        from reptok.encoder.ssl import build_encoder
-        from reptok.tokenizer import RepTok
-
-        if self.config.judge is None:
-            if isinstance(tokenizer, RepTok):
-                return tokenizer.encoder
-            raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
-        return build_encoder(located(self.config.judge, inputs)).to(self.config.device).eval()
 
     def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, Estimate]:
         """By guidance, the mean over images and its error."""

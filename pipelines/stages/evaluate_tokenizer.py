@@ -93,7 +93,7 @@ class EvaluateTokenizer(Stage):
         if config.lpips_weights:
             weights = required(config.lpips_weights, "evaluate.tokenizer.lpips_weights")
             lpips = Lpips(weights, config.device)
-        gathered = Extractors.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
+        gathered = Extractors.gather(inputs, tokenizer, config.images, config, out)
         view, bank = gathered.view, gathered.bank
         found = run_reconstructions(
             tokenizer,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import plain
+from pipelines.dag.linking import link
 from pipelines.dag.reference import located
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -15,6 +16,7 @@ from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
 from reptok.data.columns import SAMPLES, read_table
 from reptok.data.croissant import DatasetFacts
+from reptok.kept import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pipelines.reports.lineage import Step
@@ -81,6 +83,9 @@ class Publish(Stage):
             pipe, folder, card=self._card(pipe, steps, reports, self._copy_pictures(reports, out))
         )
         out.publish_folder(folder)
+        for part in ("tokenizer", "generator"):
+            for name in inputs[part].files(f"{CHECKPOINTS}/*"):
+                link(inputs[part].folder, name, out.folder, f"{part}/{name}")
 
         trainings = {"Tokenizer": inputs["tokenizer"], "Generator": inputs["generator"]}
         html = render_report(

@@ -37,7 +37,7 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
     for scale in ("1", "1.5"):
         ratio = stats[f"eval/recognised_cfg_{scale}"] / stats["eval/recognised_real"]
         assert stats[f"eval/recognised_ratio_cfg_{scale}"] == pytest.approx(ratio)
-        assert stats[f"eval/gfd_vit_cfg_{scale}"] > stats["eval/fd_vit_training_images"]
+        assert stats[f"eval/gfd_vit_n12_cfg_{scale}"] > stats["eval/fd_vit_n12_training_images"]
     evaluation = Evaluation.read(artifact)
     assert evaluation.scores[0].baselines["blind guess"] == pytest.approx(100 / 3)
     assert evaluation.figures[0].file == "samples.webp"
@@ -63,7 +63,7 @@ def test_the_guidance_interval_is_the_evaluations_own(small_world, run_stage, te
     def distances(interval):
         settings = {"guidance": (1.0, 6.0), "guidance_interval": interval, "text_encoder": text_encoder}
         stats = evaluate(small_world, run_stage, name=f"from {interval[0]}", **settings)[1]
-        return stats["eval/gfd_vit_cfg_1"], stats["eval/gfd_vit_cfg_6"]
+        return stats["eval/gfd_vit_n12_cfg_1"], stats["eval/gfd_vit_n12_cfg_6"]
 
     plain, never = distances((0.8, 1.0))
     assert never == pytest.approx(plain, rel=1e-4)
@@ -81,7 +81,9 @@ def test_a_given_encoder_judges_in_the_place_of_the_models_own(small_world, run_
 
     def distance(name, judge):
         settings = {"guidance": (1.0,), "judge": judge}
-        return evaluate(small_world, run_stage, "class_generator", name, **settings)[1]["eval/gfd_vit_cfg_1"]
+        return evaluate(small_world, run_stage, "class_generator", name, **settings)[1][
+            "eval/gfd_vit_n12_cfg_1"
+        ]
 
     without = distance("without", None)
     assert distance("own", own) == pytest.approx(without, rel=1e-4)

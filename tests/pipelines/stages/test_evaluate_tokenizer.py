@@ -1,12 +1,15 @@
 import io
+import shutil
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.workspace import Workspace
 from pipelines.evaluation.results import Evaluation
 from pipelines.stages.evaluate_tokenizer import EvaluateTokenizer, EvaluateTokenizerConfig
+from reptok.configs import EncoderConfig
 
 
 def evaluate(world, run_stage, name="out", **settings):
@@ -50,6 +53,25 @@ def test_what_was_not_measured_is_said(report):
     artifact, stats = report
     assert not any("fid" in name or "lpips" in name for name in stats)
     assert any("No FID" in note for note in Evaluation.read(artifact).notes)
+
+
+def test_a_given_encoder_judges_in_the_place_of_the_models_own(
+    report, small_world, run_stage, tiny_models, tmp_path
+):
+    """Features twice as long are told apart as well, and four times as far: it is a squared distance."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny_models / "encoder", other)
+    weights = load_file(other / "model.safetensors")
+    doubled = {name: tensor * (2 if name.startswith("norm.") else 1) for name, tensor in weights.items()}
+    assert doubled.keys() & {"norm.weight", "norm.bias"}
+    save_file(doubled, other / "model.safetensors")
+    judge = EncoderConfig(name="folder", path=str(other), image_size=32)
+    artifact, stats = evaluate(small_world, run_stage, judge=judge)
+    own = report[1]
+    for name in ("eval/fd_vit_n12", "eval/fd_vit_n12_vae", "eval/fd_vit_n12_training_images"):
+        assert stats[name] == pytest.approx(4 * own[name], rel=1e-3) > 0
+    assert stats["eval/psnr"] == own["eval/psnr"] and stats["eval/recognised"] == own["eval/recognised"]
+    assert any("named judge" in note for note in Evaluation.read(artifact).notes)
 
 
 def test_every_plate_is_a_picture(report):

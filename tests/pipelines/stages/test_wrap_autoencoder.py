@@ -46,6 +46,6 @@ def test_another_encoder_judges_what_has_none(wrapped, small_world, tiny_models,
     judge = EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32)
     _, stats = run_stage(EvaluateGenerator(EvaluateGeneratorConfig(**SMALL, judge=judge)), inputs, "report")
     assert "eval/recognised_real" not in stats  # nothing was asked for
-    assert stats["eval/gfd_vit_cfg_1"] > stats["eval/fd_vit_training_images"]
-    with pytest.raises(ValueError, match=r"set evaluate_generator\.judge"):
+    assert stats["eval/gfd_vit_n12_cfg_1"] > stats["eval/fd_vit_n12_training_images"]
+    with pytest.raises(ValueError, match=r"name one with evaluate\.judge"):
         run_stage(EvaluateGenerator(EvaluateGeneratorConfig(**SMALL)), inputs, "refused")
