@@ -69,7 +69,7 @@ def test_a_given_encoder_judges_in_the_place_of_the_models_own(
     artifact, stats = evaluate(small_world, run_stage, judge=judge)
     own = report[1]
     for name in ("eval/fd_vit_n12", "eval/fd_vit_n12_vae", "eval/fd_vit_n12_training_images"):
-        assert stats[name] == pytest.approx(4 * own[name], rel=1e-3) > 0
+        assert own[name] > 0 and stats[name] == pytest.approx(4 * own[name], rel=1e-3)
     assert stats["eval/psnr"] == own["eval/psnr"] and stats["eval/recognised"] == own["eval/recognised"]
     assert any("named judge" in note for note in Evaluation.read(artifact).notes)
 
