@@ -30,7 +30,7 @@ class ExtractorsConfig:
     """By what to judge.
 
     Attributes:
-        bank_images: training images for recognition, for nearest neighbours and for the mean images.
+        bank_images: training images at most for recognition, nearest neighbours and the mean images.
         neighbours: k of the k-nearest-neighbour recognition.
         inception_weights: file of the FID Inception's weights; without it there is no FID.
         batch_size: images at a time.

@@ -14,7 +14,7 @@ from reptok.data.transforms import to_float
 from reptok.generator import TokenGenerator
 from reptok.pretrained import load_tokenizer, save_generator
 
-SMALL = {"neighbours": 5, "generator_steps": 2, "shown_samples": 1, "guidance": (1.0,)}
+SMALL = {"samples": 12, "neighbours": 5, "generator_steps": 2, "shown_samples": 1, "guidance": (1.0,)}
 
 
 @pytest.fixture
