@@ -98,7 +98,7 @@ def test_who_was_away_too_long_learns_that_the_lock_is_lost(s3, monkeypatch):
 
 
 def test_a_process_of_another_container_by_the_same_name_is_not_taken_for_dead():
-    record = json.loads(store_lock._record("t"))
+    record = json.loads(store_lock._record("t", 1.0))
     assert not store_lock._is_dead(store_lock._owner(json.dumps(record | {"pid": os.getpid()}).encode()))
     gone = record | {"pid": 2**30}
     assert store_lock._is_dead(store_lock._owner(json.dumps(gone).encode()))

@@ -313,7 +313,8 @@ def test_what_was_begun_with_a_commit_is_gone_on_with_by_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(EncodeOp, "__call__", failing)
-        results = runner.run([source, stage], root=str(root), tracking=TrackingConfig(enabled=False))
+        off = TrackingConfig(enabled=False)
+        results = runner.run([source, stage], root=str(root), chain=False, tracking=off)
         assert results[1].error and calls["made"] > 1
     hub.head = "c2"
     resumed = run(root, source, stage)["encode_latents"]
