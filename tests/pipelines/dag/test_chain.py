@@ -13,11 +13,8 @@ import toy_chain
 from toy_chain import actions, digests, journal_of, run, stages
 
 from pipelines.dag import cluster
-from pipelines.dag.artifact import Artifact
 from pipelines.dag.chain import lanes
 from pipelines.dag.cluster import ClusterConfig
-from pipelines.dag.execution import lock_of
-from pipelines.dag.lock import Held, locked
 from pipelines.dag.pools import allotted, room
 from pipelines.dag.shards import Shard, WorkerResources
 from pipelines.dag.verify import verify
@@ -140,32 +137,6 @@ def test_a_shard_goes_on_as_soon_as_it_is_done(barriers, tmp_path, capsys):
         ended = {stage: end for stage, _, _, end, _ in own}
         begun = {stage: begin for stage, _, begin, _, _ in reversed(own)}  # the first of two
         assert ended["write"] <= begun["shout"] and ended["shout"] <= begun["count"]
-
-
-@pytest.mark.timeout(120)
-def test_the_notes_of_a_published_stage_are_the_chains_until_it_ends(barriers, tmp_path, capsys):
-    """A shard that was done is not done again by a worker that Ray begins anew: its record stays."""
-    root, done = tmp_path / "store", {}
-    waits = {"waits": json.dumps({"short-00007": [str(tmp_path), "go"]})}
-    chain = threading.Thread(target=lambda: done.update(run(stages(count=waits, workers=ONE), root)))
-    chain.start()
-    try:
-        while not (published := list(root.glob("words/*/manifest.json"))):
-            assert chain.is_alive()
-            time.sleep(0.05)
-        words = Artifact("words", published[0].parent.name, str(published[0].parent))
-        notes = sorted(path.name for path in (published[0].parent / "_scratch").rglob("*.json"))
-        assert actions(run(stages()[:1], root)) == {"write": "skip"}
-        with pytest.raises(Held), locked(str(root), lock_of(words), wait=False):
-            pass
-        kept = sorted(path.name for path in (published[0].parent / "_scratch").rglob("*.json"))
-        assert kept == notes and len(notes) >= 8
-    finally:
-        (tmp_path / "go").touch()
-        chain.join()
-    assert digests(done) == barriers and not list(root.rglob("_scratch"))
-    with locked(str(root), lock_of(words), wait=False):
-        pass
 
 
 @pytest.mark.slow
