@@ -33,7 +33,7 @@ class ExtractorsConfig:
     """By what to judge.
 
     Attributes:
-        bank_images: training images for recognition, for nearest neighbours and for the mean images.
+        bank_images: training images at most for recognition, nearest neighbours and the mean images.
         neighbours: k of the k-nearest-neighbour recognition.
         judge: the encoder that looks at the images; None for the tokenizer's own frozen one, which sees least
             of what the tokenizer gets wrong. `evaluate.judge` names it for both evaluations.

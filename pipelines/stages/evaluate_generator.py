@@ -20,6 +20,7 @@ from reptok.configs import TextEncoderConfig
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
+    from pipelines.evaluation.measured import Sizes
     from pipelines.evaluation.samples import Sampler, Samples
     from reptok.metrics.uncertainty import Estimate
     from reptok.vocabulary import Words
@@ -30,7 +31,8 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
     """What to sample, on how much.
 
     Attributes:
-        samples: validation images whose captions or labels are asked for, evenly spread over the split.
+        samples: validation images whose captions or labels are asked for, evenly spread over the split; where
+            it has fewer, the scores' names say so.
         guidance: scales of classifier-free guidance; 1 is none.
         guidance_interval: flow times between which guidance acts.
         generator_steps: solver steps of the generator.
@@ -69,7 +71,7 @@ class EvaluateGenerator(Stage):
     inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
     scored = True
-    version = 3
+    version = 4
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_figures",
@@ -94,8 +96,9 @@ class EvaluateGenerator(Stage):
 
     def _evaluate(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import generator_figures as figures
-        from pipelines.evaluation.generator_scores import measure, recognise, scores
+        from pipelines.evaluation.generator_scores import measure, recognise, scores, sizes_of
         from pipelines.evaluation.loss_by_time import loss_picture
+        from pipelines.evaluation.measured import named
         from pipelines.evaluation.samples import run_samples
 
         config = self.config
@@ -114,7 +117,9 @@ class EvaluateGenerator(Stage):
         recognition = recognise(found, view, bank) if told else None
         words = self._words(inputs, view, bank)
         clip_scores = self._clip_scores(found, view) if told else {}
-        metrics = measure(found, view, bank, recognition, clip_scores, words, asked=bool(told))
+        measured = measure(found, view, bank, recognition, clip_scores, words, asked=bool(told))
+        sizes = sizes_of(view, bank, config.samples)
+        metrics = {"eval/samples": float(len(view)), **named(measured, sizes)}
         lead = max(config.guidance)
         similarity, nearest = bank.nearest(found.features[lead]["vit"])
         pictures = [
@@ -140,9 +145,9 @@ class EvaluateGenerator(Stage):
             lead=(f"Asked for {told} of {len(view)} validation images, " if told else f"{len(view)} times, ")
             + "the generator drew a token from noise and the tokenizer's decoder made it an image. Only the "
             "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
-            scores=scores(metrics, config.guidance, _chance(view)),
+            scores=scores(measured, sizes, bank, config.guidance, _chance(view)),
             figures=[save_figure(out, picture, figure) for picture, figure in pictures],
-            notes=self._notes(bank, sampler, words),
+            notes=self._notes(bank, sampler, words, sizes),
             metrics=metrics,
         )
         evaluation.write(out)
@@ -199,8 +204,10 @@ class EvaluateGenerator(Stage):
         folder = local_folder(located(text, inputs).path)
         return words_of(folder, (example.caption for example in examples))
 
-    def _notes(self, bank: FeatureBank, sampler: Sampler, words: Words | None) -> list[str]:
-        notes = list(self.config.notes)
+    def _notes(self, bank: FeatureBank, sampler: Sampler, words: Words | None, sizes: Sizes) -> list[str]:
+        from pipelines.evaluation.measured import shortfall
+
+        notes = [*shortfall("evaluate.generator.samples", sizes[""]), *self.config.notes]
         if words is not None and words.unknown:
             notes.append(f"{words}.")
         if not self.config.clip_weights and sampler.generator.reads.reads_text:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from reptok.metrics.features import FeatureExtractor
 from reptok.metrics.frechet import FeatureStatistics, frechet_distance
-from reptok.metrics.protocols import INCEPTION
 from reptok.metrics.reconstruction import PER_IMAGE
 
 
@@ -71,13 +70,12 @@ class ReconstructionEvaluator:
             yield name, float(torch.cat(values).double().mean())
         for name, features in (originals or {}).items():
             if name in self._features:
-                made = self.features(name)
-                yield frechet_name(name, len(made)), frechet_of(made, features)
+                yield frechet_name(name), frechet_of(self.features(name), features)
 
 
-def frechet_name(extractor: str, images: int) -> str:
-    """Name of the Frechet distance of so many images: `fd_vit_n200`, on Inception's features `fid_n200`."""
-    return f"{'fid' if extractor == INCEPTION else f'fd_{extractor}'}_n{images}"
+def frechet_name(extractor: str) -> str:
+    """Name of the Frechet distance: "fid" on Inception's features alone, else "fd_" and the extractor."""
+    return "fid" if extractor == "inception" else f"fd_{extractor}"
 
 
 def frechet_of(features: Tensor, others: Tensor) -> float:
