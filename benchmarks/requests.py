@@ -1,6 +1,7 @@
 """C17: requests to an object store for each shard more, over the data path from URLs to latents.
 
-    python -m benchmarks.requests
+    python -m benchmarks.requests          in a chain, by Ray
+    python -m benchmarks.requests here     stage by stage, in one process
 
 The smallest workflow on an S3 server of this machine, once in few and once in more shards of the same size:
 what is asked for once falls out of the difference.
@@ -22,6 +23,14 @@ from typing import Any
 from benchmarks.compare import Comparison
 
 GOAL, ROWS, SHARDS = 15.0, 40, (3, 9)
+HERE = """
+import sys
+from pipelines import run_all
+from pipelines.dag import shards
+shards._stream = lambda missing, job, out, *_: shards._here(missing, job, out)
+sys.exit(run_all.main([*sys.argv[1:], "chain=false"]))
+"""
+"""The program, with no process beside it."""
 ACCESS = {
     "AWS_ACCESS_KEY_ID": "benchmark",
     "AWS_SECRET_ACCESS_KEY": "benchmark",
@@ -31,7 +40,12 @@ ACCESS = {
 
 
 class CountedServer:
-    """moto's S3 with the bucket `reptok` and a count of requests by method."""
+    """moto's S3 with the bucket `reptok`.
+
+    Attributes:
+        counts: requests by method.
+        shards: tars of latents among what was put.
+    """
 
     def __init__(self) -> None:
         import boto3
@@ -42,6 +56,7 @@ class CountedServer:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.counts: Counter[str] = Counter()
+        self.shards = 0
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         Thread(target=self._server.serve_forever, daemon=True).start()
         keys = {name.lower(): ACCESS[name.upper()] for name in ("aws_access_key_id", "aws_secret_access_key")}
@@ -55,16 +70,17 @@ class CountedServer:
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         method = "LIST" if "list-type" in environ.get("QUERY_STRING", "") else environ["REQUEST_METHOD"]
         self.counts[method] += 1
+        self.shards += (
+            method == "PUT" and "/latents/" in environ["PATH_INFO"] and environ["PATH_INFO"].endswith(".tar")
+        )
         return self._app(environ, start)
 
 
-def run() -> Comparison:
+def run(*, here: bool = False) -> Comparison:
     """Requests of a whole data path for each shard more; below 15 is the goal."""
-    counts = [_requests(shards) for shards in SHARDS]
-    few, many = SHARDS
+    (few, few_shards), (many, many_shards) = (_requests(shards, here) for shards in SHARDS)
     each = {
-        method: (counts[1][method] - counts[0][method]) / (many - few)
-        for method in sorted(counts[0] | counts[1])
+        method: (many[method] - few[method]) / (many_shards - few_shards) for method in sorted(few | many)
     }
     total = sum(each.values())
     parts = ", ".join(f"{value:.1f} {method}" for method, value in each.items())
@@ -74,18 +90,20 @@ def run() -> Comparison:
         peer="goal",
         theirs=GOAL,
         ratio=GOAL / total,
-        checked=f"{parts}; six artifacts, {few} and {many} shards, {counts[0].total()} in all with {few}",
+        checked=f"{parts}; six artifacts, {few_shards} shards with {few.total()} in all, and {many_shards}",
     )
 
 
-def _requests(shards: int) -> Counter[str]:
+def _requests(shards: int, here: bool) -> tuple[Counter[str], int]:
+    """Requests, and shards of data and of validation."""
     server = CountedServer()
+    program = ["-c", HERE] if here else ["-P", "pipelines/run_all.py"]
     given = {**ACCESS, "AWS_ENDPOINT_URL": server.url}
     try:
         with tempfile.TemporaryDirectory() as cache:
             done = subprocess.run(
                 [
-                    sys.executable, "-P", "pipelines/run_all.py", "experiment=smoke", "root=s3://reptok/runs",
+                    sys.executable, *program, "experiment=smoke", f"root=s3://reptok/{shards}",
                     "until=encode_latents", "tracking=off", f"data.photographs.images={shards * ROWS}",
                     f"data.select_urls.rows_per_shard={ROWS}",
                 ],
@@ -94,11 +112,11 @@ def _requests(shards: int) -> Counter[str]:
             )  # fmt: skip
         if done.returncode:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        return server.counts
+        return server.counts, server.shards
     finally:
         server.stop()
 
 
 if __name__ == "__main__":
-    found = run()
+    found = run(here="here" in sys.argv[1:])
     print(f"{found.name}: {found.ours:.1f} ({found.checked}); goal {found.theirs:g}: {found.ratio:.2f} x")

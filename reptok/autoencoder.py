@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from reptok.configs import AutoencoderConfig
 from reptok.folder import check_folder, check_sizes, loading, local_folder, weight_shapes
-from reptok.weights import check_finite, read_json, save_weights
+from reptok.weights import check_finite, read_json, save_weights, write_json
 
 CLASS = "AutoencoderKL"
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -161,8 +162,14 @@ class Autoencoder(nn.Module):
         return images
 
     def save(self, folder: Path) -> None:
-        """Write a diffusers folder; the file is half as large when float16 holds the weights exactly."""
-        self.vae.save_config(folder)
+        """Write a diffusers folder; the file is half as large when float16 holds the weights exactly.
+
+        The same VAE gives the same bytes wherever it was read from.
+        """
+        config = json.loads(self.vae.to_json_string())
+        config.pop("_name_or_path", None)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config)
         save_weights(self.vae.state_dict(), folder / "diffusion_pytorch_model.safetensors")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipelines.crawl.durations import counted
 from pipelines.crawl.reasons import CLASSES
 from pipelines.crawl.resize import ResizeConfig
 from pipelines.crawl.reuse import TAKEN_OVER, earlier_outcomes
@@ -20,7 +19,7 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.earlier import Made
 from pipelines.dag.rows import RowErrors
 from pipelines.dag.shards import Shard, ShardJob
-from pipelines.dag.workspace import SCRATCH, Workspace
+from pipelines.dag.workspace import Workspace
 from pipelines.urls.opt_out import OptOut, opted_out_of
 from reptok.data import columns
 
@@ -34,8 +33,8 @@ Outcome = dict[str, Any]
 class DownloadJob(ShardJob):
     """From a table of the `urls` artifact (the payload's "file") to one of images, beside it.
 
-    The rows keep their order, and no column depends on time: the same answers give the same bytes. What each
-    row took lies in `times_file`, which is not published.
+    The rows keep their order, and no column depends on time: the same answers give the same bytes. How long
+    requests took is the shard's summary.
 
     Attributes:
         urls: the `urls` artifact.
@@ -84,11 +83,10 @@ class DownloadJob(ShardJob):
             row.update(outcome)
         for row in rows:
             row.update(known.get(row["url"], {}))
-        seconds = [row.pop("seconds", 0.0) for row in rows]
+        seconds = [row.pop("seconds") for row in rows if "seconds" in row]
         with out.create(images_file(shard)) as target:
             written = columns.write_table(target, rows, self.schema)  # type: ignore[arg-type]
-        times = pa.table({"key": table.column("key"), "seconds": pa.array(seconds, pa.float32())})
-        out.folder.write_bytes(times_file(shard.index), _parquet(times))
+        out.summaries[images_file(shard)] = counted(seconds)
         reasons = Counter(f"failed_{row['reason']}" for row in rows if row["reason"])
         return {
             "rows_in": table.num_rows,
@@ -139,14 +137,3 @@ class DownloadJob(ShardJob):
 def images_file(shard: Shard) -> str:
     """Name of a shard's table of images, beside its table of URLs."""
     return f"images-{shard.payload['file'].partition('-')[2]}"
-
-
-def times_file(index: int) -> str:
-    """Name of the unpublished table of a shard's network seconds by key."""
-    return f"{SCRATCH}/times/{index:06d}.parquet"
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()

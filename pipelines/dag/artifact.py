@@ -89,6 +89,11 @@ class Artifact:
         self._listed(name)
         return self.folder.open_lasting(name)
 
+    def open_whole(self, name: str) -> BinaryIO:
+        """The same, of a file of which most will be read."""
+        self._listed(name)
+        return self.folder.open_whole(name)
+
     def read_bytes(self, name: str) -> bytes:
         with self.open(name) as file:
             return file.read()

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.shard_records import Record, done_record
+
+HELD = 64
+_came: OrderedDict[tuple[str, int], Record] = OrderedDict()
+"""The newest done records that this process was told, by workspace and index: they are not asked for."""
+
+
+def came(url: str, index: int, record: Record) -> None:
+    """Know the done record of a shard, for as long as its followers in the chain need it."""
+    _came[url, index] = record
+    while len(_came) > HELD:
+        _came.popitem(last=False)
 
 
 class Coming(Artifact):
@@ -36,6 +49,11 @@ class Coming(Artifact):
         """Names of the files that its shards are to have, sorted."""
         return [name for name in self._names if fnmatch(name, pattern)]
 
-    def open(self, name: str) -> BinaryIO:
-        """Open a file whose shard is done."""
-        return self.folder.open_lasting(name)
+    def _listed(self, name: str) -> None:
+        """Its files are there when their shards are done."""
+
+    def record(self, index: int) -> Record | None:
+        """The done record of one of its shards; None when it is published, and its work is cleaned away."""
+        if (self.url, index) not in _came and (found := done_record(index, self.folder)):
+            came(self.url, index, found)
+        return _came.get((self.url, index))

@@ -2,7 +2,7 @@
 
 A published artifact of shards has beside its manifest
 
-    made.json    {settings, rest, shards: [{of, rest, name, rows, stats, files, named}]}
+    made.json    {settings, rest, shards: [{of, rest, name, rows, stats, files, summaries, named}]}
 
 `settings` stands for the stage, its version and what is significant of its configuration, `rest` for those of
 its inputs, such as a network, that are the same for all shards, `of` for these and for everything else that a
@@ -23,8 +23,8 @@ from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.coming import Coming
 from pipelines.dag.fingerprint import canonical_json, plain
 from pipelines.dag.linking import link
-from pipelines.dag.shard_records import Record, done_record
-from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.shard_records import Record
+from pipelines.dag.storage import open_folder
 from pipelines.dag.wanted import place_of
 from pipelines.dag.workspace import MADE, SCRATCH, Workspace
 
@@ -160,13 +160,18 @@ def reused(shard: Shard, job: ShardJob, out: Workspace, of: str, earlier: Earlie
     if any(artifact.manifest["files"].get(name) != entry for name, entry in made["files"].items()):
         return None
     names = dict(zip(made["named"], job.files_of(shard), strict=True))
-    files = {names.get(name, name): entry for name, entry in made["files"].items()}
+    files, summaries = (
+        {names.get(name, name): value for name, value in made[key].items()} for key in ("files", "summaries")
+    )
     try:
         for name in made["files"]:
             link(artifact.folder, name, out.folder, names.get(name, name))
     except OSError:  # it was deleted meanwhile: the shard is made
         return None
-    return {"name": shard.name, "rows": made["rows"], "stats": made["stats"], "files": files}
+    return {
+        "name": shard.name, "rows": made["rows"], "stats": made["stats"],
+        "files": files, "summaries": summaries,
+    }  # fmt: skip
 
 
 def write_made(records: Mapping[int, Record], out: Workspace) -> None:
@@ -204,12 +209,8 @@ def _rest(inputs: Mapping[str, str], made: Collection[Made]) -> dict[str, str]:
 
 def _sha256(artifact: Artifact, name: str, shard: Shard) -> str:
     """The digest of a file of an input, be it published or of a shard that is done."""
-    folder: Folder = artifact.folder
-    if not isinstance(artifact, Coming) or folder.exists(MANIFEST):
-        known = _digests(artifact.url).get(name)
-    else:
-        record = done_record(place_of(shard), folder)
-        known = record["files"].get(name, {}).get("sha256") if record else None
+    record = artifact.record(place_of(shard)) if isinstance(artifact, Coming) else None
+    known = record["files"].get(name, {}).get("sha256") if record else _digests(artifact.url).get(name)
     if known is None:
         raise FileNotFoundError(f"{artifact.kind} {artifact.fingerprint} has no file {name!r}")
     return str(known)

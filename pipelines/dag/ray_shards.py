@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from pipelines.dag import cluster
+from pipelines.dag.coming import came
 from pipelines.dag.failures import LOST, described
 from pipelines.dag.falls import FALLS, STREAK, Falls, Pool, alive, avoiding
 from pipelines.dag.notes import Notes
@@ -127,10 +128,13 @@ class Worker:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Do this step's part of a lane, and append what became of it.
 
-        An outcome is that of `ShardActor`, with the step's number; "handed_back" says that the shard was not
-        begun.
+        An outcome is that of `ShardActor`, with the step's number, machine and workspace; "handed_back" says
+        that the shard was not begun.
         """
         lane = json.loads(row["lane"])
+        for outcome in lane["outcomes"]:
+            if outcome["record"] != "{}":
+                came(outcome["url"], outcome["index"], json.loads(outcome["record"]))
         if lane["open"] and lane["shards"][self._number] and self._streak >= STREAK and not self._unready:
             self._falls.add(self._node, "streak", "")
             os._exit(1)  # Ray starts it again, and what waits for it goes there
@@ -138,7 +142,8 @@ class Worker:
         beyond = bool(due) and self._step.beyond(lane["place"])
         for shard in due:
             outcome = _handed_back(shard) if beyond else self._do(shard)
-            lane["outcomes"].append({**outcome, "step": self._number, "node": self._node})
+            told = {"step": self._number, "node": self._node, "url": self._step.out.url}
+            lane["outcomes"].append({**outcome, **told})
             if any(lane["shards"][self._number + 1 :]) and outcome["record"] != "{}":
                 self._announced[str(outcome["index"])] = outcome["record"]  # the lane is long on its way
             lane["open"] &= beyond or not (outcome["failure"] or outcome["handed_back"])

@@ -5,6 +5,7 @@ No look precedes a read or a write: what is not there is an answer, too.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipelines.dag.object_reader import ObjectReader, Tail
+from pipelines.dag.object_reader import CHUNK, ObjectReader, Tail
 from pipelines.dag.object_store import ObjectFolder
 from pipelines.dag.storage import Folder, many
 from pipelines.dag.writing import Changed, DigestingWriter, StorageError, file_errors, store_errors
@@ -61,6 +62,18 @@ class S3Folder(ObjectFolder):
 
     def open_lasting(self, name: str) -> BinaryIO:
         return cast(BinaryIO, _Remembering(self._tails, self._fs, self._bucket, self.key(name)))
+
+    def open_whole(self, name: str) -> BinaryIO:
+        """A copy on this machine's disk, which is fetched in one request and gone when it is closed."""
+        copy = cast(BinaryIO, tempfile.TemporaryFile(prefix="reptok-"))  # noqa: SIM115 (who reads it closes it)
+        try:
+            with self.open(name) as source:
+                shutil.copyfileobj(source, copy, CHUNK)
+            copy.seek(0)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
 
     @contextmanager
     def create(self, name: str, put: Put | None = None) -> Iterator[DigestingWriter]:

@@ -53,7 +53,10 @@ def do_shard(shard: Shard, job: ShardJob, out: Workspace, *, again: bool = False
         if shard.rows == UNCOUNTED:
             shard = replace(shard, rows=job.rows_of(shard))
         stats = checked_stats(shard, job(shard, out))
-        record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests}
+        record = {
+            "name": shard.name, "rows": shard.rows, "stats": stats, "files": out.digests,
+            "summaries": out.summaries,
+        }  # fmt: skip
     if out.earlier:
         record |= {"of": of, "rest": out.earlier.rest, "named": list(job.files_of(shard))}
     if fence:

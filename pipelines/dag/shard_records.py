@@ -29,7 +29,7 @@ UNCOUNTED = -1
 """Rows of a shard whose input may not be there when the plan is made."""
 
 Record = dict[str, Any]
-"""A done record: name, rows, stats, files."""
+"""A done record: name, rows, stats, files, and their summaries."""
 
 
 def write_plan(shards: Sequence[Shard], out: Workspace) -> list[Shard]:

@@ -73,6 +73,10 @@ class Folder(ABC):
         """Open a file that is never written again, of which something may be known from the last time."""
         return self.open(name)
 
+    def open_whole(self, name: str) -> BinaryIO:
+        """Open a file of which most will be read, wherever that begins."""
+        return self.open(name)
+
     def read_bytes(self, name: str) -> bytes:
         with self.open(name) as file:
             return file.read()

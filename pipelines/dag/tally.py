@@ -160,6 +160,7 @@ class Tally:
             stats["shards_beyond"] = float(len(given) - len(self.work.shards))
         for index in sorted(self._done):
             self._out.digests.update(self._done[index]["files"])
+            self._out.summaries.update(self._done[index]["summaries"])
             for key, value in self._done[index]["stats"].items():
                 stats[key] = stats.get(key, 0.0) + value
         if not lost:

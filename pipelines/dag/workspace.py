@@ -33,6 +33,8 @@ class Workspace:
         fingerprint: the artifact's fingerprint.
         log: the stage's MLflow run, or something that swallows every call.
         digests: size and SHA-256 of the files written through this object.
+        summaries: what the files' writers say of them, by file: small JSON values that stand in the shards'
+            done records, for `ShardStage.finish` to know without reading the files again.
         earlier: what earlier artifacts have, for a job that takes over rows of theirs; None for none.
         fenced: whether the storage keeps conditions, so that workers' writes are fenced (see `fence`).
         left_out: names that are not published, should somebody write them.
@@ -48,6 +50,7 @@ class Workspace:
         self.fingerprint = fingerprint
         self.log = log or StageLog()
         self.digests: dict[str, dict[str, Any]] = {}
+        self.summaries: dict[str, Any] = {}
         self.fenced = fenced
         self._fence: Fence | None = None
         self.left_out: Set[str] = frozenset()

@@ -153,7 +153,7 @@ class CaptionJob(ShardJob):
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
-        return table_rows(self.images, shard.payload["file"])
+        return table_rows(self.images, shard)
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """The table of captions."""
@@ -166,7 +166,7 @@ class CaptionJob(ShardJob):
         columns += ["jpg"] if files else []
         columns += ["url"] if self.joined else []
         verdicts = Verdicts(self.verdicts, shard) if self.verdicts else None
-        with self.images.open(name) as file:
+        with self.images.open_whole(name) if files else self.images.open(name) as file:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
                 if row["status"] != SUCCESS:

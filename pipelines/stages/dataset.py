@@ -5,9 +5,11 @@ Its files stand in `reptok/data/index.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -18,9 +20,10 @@ from pipelines.dag.artifact import Artifact
 from pipelines.dag.coming import Coming
 from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard
+from pipelines.dag.wanted import place_of
 from pipelines.dag.workspace import Workspace
 from pipelines.filters.verdicts import EXCLUDED as NAMED
-from pipelines.stages.tables import dataset_shard, in_order, table_rows
+from pipelines.stages.tables import dataset_shard, in_order
 from reptok.data.columns import NAMED_KEYS, SAMPLES, read_table, write_table
 from reptok.data.images import centre_crop, decode_image
 from reptok.data.index import (
@@ -74,7 +77,13 @@ class DatasetShardWriter:
                 for name in self._scores:
                     columns[name] = pa.array([row.get(name) for row in self._rows], pa.float64())
                 write_table(table, columns, SAMPLES)
+            self._out.summaries[f"{self._name}.tar"] = {"rows": len(self._rows), "classes": self._classes()}
         self._files.__exit__(*error)
+
+    def _classes(self) -> list[list[Any]]:
+        """Each label with its subject, as the samples name them."""
+        found = {(row.get("label"), row.get("subject")) for row in self._rows}
+        return [list(pair) for pair in sorted(found, key=repr)]
 
 
 def write_excluded(shards: Sequence[Shard], verdicts: Artifact, out: Workspace) -> int:
@@ -114,7 +123,7 @@ def write_index(
     """Write the index of a dataset whose shards were written by this run's job, last of all files.
 
     Args:
-        out: The workspace; knows size and SHA-256 of its files.
+        out: The workspace; knows size, SHA-256 and summary of its files.
         shards: Their names; a split without any sample is left out of the index.
         image_size: Side of the images.
         class_names: Name of each label; by default those that the samples tell.
@@ -126,22 +135,14 @@ def write_index(
     names: dict[int, str] = {}
     subjects: set[str] = set()
 
-    def pairs(name: str) -> tuple[int, list[dict[str, Any]]]:
-        table: Any = out.folder.open(f"{name}.parquet")
-        with table:
-            facts = read_table(table, SAMPLES, f"{name}.parquet", ["label", "subject"])
-        return facts.num_rows, facts.group_by(["label", "subject"]).aggregate([]).to_pylist()
-
-    with ThreadPoolExecutor(READERS) as readers:
-        for split in SPLITS:
-            shard_names = in_order(name for name in shards if name.startswith(f"{split}-"))
-            entries = []
-            for name, (rows, found) in zip(shard_names, readers.map(pairs, shard_names), strict=True):
-                _collect(found, names, subjects)
-                tar = out.digests[f"{name}.tar"]
-                entries.append(ShardEntry(name, rows, tar["size"], tar["sha256"]))
-            if any(entry.rows for entry in entries):
-                splits[split] = tuple(entries)
+    for split in SPLITS:
+        entries = []
+        for name in in_order(shard for shard in shards if shard.startswith(f"{split}-")):
+            tar, summary = out.digests[f"{name}.tar"], out.summaries[f"{name}.tar"]
+            _collect(summary["classes"], names, subjects)
+            entries.append(ShardEntry(name, summary["rows"], tar["size"], tar["sha256"]))
+        if any(entry.rows for entry in entries):
+            splits[split] = tuple(entries)
     if class_names is None and names:
         class_names = [names.get(label, str(label)) for label in range(max(names) + 1)]
     elif class_names is None and subjects:
@@ -151,8 +152,8 @@ def write_index(
     return {split: sum(entry.rows for entry in entries) for split, entries in splits.items()}
 
 
-def _collect(pairs: list[dict[str, Any]], names: dict[int, str], subjects: set[str]) -> None:
-    for label, subject in ((pair["label"], pair["subject"]) for pair in pairs):
+def _collect(classes: list[tuple[int | None, str | None]], names: dict[int, str], subjects: set[str]) -> None:
+    for label, subject in classes:
         if subject is not None:
             subjects.add(subject)
         if label is None:
@@ -222,8 +223,18 @@ def remove_empty_splits(dataset: Artifact, shards: Sequence[Shard], out: Workspa
 
 
 def dataset_rows(dataset: Artifact, shard: Shard) -> int:
-    """Return the number of samples of a shard, as the table beside its tar says."""
-    return table_rows(dataset, f"{shard.payload['shard']}.parquet")
+    """Return the number of samples of a shard, as who wrote it has said."""
+    name = str(shard.payload["shard"])
+    if isinstance(dataset, Coming) and (record := dataset.record(place_of(shard))):
+        return int(record["summaries"][f"{name}.tar"]["rows"])
+    return _index_rows(dataset.url)[name]
+
+
+@lru_cache(4)
+def _index_rows(url: str) -> dict[str, int]:
+    """Samples of each shard of a published dataset, which does not change."""
+    splits = read_index(Artifact("dataset", url.rpartition("/")[2], url)).splits
+    return Counter({entry.shard: entry.rows for entries in splits.values() for entry in entries})
 
 
 def image_batches(

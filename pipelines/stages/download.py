@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines import registry
+from pipelines.crawl.durations import percentile, together
 from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.reasons import may_heal
 from pipelines.crawl.resize import ResizeConfig
@@ -20,8 +22,6 @@ from pipelines.dag.storage import many, open_folder
 from pipelines.dag.wanted import Wanted
 from pipelines.stages.tables import occupied, table_shards
 from reptok.bounds import Count
-
-LOGGED_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +107,7 @@ class Download(ShardStage):
         """Record what requests took, and what a later download may ask for again."""
         if self.source and self.source.accounting:
             _compare(self.source.accounting(stats), out)
-        if stats["rows_in"] <= LOGGED_ROWS:
-            _log_times(work.shards, out)
+        _log_durations(out)
         self._say(stats, out)
         return stats
 
@@ -190,30 +189,11 @@ def _with_earlier(shards: list[Shard], urls: Artifact, earlier: Artifact) -> lis
     return many(with_files, shards)
 
 
-def _log_times(shards: Sequence[Shard], out: Workspace) -> None:
-    """Record every row's network seconds in the run: in the artifact they would make equal answers differ."""
-    import pyarrow as pa
-    import pyarrow.compute as pc  # its quantiles: to_numpy() would load pandas, half a second of CPU
-    import pyarrow.parquet as pq
-
-    from pipelines.crawl.download import times_file
-
-    def read(shard: Shard) -> pa.Table | None:
-        try:
-            return pq.ParquetFile(pa.BufferReader(out.folder.read_bytes(times_file(shard.index)))).read()
-        except FileNotFoundError:
-            return None
-
-    tables = [table for table in many(read, shards) if table is not None]
-    if not tables:
-        return
-    table = pa.concat_tables(tables)
-    path = out.scratch / "seconds.parquet"
-    pq.write_table(table, path, compression="zstd")
-    out.log.file(path)
-    if table.num_rows:
-        found = pc.quantile(table.column("seconds"), [0.5, 0.95, 0.99]).to_pylist()
-        out.log.metrics({f"fetch/seconds_p{p}": found[i] for i, p in enumerate((50, 95, 99))})
+def _log_durations(out: Workspace) -> None:
+    """Record how long requests took: in the artifact it would make equal answers differ."""
+    found = together(out.summaries.values())
+    out.log.text("seconds.json", json.dumps(found, indent=1))
+    out.log.metrics({f"fetch/seconds_p{p}": percentile(found, p) for p in (50, 95, 99)})
 
 
 def _compare(rows: Sequence[tuple[str, int, int]], out: Workspace) -> None:

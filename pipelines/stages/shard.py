@@ -86,7 +86,7 @@ class ShardTables(ShardJob):
         split, made = dataset_shard(name)
         columns = ["key", "status", "reason", "jpg", *self.facts]
         scored = verdicts.scores if verdicts else ()
-        with self.images.open(name) as file, DatasetShardWriter(out, made, scored) as writer:
+        with self.images.open_whole(name) as file, DatasetShardWriter(out, made, scored) as writer:
             for row in iterate_rows(file, IMAGES, name, columns):
                 stats["rows_in"] += 1
                 if row["status"] != SUCCESS:
@@ -120,7 +120,7 @@ class ShardTables(ShardJob):
 
     def rows_of(self, shard: Shard) -> int:
         """Rows of the table of images."""
-        return table_rows(self.images, shard.payload["file"])
+        return table_rows(self.images, shard)
 
     def files_of(self, shard: Shard) -> tuple[str, ...]:
         """The shard and its table."""

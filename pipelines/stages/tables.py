@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 
 from pipelines.dag.artifact import Artifact
+from pipelines.dag.coming import Coming
 from pipelines.dag.shard_records import UNCOUNTED
 from pipelines.dag.shards import Shard, WorkerResources
 from pipelines.dag.stage import Resources
+from pipelines.dag.wanted import place_of
 from reptok.data.columns import count_rows
 from reptok.data.index import SPLITS
 
@@ -54,8 +56,11 @@ def dataset_shard(table: str) -> tuple[str, str]:
     return found["split"], found["shard"]
 
 
-def table_rows(artifact: Artifact, name: str) -> int:
-    """Return the number of rows of a parquet file, as its footer says."""
+def table_rows(artifact: Artifact, shard: Shard) -> int:
+    """Return the number of rows of a shard's table, as who has just written it says, or else its footer."""
+    name, index = shard.payload["file"], place_of(shard)
+    if isinstance(artifact, Coming) and (record := artifact.record(index)) and name in record["files"]:
+        return int(record["stats"]["rows_out"])
     with artifact.open(name) as file:
         return count_rows(file)
 

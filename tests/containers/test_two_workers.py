@@ -10,14 +10,13 @@ import json
 import os
 import re
 import subprocess
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.containers.conftest import UP_SECONDS, Cluster, NewCluster, run, succeeded
+from tests.containers.conftest import UP_SECONDS, Cluster, NewCluster
+from tests.containers.machines import BACK_SECONDS, alive, cut_link, kill, wait_for, works
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 WORKLOAD = (
@@ -31,9 +30,6 @@ MOMENTS = {
     "training": ("train_tokenizer", r"train_tokenizer: [\d,]+ of [\d,]+ steps \((?!100)"),
 }
 """The stage of a moment, and the line by which it has come."""
-CUT_SECONDS, BACK_SECONDS = 90, 120
-NOTICE_SECONDS = 60
-"""The head finds a lost node by five heartbeats of 10 s; a busy machine needs longer."""
 
 
 @pytest.fixture(scope="module")
@@ -44,60 +40,11 @@ def cluster(new_cluster: NewCluster) -> Cluster:
     return made
 
 
-def nodes(cluster: Cluster) -> list[dict]:
-    """What the dashboard knows of the nodes; nothing while it does not answer."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{cluster.ports['DASHBOARD']}/nodes?view=summary",
-        headers={"Authorization": f"Bearer {cluster.values()['ray-token']}"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)["data"]["summary"]
-    except OSError:
-        return []
-
-
-def alive(cluster: Cluster) -> set[str]:
-    return {node["raylet"]["nodeId"] for node in nodes(cluster) if node["raylet"]["state"] == "ALIVE"}
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> float:
-    """Wait until `condition`; the seconds that it took."""
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < seconds, f"not within {seconds} s"
-        time.sleep(1)
-    return time.monotonic() - begun
-
-
-def restarts(cluster: Cluster, name: str) -> int:
-    return cluster.containers()[name]["RestartCount"]
-
-
-def kill(cluster: Cluster, name: str) -> None:
-    """End a container's first process from outside; the restart policy has to bring it back."""
-    before = restarts(cluster, name)
-    os.kill(cluster.containers()[name]["State"]["Pid"], 9)
-    wait_for(lambda: restarts(cluster, name) > before, 60)
-
-
 def kill_worker(cluster: Cluster) -> None:
     before = alive(cluster)
     kill(cluster, "worker-1")
     took = wait_for(lambda: len(alive(cluster)) == 3 and alive(cluster) != before, BACK_SECONDS)
     print(f"worker killed, back after {took:.0f} s")
-
-
-def cut_link(cluster: Cluster) -> None:
-    network, name = f"{cluster.project}_cluster", f"{cluster.project}-worker-2"
-    succeeded(run(["docker", "network", "disconnect", network, name]))
-    time.sleep(CUT_SECONDS)
-    try:
-        noticed = wait_for(lambda: len(alive(cluster)) == 2, NOTICE_SECONDS)
-    finally:
-        succeeded(run(["docker", "network", "connect", "--alias", "worker", network, name]))
-    took = wait_for(lambda: len(alive(cluster)) == 3, BACK_SECONDS)
-    print(f"link cut for {CUT_SECONDS + noticed:.0f} s, back {took:.0f} s after")
 
 
 def kill_head(cluster: Cluster) -> None:
@@ -106,7 +53,9 @@ def kill_head(cluster: Cluster) -> None:
     print(f"head killed, all back after {took:.0f} s")
 
 
-FAULTS = {"kill": kill_worker, "cut": cut_link, "head": kill_head}
+FAULTS: dict[str, Callable[[Cluster], None]] = {
+    "kill": kill_worker, "cut": lambda cluster: cut_link(cluster, "worker-2"), "head": kill_head,
+}  # fmt: skip
 SQUARE = (
     {"download": "kill", "encoding": "cut", "training": "head"},
     {"download": "cut", "encoding": "head", "training": "kill"},
@@ -163,15 +112,6 @@ def quiet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     job.finish()
     assert busy == {"worker-1", "worker-2"}
     return files(cluster, "quiet")
-
-
-def works(cluster: Cluster, name: str) -> bool:
-    """Whether a training's process runs in a container."""
-    index = int(name.rpartition("-")[2])
-    shown = cluster.shell(
-        "worker", "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done 2> /dev/null; true", index
-    )
-    return bool(re.search(r"ray::(?!IDLE|Dashboard)\S*", shown))
 
 
 def test_the_cluster_counts_each_cpu_once(cluster):

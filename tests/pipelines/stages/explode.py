@@ -27,7 +27,7 @@ def megabytes() -> float:
 
 
 def main(folder: Path, settings: dict[str, Any]) -> None:
-    from pipelines.crawl.download import times_file
+    from pipelines.crawl.durations import percentile
     from pipelines.crawl.guarded import GuardedDownload
     from pipelines.dag.shards import Shard
     from pipelines.dag.workspace import Workspace
@@ -44,21 +44,22 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     with server:
         fetch = test.quick(web.ADDRESS, **{"attempt_seconds": 8.0, "total_seconds": 30.0, **settings})
 
-        def run(name: str, urls: list[str]) -> list[dict[str, Any]]:
+        def run(name: str, urls: list[str]) -> tuple[list[dict[str, Any]], float]:
             out = Workspace(str(folder / name / "images"))
             artifact = test.publish_urls(folder / name, urls)
             job = GuardedDownload(urls=artifact, fetch=fetch, resize=test.RESIZE)
             job(Shard(0, "0", len(urls), {"file": "urls-00000.parquet"}), out)
             with out.folder.open("images-00000.parquet") as file:
                 rows = columns.read_table(file, columns.IMAGES, "", ["url", "reason"]).to_pylist()
-            times = test.pq.read_table(test.io.BytesIO(out.read_bytes(times_file(0)))).column("seconds")
-            return [{**row, "seconds": seconds} for row, seconds in zip(rows, times.to_pylist(), strict=True)]
+            return rows, percentile(out.summaries["images-00000.parquet"], 100)
 
         run("warm", [server.url("/good.jpg")])  # every library is loaded before memory is judged
         before = megabytes()
-        rows = run("bombs", [server.url(path) for path in first])
+        rows, slowest = run("bombs", [server.url(path) for path in first])
         expected = {server.url(path): pages[path][1] for path in first}
-    print(json.dumps({"rows": rows, "expected": expected, "megabytes": megabytes() - before}))
+    print(json.dumps({
+        "rows": rows, "slowest": slowest, "expected": expected, "megabytes": megabytes() - before,
+    }))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -106,12 +106,15 @@ def test_reusing_needs_published_images_of_the_same_settings(world: World) -> No
             world.run("cccc", urls, reuse="aaaa", resize=larger)
 
 
-def test_the_seconds_of_every_row_are_kept_outside_of_the_artifact(world: World) -> None:
+def test_how_long_requests_took_stands_in_the_done_record_alone(world: World) -> None:
     with world.web.HostileWeb({"/0": world.web.answer(200, jpeg(9))}) as web:
         world.run("aaaa", world.urls("first", [web.url("/0"), "file:///etc/hostname"]))
-    table = pq.read_table(world.root / "images" / "aaaa" / "_scratch" / "seconds.parquet").to_pydict()
-    assert table["key"] == [f"{row:012d}" for row in range(2)]
-    assert table["seconds"][0] > 0 == table["seconds"][1]
+    place = world.root / "images" / "aaaa"
+    record = json.loads((place / "_scratch/shards/done/000000.json").read_text())
+    (found,) = record["summaries"].values()
+    refused, asked = sorted(found, key=float)
+    assert found[refused] == found[asked] == 1 and float(asked) > 0 == float(refused)
+    assert not [p for p in place.rglob("*") if p.is_file() and "times" in str(p)]
 
 
 def test_img2dataset_fills_the_same_columns_and_says_what_it_does_not_guard(

@@ -197,7 +197,7 @@ def test_pictures_that_are_to_be_captioned_keep_their_split_classes_and_place(fo
 
 
 def test_a_source_that_names_only_a_train_split_is_split_all_the_same(folder, run_stage):
-    table = pa.table({"image": [jpeg()] * 40, "text": ["x"] * 40})
+    table = pa.table({"image": [jpeg()] * 200, "text": ["x"] * 200})
     pq.write_table(table, folder / "train-00000-of-00001.parquet")
     config = ImportImagesConfig(folder=str(folder), image_size=8)
     dataset, _ = run_stage(ImportImages(config), {})

@@ -13,7 +13,9 @@ import pytest
 
 from pipelines.dag import s3 as s3_folders
 from pipelines.dag.artifact import Artifact
-from pipelines.dag.shard_actor import ShardActor
+from pipelines.dag.coming import Coming, came
+from pipelines.dag.earlier import ask
+from pipelines.dag.shard_actor import ShardActor, do_shard
 from pipelines.dag.shard_records import read_done, write_plan
 from pipelines.dag.storage import open_folder
 from pipelines.dag.verify import verify
@@ -21,6 +23,7 @@ from pipelines.dag.workspace import Workspace
 from pipelines.dag.writing import StorageError
 from pipelines.stages.encode_latents import EncodeLatents
 from pipelines.stages.shard import ShardConfig, ShardDataset
+from pipelines.stages.tables import in_order
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dag"))
 from toy_shards import Shout, shards
@@ -124,6 +127,55 @@ def make_tables(dataset):
         return made
 
     return make
+
+
+def test_a_shard_of_a_chain_costs_what_it_reads_and_writes(s3, s3_server, make_tables, latents_config):
+    """What the steps before have said is not asked for: no digest, no count of rows, no look."""
+    tables, asked_for = make_tables(ROOT), []
+
+    def second(stage, inputs):
+        """Requests for the second shard: the first one sets the worker up."""
+        coming = {kind: Coming(*known) for kind, known in inputs.items()}
+        out = Workspace(f"{ROOT}/{stage.output}/0")
+        ask(stage, coming, out)
+        work = stage.work(coming, out)
+        work.job.setup()
+        records = []
+        for shard in work.shards:
+            s3_server.requests.clear()
+            records.append(do_shard(shard, work.job, out))
+            came(out.url, shard.index, records[-1])
+        asked_for.extend(line.replace("/reptok/runs/", "") for line in s3_server.requests)
+        return Artifact(stage.output, "0", out.url), [f for r in records for f in r["files"]], work.facts
+
+    given = {}
+    for kind, artifact in tables.items():
+        given[kind] = (artifact, artifact.files(), {})
+        for index, name in enumerate(in_order(artifact.files())):
+            files = {name: artifact.manifest["files"][name]}
+            came(artifact.url, index, {"files": files, "stats": {"rows_out": 10.0}})
+    dataset = second(ShardDataset(ShardConfig(image_size=32)), given)
+    second(EncodeLatents(latents_config), {"dataset": dataset})
+    done = "_scratch/shards/done/000001.json"
+    assert asked_for == [
+        "GET captions/0/captions-train-00000.parquet", "GET images/0/images-train-00000.parquet",
+        "PUT dataset/0/train-00000.parquet", "PUT dataset/0/train-00000.tar", f"PUT dataset/0/{done}",
+        "GET dataset/0/train-00000.tar", "PUT latents/0/train-00000.tar", f"PUT latents/0/{done}",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_read_whole_takes_one_request_wherever_it_is_read_first(s3, s3_server):
+    data = os.urandom(3 << 20)
+    open_folder(ROOT).write_bytes("large", data)
+    s3_server.requests.clear()
+    with open_folder(ROOT).open_whole("large") as file:
+        file.seek(-8, os.SEEK_END)
+        assert file.read() == data[-8:]
+        file.seek(1 << 20)
+        assert file.read(1 << 20) == data[1 << 20 : 2 << 20]
+    assert s3_server.requests == ["GET /reptok/runs/large"]
+    with pytest.raises(FileNotFoundError):
+        open_folder(ROOT).open_whole("small")
 
 
 @pytest.fixture
