@@ -59,6 +59,7 @@ class ScoreSamples(Stage):
 
     name, output = "score_samples", "scores"
     scored = True
+    version = 2
     modules = ("reptok.metrics.ratio", "reptok.metrics.score", "reptok.metrics.uncertainty")
     config: ScoreSamplesConfig
 
