@@ -17,6 +17,7 @@ BENCHES = (
     "caption_feed",
     "loader",
     "feeding",
+    "loader_memory",
     "encoder_step",
     "decoder_step",
     "tokenizer_step",

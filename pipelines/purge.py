@@ -10,6 +10,9 @@ no pictures and stay: they are named, and it is yours to decide. A run that is g
 the same list as `data.select_urls.opt_out` makes the rest without those rows, and fetches, captions and
 encodes nothing anew while the old artifacts are there: run it before you purge.
 
+With `delete=true` it refuses while a workflow runs on the store, which might read what goes or make it again
+from what it has read; one that begins meanwhile waits.
+
 Links are not followed, and what cannot be read is named and passed over.
 Exit status: 0 all was looked at, 1 something could not be, 2 wrong use.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = str(Path(__file__).resolve().parents[1])
@@ -26,6 +30,7 @@ if __name__ == "__main__":
     sys.path[:] = [*(p for p in sys.path if p != str(Path(__file__).resolve().parent)), REPOSITORY]
 
 from pipelines.dag.embedded_tracking import database  # noqa: E402
+from pipelines.dag.presence import alone, running, workflows  # noqa: E402
 from pipelines.dag.redaction import redacted  # noqa: E402
 from pipelines.dag.storage import Folder  # noqa: E402
 from pipelines.dag.tracking import TrackingConfig, tracking_uri  # noqa: E402
@@ -38,15 +43,33 @@ from reptok.terminal import visible  # noqa: E402
 
 
 def purge(root: str, opt_out: str, deleting: bool, uri: str | None = None) -> list[str]:
-    """Name, and if `deleting` delete, what is of those who opted out; returns what could not be looked at."""
-    trash = trash_of(root)
-    found = find(root, OptOut(read_lines(opt_out)))
+    """Name, and if `deleting` delete, what is of those who opted out; returns what could not be looked at.
+
+    Raises:
+        ValueError: There is no such store, or a workflow runs there while this is to delete.
+    """
+    trash, listed = trash_of(root), OptOut(read_lines(opt_out))
+    if deleting:
+        with alone(root) as check:
+            return _purge(root, listed, uri, trash, check)
+    if running_there := workflows(root):
+        print(f"note: {running(running_there)}; delete=true refuses until it has ended")
+    return _purge(root, listed, uri, trash, None)
+
+
+def _purge(
+    root: str, listed: OptOut, uri: str | None, trash: Folder, check: Callable[[], None] | None
+) -> list[str]:
+    """Look, and delete if nobody else is there, which `check` makes sure of."""
+    deleting = check is not None
+    found = find(root, listed)
     runs = _purge_runs({stored.fingerprint for stored in found.tainted}, root, uri, deleting, found.problems)
     for stored in found.tainted:
         print(visible(_described(stored)))
-    if deleting:  # what tells of the others goes last: a purge that ends early is taken up where it ended
+    if check:  # what tells of the others goes last: a purge that ends early is taken up where it ended
         trash.remove()
         for stored in reversed(found.tainted):
+            check()
             _forget(stored, trash)
     todo = bool(runs or [s for s in found.tainted if _deed(s) != "keep"])
     print(

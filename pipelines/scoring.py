@@ -11,6 +11,7 @@ from pipelines.dag.reference import find, folder_digest, required
 from pipelines.dag.stage import Stage
 from pipelines.evaluation.real_images import RealImagesConfig
 from pipelines.evaluation.reconstructing import ReconstructImagesConfig
+from pipelines.over_steps import over_steps
 from pipelines.stages.look_at_images import LookAtReference, LookAtReferenceConfig, LookAtSamples
 from pipelines.stages.reconstruct_images import ReconstructImages
 from pipelines.stages.sample_images import SampleImages
@@ -49,6 +50,8 @@ def evaluate(config: Config, dataset_of: Callable[[Config], list[Stage]]) -> lis
             )
         if task == "reconstruction":
             raise ValueError("what is to be reconstructed? evaluate.scores.reference=PATH names the images")
+        if config.kept:
+            raise ValueError("a curve is of scores: kept=true needs protocol= or evaluate.scores.reference=")
         return [_samples(config, wanted)]
     real = RealImagesConfig() if taken else _real(config, wanted, task)
     looks, originals = scores.looks(task), bool(taken)
@@ -56,15 +59,16 @@ def evaluate(config: Config, dataset_of: Callable[[Config], list[Stage]]) -> lis
         protocol=config.protocol, reference="" if taken else Path(scores.reference).stem, task=task,
         networks=tuple(look.name for look in looks), notes=_notes(config),
     )  # fmt: skip
-    references = [LookAtReferenceConfig(look=look, real=real) for look in looks]
-    rebuilt = task == "reconstruction"
-    return [
-        *taken,
-        _reconstructions(config, wanted, real, originals) if rebuilt else _samples(config, wanted, originals),
-        *(LookAtSamples(look) for look in looks),
-        *(LookAtReference(reference, originals) for reference in references),
-        ScoreSamples(named, originals),
-    ]
+
+    def scored(step: int = 0) -> list[Stage]:
+        make = _reconstructions(config, wanted, real, step, originals)
+        if task == "generation":
+            make = _samples(config, wanted, step, originals)
+        return [make, *(LookAtSamples(look) for look in looks), ScoreSamples(named, originals)]
+
+    references = [LookAtReference(LookAtReferenceConfig(look=look, real=real), originals) for look in looks]
+    of_steps = over_steps(config.model, task, scored) if config.kept else []
+    return [*taken, *references, *scored(), *of_steps]
 
 
 def _real(config: Config, wanted: Protocol | None, task: str) -> RealImagesConfig:
@@ -107,27 +111,28 @@ def _coco(config: Config, wanted: Protocol) -> Stage:
     )  # fmt: skip
 
 
-def _samples(config: Config, wanted: Protocol | None, originals: bool = False) -> Stage:
+def _samples(config: Config, wanted: Protocol | None, step: int = 0, originals: bool = False) -> Stage:
     samples = config.evaluate.samples
     if originals and config.prompts:
         raise ValueError(f"protocol={config.protocol} has its own prompts: leave prompts= out")
     quantisation = wanted.quantisation if wanted else samples.quantisation
     asked = replace(
-        samples, model=config.model, protocol=config.protocol, prompts=config.prompts,
+        samples, model=config.model, step=step, protocol=config.protocol, prompts=config.prompts,
         quantisation=quantisation,
     )  # fmt: skip
     return SampleImages(asked, originals)
 
 
 def _reconstructions(
-    config: Config, wanted: Protocol | None, real: RealImagesConfig, originals: bool
+    config: Config, wanted: Protocol | None, real: RealImagesConfig, step: int, originals: bool
 ) -> Stage:
     samples = config.evaluate.samples
     if config.prompts or samples.sets > 1:
         raise ValueError("a reconstruction has no prompts, and one set: leave prompts= and sets= out")
     return ReconstructImages(
         ReconstructImagesConfig(
-            model=config.model, real=real, decoder_steps=samples.decoder_steps, solver=samples.solver,
+            model=config.model, step=step, real=real,
+            decoder_steps=samples.decoder_steps, solver=samples.solver,
             quantisation=wanted.quantisation if wanted else samples.quantisation, seed=samples.seed,
             lpips_weights=config.evaluate.scores.lpips_weights,
             compute=samples.compute, workers=samples.workers,

@@ -195,7 +195,7 @@ def scores_of(results: Sequence[StageResult]) -> dict[str, Score]:
     for result in results:
         if result.artifact is not None and result.artifact.kind in EVALUATIONS:
             for score in Evaluation.read(result.artifact).scores:
-                name = re.sub(r", guidance [\d.]+$", "", score.name)
+                name = re.sub(r", guidance [\d.]+(?=$|, )", "", score.name)
                 name = name if name not in found else f"{name} ({result.name})"
                 found[name] = replace(score, name=name)
     return found
@@ -227,7 +227,7 @@ def show(arms: Sequence[Arm]) -> None:
                     if cell.high > cell.low
                     else told
                 )
-                print(f"  {line.score.name:<50} {line.score.show(cell.mean):>12}{told}")
+                print(f"  {line.score.measured:<60} {line.score.show(cell.mean):>12}{told}")
 
 
 def write_index(folder: Path) -> None:

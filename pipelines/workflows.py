@@ -46,7 +46,7 @@ def build(config: Config) -> list[Stage]:
         ValueError: There is no such workflow, or the configuration lacks what it needs.
     """
     installed = registry.workflows()
-    for key in ("model", "protocol", "prompts"):
+    for key in ("model", "protocol", "prompts", "kept"):
         if getattr(config, key) and config.workflow != SCORING:
             raise ValueError(
                 f"{key}= is for experiment=evaluate, which scores a model; init= starts a training from one"
@@ -129,7 +129,7 @@ def model_of(config: Config) -> list[Stage]:
         return [
             WrapAutoencoder(WrapAutoencoderConfig(tokenizer=patches)),
             *tokens,
-            EvaluateGenerator(replace(evaluation, judge=config.encoder)),
+            EvaluateGenerator(replace(evaluation, judge=evaluation.judge or config.encoder)),
             Publish(published, ("generator_report",)),
         ]
     latents = EncodeLatentsConfig(

@@ -29,7 +29,7 @@ SPARE_FACTOR, SPARE_NUMBERS = 4, 2**24
 """Tied weights, tables of positions and other buffers may come on top of what the files hold."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[A-Za-z0-9][\w.-]*)?")
 _CODE = {  # keys by which a library loads code, another model, or weights of another kind
     "auto_map", "custom_pipelines", "custom_generate", "trust_remote_code", "quantization_config",
     "transformers_weights", "base_model_name_or_path", "hf_model_name", "hf_tokenizer_name",
@@ -183,6 +183,10 @@ def loading(source: Path | str) -> Iterator[None]:
 def local_folder(path: str | os.PathLike[str], revision: str | None = None) -> Path:
     """A folder itself, or the hub's files of that name, fetched once; nothing executable is among them.
 
+    Args:
+        path: A folder, owner/name, or owner/name@revision.
+        revision: Of a hub id that names none.
+
     Raises:
         FileNotFoundError: There is no such folder, and it cannot be a hub id.
         OSError: The hub has no such model or cannot be reached.
@@ -194,8 +198,9 @@ def local_folder(path: str | os.PathLike[str], revision: str | None = None) -> P
         raise FileNotFoundError(f"there is no folder {name!r}, and it is no hub id (owner/name)")
     from huggingface_hub import snapshot_download
 
+    hub, _, own = name.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(hub, revision=own or revision, allow_patterns=list(HUB_FILES)))
     except Exception as error:
         raise OSError(
             f"no model at {name!r}: neither a folder nor a hub model within reach ({error}); without "

@@ -3,6 +3,7 @@
 model/  README.md  model.json (what is here, class names)
   tokenizer/     config.json  model.safetensors  latent_spec.json  encoder/  autoencoder/
   generator/     config.json  model.safetensors                      (if it generates)
+  {part}/checkpoints/  weights of steps on the way, where the training kept some; see reptok/kept.py
   text_encoder/  a language model's own folder                       (if it reads text)
 """
 
@@ -28,6 +29,7 @@ from reptok.decoder.transformer import Decoder
 from reptok.encoder.vit import save_vit
 from reptok.folder import check_folder, loading, local_folder, weight_shapes
 from reptok.generator.generator import TokenGenerator
+from reptok.kept import WEIGHTS, weights_of
 from reptok.latent_tokenizer import LatentTokenizer
 from reptok.model_card import default_card
 from reptok.pipeline import RepTokPipeline
@@ -56,15 +58,19 @@ def save_tokenizer(tokenizer: RepTok | LatentTokenizer, folder: str | Path) -> N
     save_vit(tokenizer.encoder.original_vit, tokenizer.encoder.architecture, folder / "encoder")
     encoder = replace(tokenizer.config.encoder, name="folder", path="encoder")
     config = replace(tokenizer.config, encoder=encoder, autoencoder=autoencoder)
-    save_weights(tokenizer.trainable_state_dict(), folder / "model.safetensors")
+    save_weights(tokenizer.trainable_state_dict(), folder / WEIGHTS)
     write_json(folder / "config.json", {"format": FORMAT, "kind": TOKENIZER, "config": asdict(config)})
 
 
-def load_tokenizer(folder: str | Path) -> RepTok | LatentTokenizer:
+def load_tokenizer(folder: str | Path, step: int = 0) -> RepTok | LatentTokenizer:
     """Load what :func:`save_tokenizer` wrote, in evaluation mode on the CPU.
 
+    Args:
+        folder: Of a tokenizer.
+        step: Of its training whose weights are loaded; 0 for the end.
+
     Raises:
-        FileNotFoundError: The folder or a file of it is missing.
+        FileNotFoundError: The folder or a file of it is missing, or the step's weights were not kept.
         ValueError: The files do not fit together.
     """
     folder = Path(folder)
@@ -86,9 +92,10 @@ def load_tokenizer(folder: str | Path) -> RepTok | LatentTokenizer:
         return LatentTokenizer(config, autoencoder=autoencoder).eval()
     _check_place("encoder", config.encoder.path, folder)
     config = replace(config, encoder=replace(config.encoder, path=str(folder / "encoder")))
-    _check_weights(folder, "decoder.", lambda: Decoder(config.decoder))
+    weights = weights_of(folder, step)
+    _check_weights(weights, "decoder.", lambda: Decoder(config.decoder))
     tokenizer = RepTok(config, autoencoder=autoencoder)
-    tokenizer.load_trainable_state_dict(load_weights(folder / "model.safetensors"))
+    tokenizer.load_trainable_state_dict(load_weights(weights))
     return tokenizer.eval()
 
 
@@ -96,20 +103,19 @@ def save_generator(generator: TokenGenerator, folder: str | Path) -> None:
     """Write a generator folder, its token statistics included."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(generator.state_dict(), folder / "model.safetensors")
+    save_weights(generator.state_dict(), folder / WEIGHTS)
     values = asdict(generator.config)
     write_json(folder / "config.json", {"format": FORMAT, "kind": GENERATOR, "config": values})
 
 
-def load_generator(folder: str | Path) -> TokenGenerator:
-    """Load what :func:`save_generator` wrote, in evaluation mode; raises as :func:`load_tokenizer`."""
+def load_generator(folder: str | Path, step: int = 0) -> TokenGenerator:
+    """Load what :func:`save_generator` wrote, in evaluation mode; all else as :func:`load_tokenizer`."""
     folder = Path(folder)
     config = from_values(GeneratorConfig, _config(folder, GENERATOR)[1], folder / "config.json")
-    _check_weights(folder, "", lambda: TokenGenerator(config))
+    weights = weights_of(folder, step)
+    _check_weights(weights, "", lambda: TokenGenerator(config))
     generator = TokenGenerator(config)
-    load_exact(
-        generator, load_weights(folder / "model.safetensors"), source=str(folder / "model.safetensors")
-    )
+    load_exact(generator, load_weights(weights), source=str(weights))
     return generator.eval()
 
 
@@ -135,11 +141,15 @@ def save_pretrained(pipe: RepTokPipeline, folder: str | Path, *, card: str | Non
     )
 
 
-def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
+def load_pretrained(
+    path_or_hub_id: str | Path, *, tokenizer_step: int = 0, generator_step: int = 0
+) -> RepTokPipeline:
     """Load a model folder, or a lone tokenizer folder, in evaluation mode on the CPU.
 
     Args:
         path_or_hub_id: A local folder; any other name is fetched from the Hugging Face hub.
+        tokenizer_step: Of the tokenizer's training whose weights are loaded; 0 for the end.
+        generator_step: Of the generator's, likewise.
 
     Raises:
         OSError: There is no such folder, and the hub has no such model or cannot be reached.
@@ -148,7 +158,7 @@ def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
     folder = local_folder(path_or_hub_id)
     check_folder(folder)
     if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
-        return RepTokPipeline(load_tokenizer(folder)).eval()
+        return RepTokPipeline(load_tokenizer(folder, tokenizer_step)).eval()
     model = read_json(_existing(folder / "model.json"))
     if model.get("format") != FORMAT:
         raise ValueError(
@@ -159,8 +169,8 @@ def load_pretrained(path_or_hub_id: str | Path) -> RepTokPipeline:
     if not _texts(parts) or not (names is None or _texts(names)):
         raise ValueError(f"{folder / 'model.json'}: parts and class_names must be lists of texts")
     return RepTokPipeline(
-        tokenizer=load_tokenizer(folder / "tokenizer"),
-        generator=load_generator(folder / "generator") if "generator" in parts else None,
+        tokenizer=load_tokenizer(folder / "tokenizer", tokenizer_step),
+        generator=load_generator(folder / "generator", generator_step) if "generator" in parts else None,
         text_encoder=_load_text_encoder(folder / "text_encoder") if "text_encoder" in parts else None,
         class_names=names,
     ).eval()
@@ -199,13 +209,12 @@ def _check_place(part: str, path: str | None, folder: Path) -> None:
         raise ValueError(f"{folder / 'config.json'}: the {part} lies in {part}/, not in {path!r}")
 
 
-def _check_weights(folder: Path, prefix: str, build: Callable[[], nn.Module]) -> None:
+def _check_weights(weights: Path, prefix: str, build: Callable[[], nn.Module]) -> None:
     """Compare the weights' shapes with the configuration's before anything of those sizes is allocated."""
-    weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"weights are missing: {weights}")
     shapes = {k.removeprefix(prefix): v for k, v in weight_shapes([weights]).items() if k.startswith(prefix)}
-    with loading(folder), torch.device("meta"):
+    with loading(weights), torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in build().state_dict().items()}
     check_keys(expected, shapes, source=str(weights))
 

@@ -3,14 +3,19 @@
 A sample is known by 64 bits of the SHA-256 of its key. Of up to a million training samples all stand
 there; of more, those with the smallest hashes, an even choice: another set is then compared by those of its
 samples whose hashes lie in that range. Hardly any is taken for known that is not (by chance one in 2^44).
+
+A key says what a sample is inside its source: `1.jpg` of two folders have one key. So of some samples the
+record has the look, too, 64 bits that a picture keeps when it is resized: where keys are equal and looks are
+not, these are other pictures by the same names.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,11 @@ from safetensors.numpy import save
 FILE = "training_keys.safetensors"
 LIMIT = 2**20
 ALL = 2**64 - 1
+ALIKE = 10
+"""Bits in which two looks of one picture may differ; those of two pictures differ in 32 +- 4."""
+
+Look = Callable[[Sequence[int]], Sequence[int]]
+"""The looks (perceptual hashes of 64 bits) of the samples at some positions of a set."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,13 @@ class Overlap:
         images: of the set.
         compared: how many of them could be compared.
         known: how many of these the training had.
+        namesakes: how many have the key of a training sample and are another picture.
     """
 
     images: int
     compared: int
     known: int
+    namesakes: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class TrainingKeys:
         hashes: (K,) uint64, ascending.
         bound: no hash up to this one is missing; 2^64 - 1 where none is.
         started_from: models that the training began with, whose own samples are not among these; "" for none.
+        looks: (L, 2) uint64, hash and look of some samples, ascending.
     """
 
     dataset: str
@@ -54,12 +67,18 @@ class TrainingKeys:
     hashes: np.ndarray
     bound: int
     started_from: str = ""
+    looks: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
     @classmethod
     def of(
-        cls, parts: Iterable[Sequence[str]], dataset: str, limit: int = LIMIT, started_from: str = ""
+        cls,
+        parts: Iterable[Sequence[str]],
+        dataset: str,
+        limit: int = LIMIT,
+        started_from: str = "",
+        looks: Mapping[str, int] = MappingProxyType({}),
     ) -> TrainingKeys:
-        """Take the keys of a training, part by part, and keep `limit` hashes at most."""
+        """Take the keys of a training, part by part, and keep `limit` hashes at most; looks are by key."""
         samples, bound, held = 0, ALL, 0
         found: list[np.ndarray] = []
         for keys in parts:
@@ -71,13 +90,26 @@ class TrainingKeys:
                 found, bound = _smallest(found, limit, bound)
                 held = len(found[0])
         (hashes,), bound = _smallest(found or [_hashes([])], limit, bound)
-        return cls(dataset, samples, hashes, bound, started_from)
+        seen = np.stack([_hashes(list(looks)), np.array(list(looks.values()), np.uint64)], 1)
+        return cls(dataset, samples, hashes, bound, started_from, seen[np.argsort(seen[:, 0])])
 
-    def overlap(self, keys: Sequence[str]) -> Overlap:
-        """How many of these samples the training had."""
+    def overlap(self, keys: Sequence[str], look: Look | None = None) -> Overlap:
+        """How many of these samples the training had.
+
+        Of equal keys all count whose looks are not known to differ, unless none of the known ones is alike:
+        then the names are equal by accident, and none counts.
+        """
         hashes = _hashes(keys)
-        compared = hashes[hashes <= np.uint64(self.bound)]
-        return Overlap(len(hashes), len(compared), int(np.isin(compared, self.hashes).sum()))
+        compared = hashes <= np.uint64(self.bound)
+        equal = compared & np.isin(hashes, self.hashes)
+        seen = np.flatnonzero(equal & np.isin(hashes, self.looks[:, 0])) if look else np.empty(0, int)
+        others = 0
+        if look and len(seen):
+            own = np.array(look(seen.tolist()), np.uint64)
+            theirs = self.looks[np.searchsorted(self.looks[:, 0], hashes[seen]), 1]
+            alike = np.bitwise_count(own ^ theirs) <= ALIKE
+            others = int((~alike).sum()) if alike.any() else int(equal.sum())
+        return Overlap(len(hashes), int(compared.sum()), int(equal.sum()) - others, others)
 
     def as_bytes(self) -> bytes:
         """The file's content."""
@@ -85,7 +117,7 @@ class TrainingKeys:
             "dataset": self.dataset, "samples": str(self.samples), "bound": str(self.bound),
             "started_from": self.started_from,
         }  # fmt: skip
-        return save({"hashes": self.hashes}, told)
+        return save({"hashes": self.hashes, "looks": self.looks}, told)
 
     @classmethod
     def read(cls, folder: Path) -> TrainingKeys | None:
@@ -100,14 +132,17 @@ class TrainingKeys:
         try:
             with safe_open(path, framework="numpy") as opened:
                 file: Any = opened
-                told, hashes = file.metadata() or {}, file.get_tensor("hashes")
-            found = cls(
-                told["dataset"], int(told["samples"]), hashes, int(told["bound"]), told["started_from"]
-            )
+                told, hashes, looks = file.metadata() or {}, *map(file.get_tensor, ("hashes", "looks"))
+            samples, bound = int(told["samples"]), int(told["bound"])
+            found = cls(told["dataset"], samples, hashes, bound, told["started_from"], looks)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is no record of training keys: {error}") from error
-        if hashes.dtype != np.uint64 or hashes.ndim != 1 or not 0 <= found.bound <= ALL:
-            raise ValueError(f"{path} is no record of training keys: {hashes.dtype} {hashes.shape}")
+        fine = hashes.ndim == 1 and looks.shape[1:] == (2,) and 0 <= found.bound <= ALL
+        if not fine or {hashes.dtype, looks.dtype} != {np.dtype(np.uint64)}:
+            raise ValueError(
+                f"{path} is no record of training keys: {hashes.dtype} {hashes.shape}, "
+                f"{looks.dtype} {looks.shape}"
+            )
         return found
 
 

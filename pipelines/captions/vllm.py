@@ -93,6 +93,10 @@ class VllmCaptions(Asking):
         )
         return processor
 
+    def heals(self, row: Row) -> bool:
+        """Whether an engine failed: a picture that cannot be read stays what it is."""
+        return row[UNASKED] not in ("", *UNREADABLE)
+
     def answer(self, row: Row) -> Mapping[str, Any]:
         """`key`, `prompt`, `seed`, and `text` or `failure`."""
         failure = row[UNASKED]

@@ -46,6 +46,7 @@ def derive(values: dict[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
     _text(values)
     _classes(values, extras, source)
     _reference(values)
+    _judge(values)
     put(values, "notes", [*source.notes, *trained_on(values)])
     return values
 
@@ -162,6 +163,14 @@ def _reference(values: dict[str, Any]) -> None:
                 f"{key}={path} makes images of {other} px, and data.image_size is {size}; show none "
                 f"with {key}="
             )
+
+
+def _judge(values: dict[str, Any]) -> None:
+    """Who judges the tokenizer judges the generator."""
+    key = "evaluate.judge"
+    if (judge := dotted(values, key)) is not None:
+        for part in ("tokenizer", "generator"):
+            follows(values, f"evaluate.{part}.judge", judge, key)
 
 
 def _generator(values: dict[str, Any]) -> None:

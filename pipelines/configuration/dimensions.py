@@ -67,7 +67,7 @@ def _known(path: str, key: str, table: Mapping[str, T], read: Callable[[Path], T
             return None  # a stage is still to make it
         if found.folder:
             return read(found.folder)
-        return table.get(found.hub) or _fetched_before(found.hub, read)
+        return table.get(found.hub.partition("@")[0]) or _fetched_before(found.hub, read)
     except (OSError, ValueError) as error:
         raise ConfigError(_named(error, path, key)) from error
 
@@ -81,5 +81,6 @@ def _fetched_before(hub: str, read: Callable[[Path], T]) -> T | None:
     """What the config.json says that an earlier run left in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    file = try_to_load_from_cache(hub, CONFIG)
+    name, _, revision = hub.partition("@")
+    file = try_to_load_from_cache(name, CONFIG, revision=revision or None)
     return read(Path(file).parent) if isinstance(file, str) else None

@@ -82,8 +82,13 @@ class TrainGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateGroup:
-    """What the two evaluations and the report measure."""
+    """What the two evaluations and the report measure, and by which encoder both judge.
 
+    Attributes:
+        judge: None for the tokenizer's own encoder; where that has none (tokenizer=latent), for `encoder`.
+    """
+
+    judge: EncoderConfig | None = None
     tokenizer: EvaluateTokenizerConfig = field(default_factory=EvaluateTokenizerConfig)
     generator: EvaluateGeneratorConfig = field(default_factory=EvaluateGeneratorConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
@@ -105,6 +110,7 @@ class Config:
         model: A published model (a folder or a hub id) that workflow=evaluate asks and scores.
         protocol: By what it is scored; see `reptok/metrics/protocols.py`.
         prompts: A file of texts that it is asked for, one a line.
+        kept: Score also the weights that its training kept on the way, for a curve over steps.
         init: A published model (a folder, its tokenizer/ or generator/ alone, or a hub id) that the trainings
             start from: what has a place there is taken, the rest is fresh.
         until: Run this stage and what it needs.
@@ -125,6 +131,7 @@ class Config:
     model: str = ""
     protocol: str = ""
     prompts: str = ""
+    kept: bool = False
     init: str = ""
     until: str | None = None
     only: str | None = None

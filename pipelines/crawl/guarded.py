@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pipelines.crawl.budget import Budget
 from pipelines.crawl.download import DownloadJob, Outcome
-from pipelines.crawl.fetch import Fetcher
 from pipelines.crawl.known import Memory
 from pipelines.crawl.limits import FetchConfig
 from pipelines.crawl.memory import MemoryBudget
@@ -24,6 +23,9 @@ from pipelines.crawl.resize import Picture, resize
 from pipelines.crawl.shared import NodeNames, SharedBudget, shared_budget
 from pipelines.dag.rows import RowErrors
 from reptok.data import columns
+
+if TYPE_CHECKING:
+    from pipelines.crawl.fetch import Fetcher
 
 DECODE_THREADS = 2
 
@@ -63,6 +65,8 @@ class GuardedDownload(DownloadJob):
     async def _obtain(
         self, urls: Sequence[str], errors: RowErrors
     ) -> tuple[list[Outcome], Mapping[str, float]]:
+        from pipelines.crawl.fetch import Fetcher  # 0.2 s of aiohttp's, which a driver need not pay
+
         memory = MemoryBudget(self.resize.max_memory_bytes)
         later = 0.0 if self.overrides else self.fetch.second_pass_seconds  # a web served here does not heal
         counts: Counter[str] = Counter()

@@ -26,6 +26,11 @@ def perceptual_hash(image: Image.Image) -> str:
     return bits.tobytes().hex()
 
 
+def look(pixels: np.ndarray) -> int:
+    """The hash of an image, uint8 (H, W, 3), as a number."""
+    return int(perceptual_hash(Image.fromarray(pixels)), 16)
+
+
 def hashes(jpg: bytes) -> dict[str, str]:
     """Columns `sha256` and `phash` of a picture's file."""
     with Image.open(io.BytesIO(jpg)) as image:

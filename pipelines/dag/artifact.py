@@ -46,8 +46,9 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """What the artifact is and what it is made of.
 
-        Keys: stage, version, kind, fingerprint, config, inputs {kind: fingerprint}, input_digests, stats,
-        files {name: {size, sha256}}, digest, seconds, git_commit, run_id, created.
+        Keys: stage, version, kind, fingerprint, config, models {key of the config: commit on the hub}, inputs
+        {kind: fingerprint}, input_digests, stats, files {name: {size, sha256}}, digest, seconds, git_commit,
+        run_id, created.
 
         Raises:
             FileNotFoundError: there is none.

@@ -99,6 +99,7 @@ class Chain:
             for link in self._published:  # a worker that Ray began again found there what was done
                 link.attempt.clean()
                 link.tally.discard()  # what was begun before its stage was published
+                link.attempt.close()
             if self._last:
                 self._give(*self._last)
             for link in self._links:
@@ -125,9 +126,10 @@ class Chain:
         """Plan shards, as far as stages can plan before their input is there."""
         coming: dict[str, Artifact] = {}
         for planned in list(self._stages):
-            attempt, stage = attempts.get(planned.stage.name), planned.stage
+            attempt = attempts.get(planned.stage.name)
             if attempt is None:
                 break
+            stage = attempt.stage
             if attempt.skipped:
                 self._give(planned, attempts.pop(stage.name).skipped)
                 continue
@@ -268,12 +270,11 @@ class Chain:
             inputs = stage.as_read(link.planned.inputs)
             stats = stage.finish(inputs, attempt.out, link.tally.work, link.tally.stats())
             result = attempt.published(stats)
-            self._published.append(link)
+            self._published.append(link)  # its lock is kept: workers still read its notes
             return result
         except BaseException as error:
-            return attempt.failed(error)
-        finally:
             attempt.close()
+            return attempt.failed(error)
 
 
 def _tell(error: Exception) -> None:

@@ -13,7 +13,8 @@ from pipelines.dag import interruption
 from pipelines.dag.artifact import MANIFEST, Artifact
 from pipelines.dag.earlier import ask
 from pipelines.dag.fingerprint import canonical_json, plain
-from pipelines.dag.lock import locked
+from pipelines.dag.lock import Held, locked
+from pipelines.dag.pinned import models_of, pinned
 from pipelines.dag.planner import PlannedStage, flat, outdated_inputs
 from pipelines.dag.redaction import redacted
 from pipelines.dag.revision import git_commit
@@ -26,7 +27,7 @@ from pipelines.dag.workspace import SCRATCH, Workspace
 
 RUN_RECORD = f"{SCRATCH}/run.json"
 ORIGIN = f"{SCRATCH}/origin.json"
-"""What unfinished work is made from, {kind: digest, or fingerprint of what is unfinished}.
+"""What unfinished work is made from, {kind: {fingerprint, digest}}; the digest of what is unfinished is "".
 
 Of published work the manifest says it.
 """
@@ -44,6 +45,7 @@ class Attempt:
 
     Attributes:
         out: where the stage writes.
+        stage: what is to run: the stage, with the commits of the models that it was begun with.
         skipped: the result, if another process has published the artifact meanwhile.
     """
 
@@ -55,15 +57,12 @@ class Attempt:
         self._log = StageLog(planned.stage.name)
         self._lock = ExitStack()
         self._told: Collection[str] = ()  # inputs that the run knows
+        self._models: Mapping[str, str] = {}
+        self.stage = planned.stage
         self.skipped: StageResult | None = None
 
-    @property
-    def lock(self) -> str:
-        """Name of the artifact's lock."""
-        return f"{self._planned.artifact.kind}-{self._planned.artifact.fingerprint}"
-
     def __enter__(self) -> Attempt:
-        self._check = self._lock.enter_context(locked(self._root, self.lock))
+        self._check = self._lock.enter_context(locked(self._root, lock_of(self._planned.artifact)))
         try:
             self._open()
         except BaseException:
@@ -83,7 +82,9 @@ class Attempt:
         if artifact.folder.exists(MANIFEST):
             current = artifact.published and not outdated_inputs(artifact, planned.inputs)
             if current and not planned.forced:
-                self.skipped = skipped(planned)
+                with suppress(OSError):
+                    artifact.folder.remove(SCRATCH)
+                self.skipped = _skipped(planned)
                 return
             _supersede(artifact, self._root)
         self.out = Workspace(artifact.url, artifact.fingerprint, fenced=self._check is not None)
@@ -94,13 +95,15 @@ class Attempt:
             self.out.behind(ArtifactFence(cast(S3Folder, self.out.folder), self._check))
         self.out.folder.remove_unfinished()
         self.record_origin()
-        if isinstance(planned.stage, ShardStage):
-            ask(planned.stage, planned.stage.as_read(planned.inputs), self.out, anew=planned.forced)
         self._log = self.out.log = _open_log(planned, self.out, self._tracker)
         self._told = _known(planned).keys()
+        if isinstance(planned.stage, ShardStage):
+            self._models = models_of(planned.stage, self.out)
+            self.stage = pinned(planned.stage, self._models)
+            ask(self.stage, planned.stage.as_read(planned.inputs), self.out, anew=planned.forced)
 
     def record_origin(self) -> None:
-        """Write down what the unfinished work is made from: what is published by now by its digest."""
+        """Write down what the unfinished work is made from, and the digests of what is published by now."""
         self.out.folder.write_bytes(ORIGIN, canonical_json(_origin(self._planned)))
 
     def published(self, stats: Mapping[str, float]) -> StageResult:
@@ -112,7 +115,7 @@ class Attempt:
         self._log.handle(wait_seconds=5.0)  # the manifest names the run, which may still be on its way
         if self._check is not None:
             self._check()
-        artifact = _publish(planned, out, stats, seconds)
+        artifact = _publish(planned, out, stats, seconds, self._models)
         manifest = artifact.folder.read_bytes(MANIFEST).decode()
         self._log.inputs({kind: known for kind, known in _known(planned).items() if kind not in self._told})
         entries = {**stats, "seconds": seconds}
@@ -148,11 +151,12 @@ class Attempt:
 
 def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
     """Run a stage, unless another process has published it meanwhile; a failure is a result, too."""
-    stage, attempt = planned.stage, Attempt(planned, root, tracker)
+    attempt = Attempt(planned, root, tracker)
     try:
         with attempt:
             if attempt.skipped:
                 return attempt.skipped
+            stage = attempt.stage
             result = attempt.published(stage.run(stage.as_read(planned.inputs), attempt.out))
             attempt.clean()
             return result
@@ -163,10 +167,23 @@ def execute(planned: PlannedStage, root: str, tracker: Tracker) -> StageResult:
 def skipped(planned: PlannedStage) -> StageResult:
     """The result of a stage whose artifact is published already.
 
-    What a kill right after publishing left of the work is removed.
+    What a kill right after publishing left of the work is removed, unless somebody is still at work: a chain
+    needs its notes of what is published until its last stage has ended.
     """
-    with suppress(OSError):
-        planned.artifact.folder.remove(SCRATCH)
+    folder, root = planned.artifact.folder, planned.artifact.url.rsplit("/", 2)[0]
+    with suppress(OSError, Held):
+        if SCRATCH in folder.children():
+            with locked(root, lock_of(planned.artifact), wait=False):
+                folder.remove(SCRATCH)
+    return _skipped(planned)
+
+
+def lock_of(artifact: Artifact) -> str:
+    """Name of an artifact's lock, held by whoever writes in its folder."""
+    return f"{artifact.kind}-{artifact.fingerprint}"
+
+
+def _skipped(planned: PlannedStage) -> StageResult:
     stats = planned.artifact.manifest["stats"]
     return StageResult(name=planned.stage.name, action="skip", stats=stats, artifact=planned.artifact)
 
@@ -179,7 +196,13 @@ def _finite(stage: str, stats: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
-def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], seconds: float) -> Artifact:
+def _publish(
+    planned: PlannedStage,
+    out: Workspace,
+    stats: Mapping[str, float],
+    seconds: float,
+    models: Mapping[str, str],
+) -> Artifact:
     stage, inputs = planned.stage, planned.inputs
     out.publish(
         {
@@ -188,6 +211,7 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
             "kind": stage.output,
             "fingerprint": planned.artifact.fingerprint,
             "config": plain(stage.config),
+            "models": dict(models),
             "inputs": {kind: artifact.fingerprint for kind, artifact in inputs.items()},
             "input_digests": {kind: artifact.digest for kind, artifact in inputs.items()},
             "stats": dict(stats),
@@ -200,11 +224,10 @@ def _publish(planned: PlannedStage, out: Workspace, stats: Mapping[str, float], 
     return Artifact(stage.output, planned.artifact.fingerprint, planned.artifact.url)
 
 
-def _origin(planned: PlannedStage) -> dict[str, str]:
-    """What a stage's work is made from: digests, or fingerprints of what is unpublished."""
-    inputs = planned.inputs.items()
+def _origin(planned: PlannedStage) -> dict[str, dict[str, str]]:
     return {
-        kind: artifact.digest if artifact.published else artifact.fingerprint for kind, artifact in inputs
+        kind: {"fingerprint": made.fingerprint, "digest": made.digest if made.published else ""}
+        for kind, made in planned.inputs.items()
     }
 
 

@@ -106,6 +106,10 @@ def _are_digests(value: Any) -> bool:
     )
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
@@ -141,6 +145,7 @@ _FIELDS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "kind": (str, _is_text),
     "fingerprint": (str, _is_text),
     "config": (dict, _is_config),
+    "models": (dict, _are_texts),
     "inputs": (dict, _are_names),
     "input_digests": (dict, _are_digests),
     "stats": (dict, _are_numbers),

@@ -4,11 +4,14 @@
 
 The rows of all shards flow through the processor as they come: it goes on with the next shard before the last
 row of one is answered. Behind the rows of a lane comes one that it passes over, which says how many they are.
+A shard with questions that the processor failed to answer fails: those alone are asked again when it comes
+again.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 import ray.data
 
-from pipelines.dag.asking import UNASKED, Row, answers_file, write_answers
+from pipelines.dag.asking import NOTHING, UNASKED, Row, kept_answers, write_answers
 from pipelines.dag.failures import described
 from pipelines.dag.shards import Shard, WorkerResources
 
@@ -43,7 +46,7 @@ def asked(
     dataset = asking.processor(need.workers)(dataset)
     dataset = dataset.flat_map(
         cast(Any, Collector),
-        fn_constructor_args=(step,),
+        fn_constructor_args=(step, number),
         compute=ray.data.ActorPoolStrategy(size=1),
         num_cpus=0,
     )
@@ -65,41 +68,53 @@ class Asker:
         empty = {"place": place, "shard": -1, "number": -1, "lane": "", UNASKED: ""}
         shards = [Shard(**shard) for shard in lane["shards"][self._number]] if lane["open"] else []
         for shard in [] if shards and self._step.beyond(place) else shards:
-            if self._step.out.exists(answers_file(shard.index)):
+            known = kept_answers(shard.index, self._step.out)
+            due = known.due(self._step.invocation) if known else None
+            if known and not due:
                 continue
             asked.append(shard.index)
             try:
-                for question in self._asking.questions(shard):
-                    yield {**empty, "shard": shard.index, "number": count, **question}
-                    count += 1
+                for number, question in enumerate(self._asking.questions(shard)):
+                    if due is None or number in due:
+                        yield {**empty, "shard": shard.index, "number": number, **question}
+                        count += 1
             except Exception as error:
-                lane["outcomes"].append(self._failed(shard, described(error)))
+                lane["outcomes"].append(_failed(self._number, shard.index, described(error), self._node()))
                 lane["open"] = False
                 break
         yield {**empty, "lane": json.dumps([lane, asked, count]), UNASKED: "the end of a lane"}
 
-    def _failed(self, shard: Shard, failure: str) -> dict[str, Any]:
-        """An outcome as workers give it."""
-        node = ray.get_runtime_context().get_node_id()
-        where = {"step": self._number, "node": node, "final": False, "handed_back": False}
-        return {"index": shard.index, "record": "{}", "failure": failure, **where}
+    def _node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+
+def _failed(step: int, index: int, failure: str, node: str) -> dict[str, Any]:
+    """An outcome as workers give it; the node is "" where no machine is to blame."""
+    where = {"step": step, "node": node, "final": False, "handed_back": False}
+    return {"index": index, "record": "{}", "failure": failure, **where}
 
 
 @dataclass
 class _Lane:
-    answers: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    answers: dict[int, dict[int, Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    failed: dict[int, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     end: tuple[dict[str, Any], list[int], int] | None = None
+
+    @property
+    def count(self) -> int:
+        """Questions that are through."""
+        return sum(map(len, self.answers.values()))
 
 
 class Collector:
-    """Waits until all questions of a lane are answered, keeps the answers, and sends the lane on.
+    """Waits until all questions of a lane are through, keeps the answers, and sends the lane on.
 
     Should it die, the lanes that it had begun are lost, and come again in the next round.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, number: int) -> None:
         assert step.job.asking is not None
-        self._out, self._asking = step.out, step.job.asking
+        self._step, self._number, self._asking = step, number, step.job.asking
         self._lanes: dict[int, _Lane] = {}
         self._sent: set[int] = set()
 
@@ -112,13 +127,27 @@ class Collector:
         if row["lane"]:
             known.end = json.loads(row["lane"])
         else:
-            known.answers[int(row["shard"]), int(row["number"])] = self._asking.answer(row)
-        if known.end is None or len(known.answers) < known.end[2]:
+            shard, number = int(row["shard"]), int(row["number"])
+            known.answers[shard][number] = self._asking.answer(row)
+            if row[UNASKED] and self._asking.heals(row):
+                known.failed[shard][number] = str(row[UNASKED])
+        if known.end is None or known.count < known.end[2]:
             return []
         lane, asked, _ = known.end
         for index in asked if lane["open"] else ():
-            own = [answer for key, answer in sorted(known.answers.items()) if key[0] == index]
-            write_answers(own, index, self._out)
+            if failure := self._kept(index, known.answers[index], known.failed[index]):
+                lane["outcomes"].append(_failed(self._number, index, failure, ""))
+        lane["open"] &= not any(outcome["failure"] for outcome in lane["outcomes"])
         self._sent.add(place)
         del self._lanes[place]
         return [{"lane": json.dumps(lane)}]
+
+    def _kept(self, index: int, answers: Mapping[int, Mapping[str, Any]], failed: Mapping[int, str]) -> str:
+        """Keep the answers about a shard; why it has to come again, "" if it need not."""
+        step, invocation = self._step, self._step.invocation
+        before = kept_answers(index, step.out) or NOTHING
+        now = before.joined(answers, failed.keys(), invocation)
+        write_answers(now, index, step.out)
+        if not now.due(invocation):
+            return ""
+        return f"{len(failed)} questions have no answer yet ({min(failed.values(), default='')})"

@@ -195,7 +195,7 @@ def in_ray(
                         continue
                     if failure and index not in causes and not outcome["final"]:
                         causes[index] = failure  # another process, elsewhere, may do it
-                        failed_on.add(outcome["node"])
+                        failed_on |= {outcome["node"]} - {""}  # of what no machine is to blame for
                         continue
                     del left[index]
                     yield index, json.loads(outcome["record"]), failure

@@ -3,7 +3,7 @@
 Decided here and once, before anything starts, so that no worker takes a folder that it cannot see for a
 model of the hub. A dataclass marks such a field in its metadata:
 
-    {"reference": "network"}    a folder, a hub id (owner/name), or artifact:KIND, what a stage makes
+    {"reference": "network"}    a folder, a hub id (owner/name or owner/name@revision), or artifact:KIND
     {"reference": "file"}       a file of weights
     {"reference": "images"}     a file of images, or a folder of them, known by names and sizes
     {..., "named": True}        its name, as typed, is written into the artifact
@@ -36,7 +36,7 @@ HOME = _CHECKOUT if (_CHECKOUT / "conf").is_dir() else Path(sysconfig.get_path("
 HUB, ARTIFACT = "hf://", "artifact:"
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
 """What a model is made of; nothing that could execute."""
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
 _WEIGHTS = (".json", ".jinja", ".safetensors", ".txt", ".model")
 
 
@@ -46,7 +46,7 @@ class Reference:
 
     Attributes:
         folder: Its folder, absolute, if it is one.
-        hub: Its id on the hub, if it is there.
+        hub: Its id on the hub, with "@revision" if one is named, if it is there.
         artifact: The kind of artifact that holds it, if a stage makes it.
     """
 
@@ -77,6 +77,11 @@ def find(path: str) -> Path | None:
         if (found := place / given).exists():
             return found.resolve()
     return None
+
+
+def hub_id(path: str) -> str:
+    """The id of a model of the hub that a path means; "" where it means something else."""
+    return refer(path, "").hub
 
 
 def required(path: str, key: str) -> Path:
@@ -211,8 +216,9 @@ def fetch_model(path: str, key: str, revision: str | None = None) -> str | None:
         return None
     from huggingface_hub import snapshot_download
 
+    name, _, own = hub.partition("@")
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)).name
+        return Path(snapshot_download(name, revision=own or revision, allow_patterns=HUB_FILES)).name
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise OSError(

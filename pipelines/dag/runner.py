@@ -21,6 +21,7 @@ from pipelines.dag.cluster import ClusterConfig
 from pipelines.dag.execution import execute, skipped
 from pipelines.dag.metrics import board
 from pipelines.dag.planner import PlannedStage, outdated_inputs, plan, workflow_digest
+from pipelines.dag.presence import working
 from pipelines.dag.progress import duration
 from pipelines.dag.revision import git_commit
 from pipelines.dag.stage import Stage, StageResult
@@ -60,28 +61,30 @@ def run(
     if all(p.action == "skip" for p in planned):
         print("nothing to do: everything is published", flush=True)
         return [skipped(p) for p in planned]
-    board.begin(p.stage.name for p in planned)
-    load([p.stage for p in planned])
-    cluster = cluster or ClusterConfig()
-    ray_cluster.configure(cluster)
-    tracker = Tracker(
-        tracking or TrackingConfig(),
-        root,
-        {"git_commit": git_commit()},
-        configuration=workflow_digest(stages),
-        name=name,
-        params=params,
-    )
-    interruption.reset()
-    others = set(processes.children())
-    try:
-        results = _Schedule(planned, root, cluster, tracker, chain).run()
-    except KeyboardInterrupt:
-        _stop(tracker, others)
-        raise
-    tracker.note(note(results))
-    tracker.close("FAILED" if any(result.error for result in results) else "FINISHED")
-    ray_cluster.shutdown()
+    with working(root):
+        planned = plan(stages, root, until=until, only=only, force=force)  # it may have waited for a deletion
+        board.begin(p.stage.name for p in planned)
+        load([p.stage for p in planned])
+        cluster = cluster or ClusterConfig()
+        ray_cluster.configure(cluster)
+        tracker = Tracker(
+            tracking or TrackingConfig(),
+            root,
+            {"git_commit": git_commit()},
+            configuration=workflow_digest(stages),
+            name=name,
+            params=params,
+        )
+        interruption.reset()
+        others = set(processes.children())
+        try:
+            results = _Schedule(planned, root, cluster, tracker, chain).run()
+        except KeyboardInterrupt:
+            _stop(tracker, others)
+            raise
+        tracker.note(note(results))
+        tracker.close("FAILED" if any(result.error for result in results) else "FINISHED")
+        ray_cluster.shutdown()
     return results
 
 

@@ -34,7 +34,7 @@ class Resources:
 class Stage(ABC):
     """A node of the workflow, constructed with one frozen config dataclass.
 
-    Class attributes (an instance may set its own `inputs` and `resources` in `__init__`):
+    Class attributes (an instance may set its own, but for `modules` and `apart`):
         name: verb_noun ("encode_tokens").
         inputs: kinds of the artifacts it reads, beside those that its configuration refers to.
         output: kind of the artifact it makes.
@@ -53,7 +53,7 @@ class Stage(ABC):
     output: str
     version: int = 1
     resources: Resources = Resources()
-    scored: ClassVar[bool] = False
+    scored: bool = False
     modules: ClassVar[tuple[str, ...]] = ()
     apart: ClassVar[tuple[str, ...]] = ()
     instead: Mapping[str, str] = MappingProxyType({})

@@ -24,12 +24,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipelines.dag.lock import LOCKS, POLL_SECONDS, described
 from pipelines.dag.s3 import S3Folder
-from pipelines.dag.storage import Folder
+from pipelines.dag.storage import Folder, open_folder
 from pipelines.dag.writing import Changed, StorageError, Superseded
 
-LOCKS = "_locks"
-POLL_SECONDS, SETTLE_SECONDS = 0.2, 1.0
+SETTLE_SECONDS = 1.0
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
 UNKNOWN = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 """Answers of a server that knows no conditions; any other error says nothing of it."""
@@ -49,6 +49,18 @@ def owned(folder: Folder, name: str, announce: Announce) -> AbstractContextManag
     if isinstance(folder, S3Folder) and keeps_conditions(folder):
         return _conditional(folder, f"{LOCKS}/{name}.json", announce)
     return _ticketed(folder, f"{LOCKS}/{name}", announce)
+
+
+def holders(folder: Folder, prefix: str, tidy: bool) -> list[str]:
+    """See `lock.holders`."""
+    found, locks = [], open_folder(folder.url_of(LOCKS))
+    for name in locks.sizes():
+        if name.startswith(prefix):
+            if owner := _alive(locks, name):
+                found.append(_named(owner))
+            elif tidy:
+                locks.remove(name)
+    return found
 
 
 def keeps_conditions(folder: S3Folder) -> bool:
@@ -84,11 +96,11 @@ def _probed(url: str, endpoint: str) -> bool:
 
 @contextmanager
 def _conditional(folder: S3Folder, name: str, announce: Announce) -> Iterator[Callable[[], None]]:
-    token, waited = uuid.uuid4().hex, False
+    token, begun, waited = uuid.uuid4().hex, time.time(), False
     condition = {"IfNoneMatch": "*"}
     while True:
         try:
-            etag = folder.put_bytes(name, _record(token), **condition)
+            etag = folder.put_bytes(name, _record(token, begun), **condition)
             break
         except Changed:
             condition = {"IfNoneMatch": "*"}
@@ -112,7 +124,7 @@ def _conditional(folder: S3Folder, name: str, announce: Announce) -> Iterator[Ca
         while not released.wait(HEARTBEAT_SECONDS):
             with suppress(Exception):  # the store is away for a moment
                 try:
-                    etag = folder.put_bytes(name, _record(token), IfMatch=etag)
+                    etag = folder.put_bytes(name, _record(token, begun), IfMatch=etag)
                 except Changed:
                     if not is_ours():
                         lost.set()
@@ -184,24 +196,28 @@ def _ticketed(folder: Folder, place: str, announce: Announce) -> Iterator[None]:
 
 def _before(folder: Folder, place: str, own: tuple[float, str]) -> dict[str, Any] | None:
     """Who has the lock, or an older ticket, and keeps it fresh."""
-    from pipelines.dag.storage import open_folder
-
     tickets = open_folder(folder.url_of(place))
-    for name in tickets.sizes():
-        try:
-            owner = _owner(tickets.read_bytes(name))
-            fresh = time.time() - tickets.modified(name) <= STALE_SECONDS
-        except FileNotFoundError:
-            continue
-        if owner is None or owner["token"] == own[1] or not fresh or _is_dead(owner):
-            continue
-        if owner["held"] or (owner["time"], owner["token"]) < own:
+    for owner in filter(None, (_alive(tickets, name) for name in tickets.sizes())):
+        if owner["token"] != own[1] and (owner["held"] or (owner["time"], owner["token"]) < own):
             return owner
     return None
 
 
-def _record(token: str, begun: float | None = None, held: bool = True) -> bytes:
-    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "time": begun or time.time()}
+def _alive(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Whom a record names, if he keeps it fresh and has not ended."""
+    try:
+        if isinstance(folder, S3Folder):
+            data, _, age = folder.read_tagged(name)
+        else:
+            data, age = folder.read_bytes(name), time.time() - folder.modified(name)
+    except FileNotFoundError:
+        return None
+    owner = _owner(data)
+    return None if owner is None or age > STALE_SECONDS or _is_dead(owner) else owner
+
+
+def _record(token: str, begun: float, held: bool = True) -> bytes:
+    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "time": begun}
     return json.dumps({**owner, "held": held, "pids": _pids()}).encode()
 
 
@@ -222,11 +238,11 @@ def _owner(data: bytes) -> dict[str, Any] | None:
         owner["held"], owner["pids"] = bool(record.get("held")), str(record.get("pids"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return owner if 0 < owner["pid"] < 1 << 31 and owner["time"] == owner["time"] else None
+    return owner if 0 < owner["pid"] < 1 << 31 and 0 <= owner["time"] < 1e11 else None
 
 
 def _named(owner: dict[str, Any]) -> str:
-    return f"process {owner['pid']} on {owner['host']}"
+    return described(owner["pid"], owner["host"], owner["time"])
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:

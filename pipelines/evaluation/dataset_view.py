@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -21,8 +21,8 @@ from reptok.data.transforms import load_image
 
 T = TypeVar("T")
 
-MAX_SHARDS = 64
-"""Shards to read from: of a split with thousands, an evenly spread few."""
+SHARDS = 64
+"""Shards to read: of a split with thousands, evenly spread ones, and more where these hold too little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,13 @@ class Example:
 
 
 class DatasetView:
-    """At most `limit` samples of a split that trainings do not pass over, evenly spread, in key order."""
+    """`limit` samples of a split that trainings do not pass over, evenly spread, in key order.
 
-    def __init__(self, dataset: Artifact, split: str, limit: int, shards: int = MAX_SHARDS):
-        """Read the tables of `shards` evenly spread shards of the split.
+    There are fewer only if the split has no more.
+    """
+
+    def __init__(self, dataset: Artifact, split: str, limit: int, shards: int = SHARDS):
+        """Read the tables of `shards` evenly spread shards, or of more if these do not hold `limit` samples.
 
         Raises:
             ValueError: if the split has no samples.
@@ -58,7 +61,10 @@ class DatasetView:
         self._excluded: dict[str, list[int]] = {}
         if dataset.files(EXCLUDED):
             self._excluded = parse_excluded(dataset.read_bytes(EXCLUDED), dataset.url_of(EXCLUDED))
+        rows = {entry["shard"]: entry["rows"] for entry in index["splits"].get(split, ())}
         tables = dataset.files(f"{split}-*.parquet")
+        while shards < len(tables) and self._samples(_spread(tables, shards), rows) < limit:
+            shards *= 2
         examples = [row for name in _spread(tables, shards) for row in self._rows(name)]
         if not examples:
             raise ValueError(
@@ -87,6 +93,10 @@ class DatasetView:
         for start in range(0, len(self), batch_size):
             positions = list(range(start, min(start + batch_size, len(self))))
             yield positions, self.images(positions)
+
+    def _samples(self, tables: Sequence[str], rows: Mapping[str, int]) -> int:
+        names = [table.removesuffix(".parquet") for table in tables]
+        return sum(rows.get(name, 0) - len(self._excluded.get(name, ())) for name in names)
 
     def _rows(self, table: str) -> Iterator[Example]:
         with self.dataset.open(table) as file:

@@ -80,6 +80,13 @@ class FeatureBank:
         votes: Tensor = knn_predict(self.features[named], self.labels[named], features, k=k)
         return votes
 
+    @property
+    def vote(self) -> str:
+        """How images are recognised, in words."""
+        named = int((self.labels >= 0).sum())
+        nearest = min(self.neighbours, named)
+        return f"vote of the {nearest} nearest of {named:,} training images, frozen encoder's features"
+
     def sample(self, count: int) -> Tensor:
         """Features of `count` evenly spread images of the bank, to compare with as many others."""
         rows = torch.linspace(0, len(self.features) - 1, min(count, len(self.features))).round().long()

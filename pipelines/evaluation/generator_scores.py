@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
+from pipelines.evaluation.measured import Measured, Sizes
 from pipelines.evaluation.results import Score
 from pipelines.evaluation.samples import Samples
 from reptok.metrics.evaluator import frechet_name, frechet_of
@@ -40,6 +41,16 @@ def recognise(found: Samples, view: DatasetView, bank: FeatureBank) -> Recogniti
     )
 
 
+def sizes_of(view: DatasetView, bank: FeatureBank, samples: int) -> Sizes:
+    """On how many each figure was measured, where `samples` validation images were asked for."""
+    captions = len(view) + len(bank.view)
+    return {
+        "": Measured(len(view), samples),
+        "eval/fd_vit_training_images": Measured(min(len(view), len(bank.features)), samples),
+        "eval/unknown_words": Measured(captions, captions, "captions"),
+    }
+
+
 def measure(
     found: Samples,
     view: DatasetView,
@@ -61,7 +72,7 @@ def measure(
         words: what the text encoder knows of the captions.
         asked: whether each sample was asked for what its validation image shows.
     """
-    metrics = {"eval/samples": float(len(view))}
+    metrics: dict[str, float] = {}
     if words is not None:
         metrics["eval/unknown_words"] = words.unknown_share
     centre = bank.features.mean(0)
@@ -99,11 +110,15 @@ def measure(
     return metrics
 
 
-def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: float) -> list[Score]:
+def scores(
+    metrics: Mapping[str, float], sizes: Sizes, bank: FeatureBank, guidance: tuple[float, ...], chance: float
+) -> list[Score]:
     """The figures that matter; the highest guidance leads, the others stand beside it.
 
     Args:
         metrics: from `measure`.
+        sizes: on how many they were measured.
+        bank: by which images samples were recognised.
         guidance: scales that were sampled.
         chance: share of images that a blind guess recognises.
     """
@@ -113,12 +128,13 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
         rest = [scale for scale in guidance if scale != lead]
         return {f"guidance {scale:g}": factor * metrics[f"eval/{name}_cfg_{scale:g}"] for scale in rest}
 
-    images = int(metrics["eval/samples"])
+    every = sizes[""]
+    images = every.count
     result = []
     if "eval/recognised_real" in metrics:
         result.append(
             Score(
-                name=f"Recognised as asked for, guidance {lead:g}",
+                name=every.title(f"Recognised as asked for, guidance {lead:g}"),
                 value=100 * metrics[f"eval/recognised_cfg_{lead:g}"],
                 unit="%",
                 baselines={
@@ -126,19 +142,20 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
                     **others("recognised", 100),
                     "real images": 100 * metrics["eval/recognised_real"],
                 },
-                note="vote of the nearest training images, frozen encoder's features",
+                note=bank.vote,
                 headline=True,
                 images=images,
                 error=100 * metrics[f"eval/recognised_error_cfg_{lead:g}"],
             )
         )
     if f"eval/own_picture_cfg_{lead:g}" in metrics:
-        result.append(_own_picture(metrics, lead, others("own_picture", 100)))
+        result.append(_own_picture(metrics, every, lead, others("own_picture", 100)))
     if "eval/unknown_words" in metrics:
         result.append(
             Score(name="Words of the captions that the text encoder does not know", unit="%",
                   value=100 * metrics["eval/unknown_words"], higher_is_better=False,
-                  note="such words are all alike to the generator"))  # fmt: skip
+                  note="such words are all alike to the generator; of "
+                  f"{sizes['eval/unknown_words'].count:,} captions"))  # fmt: skip
     for name, title in (("gfid", "gFID"), ("gfd_vit", "Frechet distance, frozen encoder")):
         if f"eval/{name}_cfg_{lead:g}" in metrics:
             baselines = others(name)
@@ -147,7 +164,7 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
             value = metrics[f"eval/{name}_cfg_{lead:g}"]
             result.append(
                 Score(
-                    name=f"{title}, guidance {lead:g}",
+                    name=every.title(f"{title}, guidance {lead:g}"),
                     value=value,
                     baselines=baselines,
                     higher_is_better=False,
@@ -158,7 +175,7 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
         value = metrics[f"eval/clip_score_cfg_{lead:g}"]
         result.append(
             Score(
-                name=f"CLIP score, guidance {lead:g}",
+                name=every.title(f"CLIP score, guidance {lead:g}"),
                 value=value,
                 baselines=others("clip_score"),
                 note="100 max(cos, 0), mean over samples with their captions",
@@ -168,7 +185,7 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
         )
     result.append(
         Score(
-            name=f"Very close to a training image, guidance {lead:g}",
+            name=every.title(f"Very close to a training image, guidance {lead:g}"),
             value=100 * metrics[f"eval/close_to_training_cfg_{lead:g}"],
             unit="%",
             baselines={**others("close_to_training", 100), "real images": 100 * (1 - COPY_QUANTILE)},
@@ -177,20 +194,29 @@ def scores(metrics: Mapping[str, float], guidance: tuple[float, ...], chance: fl
             images=images,
         )
     )
-    result.append(Score(name="Validation loss", value=metrics["val/loss"], higher_is_better=False,
-                        images=images, note="mean over eight bins of flow time"))  # fmt: skip
+    result.append(
+        Score(
+            name=every.title("Validation loss"),
+            value=metrics["val/loss"],
+            higher_is_better=False,
+            images=images,
+            note="mean over eight bins of flow time",
+        )
+    )
     return result
 
 
-def _own_picture(metrics: Mapping[str, float], lead: float, others: dict[str, float]) -> Score:
+def _own_picture(
+    metrics: Mapping[str, float], every: Measured, lead: float, others: dict[str, float]
+) -> Score:
     error = 100 * metrics[f"eval/own_picture_error_cfg_{lead:g}"]
     return Score(
-        name=f"Nearer to its own picture than to another, guidance {lead:g}",
+        name=every.title(f"Nearer to its own picture than to another, guidance {lead:g}"),
         value=100 * metrics[f"eval/own_picture_cfg_{lead:g}"],
         unit="%",
         baselines={"captions permuted": 100 * PERMUTED, **others},
         note="every sample against each other validation picture, by the frozen encoder's features",
         headline=True,
-        images=int(metrics["eval/samples"]),
+        images=every.count,
         error=error,
     )

@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.crawl.phash import look
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.shards import Shard, ShardJob
 from pipelines.dag.workspace import Workspace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ORIGINALS, OVERLAP = "originals.json", "overlap.json"
 KIND = "originals"
+LOOKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ def refuse_known(model: Path | str, originals: Artifact, out: Workspace) -> None
     elif found.dataset == about.dataset:  # its validation split, which no training is given
         overlap = Overlap(len(keys), len(keys), 0)
     else:
-        overlap = found.overlap(keys)
+        overlap = found.overlap(keys, lambda positions: _looks(originals, positions))
     if overlap.known:
         raise ValueError(
             f"{overlap.known:,} of {overlap.compared:,} validation images of {about.name} are among the "
@@ -196,12 +198,31 @@ def overlap_note(samples: Artifact) -> str:
     found = samples.read_json(OVERLAP)
     began = f" It began as {found['started_from']}, of whose training nothing is known here."
     more = began if found["started_from"] else ""
+    if found["namesakes"]:
+        more = f" {found['namesakes']:,} have the names of training images and are other pictures.{more}"
     if not found["compared"]:
         return f"Whether the model was trained on some of these images is not known: it does not say.{more}"
     return (
         f"None of the {found['compared']:,} images (of {found['images']:,}) that could be compared with the "
         f"model's training images is among them.{more}"
     )
+
+
+def _looks(originals: Artifact, positions: Sequence[int]) -> list[int]:
+    """The looks of the images at some positions, ascending."""
+    from reptok.metrics.sample_files import NpzImages
+
+    found, wanted, start = [], set(positions), 0
+    for file in sample_files(originals):
+        if not wanted.isdisjoint(range(start, start + file.rows)):
+            for batch in NpzImages(originals.local_path(file.file)).batches(LOOKS_AT_ONCE):
+                for image in batch:
+                    if start in wanted:
+                        found.append(look(image.movedim(0, -1).numpy()))
+                    start += 1
+        else:
+            start += file.rows
+    return found
 
 
 def _rows(originals: Artifact, file: str) -> Iterator[Original]:

@@ -31,6 +31,7 @@ class ReconstructImagesConfig:
 
     Attributes:
         model: a published model or tokenizer: folder or hub id.
+        step: of the tokenizer's training whose weights are asked; 0 for the end.
         real: the originals, where no artifact holds them.
         lpips_weights: file of torchvision's AlexNet, for LPIPS.
         decoder_steps: solver steps of the decoder.
@@ -42,6 +43,7 @@ class ReconstructImagesConfig:
     """
 
     model: str = field(default="", metadata={"reference": "network", "named": True})
+    step: Whole = field(default=0, metadata={"optional": True})
     real: RealImagesConfig = field(default_factory=RealImagesConfig)
     lpips_weights: str = field(default="", metadata={"reference": "file", "optional": True})
     decoder_steps: Count = 50
@@ -75,7 +77,7 @@ class ReconstructJob(ShardJob):
 
         config, device = self.config, self.config.compute.device
         config.compute.prepare()
-        pipe = load_pretrained(self.folder).eval().to(device)
+        pipe = load_pretrained(self.folder, tokenizer_step=config.step).eval().to(device)
         object.__setattr__(self, "tokenizer", pipe.tokenizer)
         if self.originals is None:
             object.__setattr__(self, "images", config.real.open())

@@ -50,6 +50,11 @@ class Score:
     error: float | None = None
 
     @property
+    def measured(self) -> str:
+        """The name, and on how many images: where nothing else says it."""
+        return f"{self.name}, N = {self.images:,}" if self.images else self.name
+
+    @property
     def certainty(self) -> str:
         """`± 0.3, N = 200`, as far as they are known."""
         error = f"± {self._digits(self.error)}" if self.error is not None else ""

@@ -34,6 +34,7 @@ class SampleImagesConfig:
 
     Attributes:
         model: a published model: folder or hub id.
+        step: of the generator's training whose weights are asked; 0 for the end.
         protocol: says how many images, where nothing else does.
         images: how many; 0 leaves it to the protocol or the prompts.
         sets: how many sets of so many images, each of its own noise: their scores tell how far one set's
@@ -53,6 +54,7 @@ class SampleImagesConfig:
     """
 
     model: str = field(default="", metadata={"reference": "network", "named": True})
+    step: Whole = field(default=0, metadata={"optional": True})
     protocol: str = insignificant("")
     images: Whole = 0
     sets: Count = 1
@@ -133,8 +135,9 @@ class SampleJob(ShardJob):
         """
         from reptok.pretrained import load_pretrained
 
-        self.config.compute.prepare()
-        pipe = load_pretrained(self.folder).eval().to(self.config.compute.device)
+        compute = self.config.compute
+        compute.prepare()
+        pipe = load_pretrained(self.folder, generator_step=self.config.step).eval().to(compute.device)
         conditioner = pipe.conditioner
         if self.originals is not None:
             self.originals.check(pipe)

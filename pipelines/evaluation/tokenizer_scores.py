@@ -10,6 +10,7 @@ from torch import Tensor
 from pipelines.evaluation.dataset_view import DatasetView
 from pipelines.evaluation.feature_bank import FeatureBank
 from pipelines.evaluation.interpolations import Interpolations
+from pipelines.evaluation.measured import Measured, Sizes, size_of
 from pipelines.evaluation.reconstructions import MEAN, REFERENCE, REPTOK, VAE, WRONG, Reconstructions
 from pipelines.evaluation.results import Score
 from reptok.metrics.evaluator import frechet_of
@@ -20,11 +21,22 @@ FLOOR = {"subject mean": "_subject_mean", "wrong token": "_wrong_token"}
 CEILING = {"reference": "_reference", "VAE alone": "_vae"}
 
 
+def sizes_of(walk: Interpolations, view: DatasetView, bank: FeatureBank, images: int, pairs: int) -> Sizes:
+    """On how many each figure was measured, where `images` and `pairs` of them were asked for."""
+    known = int((bank.labels_of(view) >= 0).sum())
+    return {
+        "": Measured(len(view), images),
+        "eval/recognised": Measured(known, images, "validation images of known subjects"),
+        "eval/fd_vit_training_images": Measured(min(len(view), len(bank.features)), images),
+        "eval/interpolation": Measured(len(walk.pairs), pairs, "pairs of validation images"),
+    }
+
+
 def measure(
     found: Reconstructions, walk: Interpolations, view: DatasetView, bank: FeatureBank
 ) -> dict[str, float]:
     """Every figure under its flat name; a method's suffix is empty for RepTok itself."""
-    metrics = {"eval/images": float(len(view))}
+    metrics: dict[str, float] = {}
     for method, suffix in SUFFIXES.items():
         if method in found.methods:
             values = found.methods[method].run(found.originals)
@@ -63,8 +75,17 @@ def measure(
     return {name: value for name, value in metrics.items() if not math.isnan(value)}  # one image has no error
 
 
-def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: int) -> list[Score]:
-    """The figures that matter, each beside what it must be compared with."""
+def scores(
+    metrics: Mapping[str, float], sizes: Sizes, bank: FeatureBank, interpolation_frames: int
+) -> list[Score]:
+    """The figures that matter, each beside what it must be compared with.
+
+    Args:
+        metrics: from `measure`.
+        sizes: on how many they were measured.
+        bank: by which images they were recognised.
+        interpolation_frames: images from one end of a pair to the other.
+    """
 
     def beside(name: str, methods: Mapping[str, str], factor: float = 1.0) -> dict[str, float]:
         found = {title: f"eval/{name}{suffix}" for title, suffix in methods.items()}
@@ -74,10 +95,11 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
         """The error where it was measured: one image has none."""
         return factor * metrics[f"eval/{name}_error"] if f"eval/{name}_error" in metrics else None
 
-    images = int(metrics["eval/images"])
+    every, recognised = sizes[""], size_of("eval/recognised", sizes)
+    images = every.count
     result = [
         Score(
-            name="PSNR",
+            name=every.title("PSNR"),
             value=metrics["eval/psnr"],
             unit="dB",
             baselines=beside("psnr", FLOOR | CEILING),
@@ -85,19 +107,19 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
             images=images,
             error=error("psnr"),
         ),
-        Score(name="SSIM", value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING),
+        Score(name=every.title("SSIM"), value=metrics["eval/ssim"], baselines=beside("ssim", FLOOR | CEILING),
               images=images, error=error("ssim")),
     ]  # fmt: skip
     if "eval/lpips" in metrics:
         others = beside("lpips", CEILING)
         result.append(
-            Score(name="LPIPS", value=metrics["eval/lpips"], baselines=others, higher_is_better=False,
-                  images=images, error=error("lpips"))
+            Score(name=every.title("LPIPS"), value=metrics["eval/lpips"], baselines=others,
+                  higher_is_better=False, images=images, error=error("lpips"))
         )  # fmt: skip
     if "eval/fid" in metrics:
         result.append(
             Score(
-                name="rFID",
+                name=every.title("rFID"),
                 value=metrics["eval/fid"],
                 baselines=beside("fid", CEILING),
                 higher_is_better=False,
@@ -106,7 +128,7 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
         )
     result.append(
         Score(
-            name="Frechet distance, frozen encoder",
+            name=every.title("Frechet distance, frozen encoder"),
             value=metrics["eval/fd_vit"],
             baselines=beside("fd_vit", {"training images": "_training_images"} | CEILING),
             higher_is_better=False,
@@ -116,24 +138,24 @@ def scores(metrics: Mapping[str, float], neighbours: int, interpolation_frames: 
     if "eval/recognised" in metrics:
         result.append(
             Score(
-                name="Recognised as its subject",
+                name=recognised.title("Recognised as its subject"),
                 value=100 * metrics["eval/recognised"],
                 unit="%",
                 baselines=beside("recognised", {"originals": "_originals"} | CEILING, 100),
-                note=f"vote of the {neighbours} nearest training images, frozen encoder's features",
+                note=bank.vote,
                 headline=True,
-                images=images,
+                images=recognised.count,
                 error=error("recognised", 100),
             )
         )
-    even = 1 / (interpolation_frames - 1)
+    even, walked = 1 / (interpolation_frames - 1), size_of("eval/interpolation", sizes)
     result.append(
         Score(
-            name="Interpolation, longest step",
+            name=walked.title("Interpolation, longest step"),
             value=metrics["eval/interpolation_largest_step_pixels"],
             baselines={"perfectly even": even, "a jump": 1.0},
             higher_is_better=False,
-            note="share of the whole way in pixels, mean over all pairs",
+            note=f"share of the whole way in pixels, mean over {walked.count} pairs",
             error=error("interpolation_largest_step_pixels"),
         )
     )

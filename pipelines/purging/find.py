@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dag.artifact import MANIFEST, Artifact
-from pipelines.dag.execution import ORIGIN, SUPERSEDED
+from pipelines.dag.execution import SUPERSEDED
 from pipelines.dag.fingerprint import FINGERPRINT_LENGTH
 from pipelines.dag.storage import TEMPORARY_SUFFIX, Folder, LocalFolder, many, open_folder
+from pipelines.purging.parents import Folders, Parent, named, parents_of
 
 WITH_URLS = ("urls", "images")
 """Kinds whose tables name a URL in every row."""
@@ -24,7 +24,6 @@ WEIGHTS = ("tokenizer", "generator", "class_generator", "vae", "encoder", "text_
 MODEL = "model"
 """The published model: weights, with pictures beside them."""
 
-Identity = tuple[str, str]
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}(-\d+)?")
 
 
@@ -34,24 +33,28 @@ class Stored:
 
     Attributes:
         artifact: what it holds or was to hold.
-        identities: its kind with its name, and with the digest of its bytes if it was finished.
-        parents: an identity of each thing that it was made from; None where nothing says it.
+        digest: of its bytes; "" if it was not finished, or nobody can read it.
+        parents: what it was made from; None where nothing says it.
         rows: rows of those who opted out.
         finished: whether it has a manifest.
         torn: whether it has a table that was not written to its end, whose rows nobody can read.
     """
 
     artifact: Artifact
-    identities: frozenset[Identity]
-    parents: frozenset[Identity] | None
+    digest: str
+    parents: frozenset[Parent] | None
     rows: int
     finished: bool
     torn: bool
 
     @property
+    def url(self) -> str:
+        return self.artifact.url
+
+    @property
     def fingerprint(self) -> str:
-        """The artifact's; a superseded folder's name has a number behind it."""
-        return self.artifact.fingerprint.partition("-")[0]
+        """See `parents.named`."""
+        return named(self.artifact)
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,27 @@ def find(root: str, opted_out: Container[object]) -> Found:
     found, everything = Found(), []
     for artifact in folders(open_folder(root), found.problems):
         everything.append(_stored(artifact, opted_out, found.problems))
-    made = [s for s in everything if s.torn or s.artifact.kind not in WITH_URLS]  # the others' own rows tell
-    tainted = _identities(s for s in everything if s.rows)
-    while heirs := _identities(s for s in made if s.parents and s.parents & tainted) - tainted:
-        tainted |= heirs
+    known = Folders((stored.artifact, stored.digest) for stored in everything)
+    made_of = {  # of tables with URLs their own rows tell
+        stored.url: {url for parent in stored.parents or () for url in known.of(parent)}
+        for stored in everything
+        if stored.torn or stored.artifact.kind not in WITH_URLS
+    }
+    tainted = {stored.url for stored in everything if stored.rows}
+    _spread(tainted, made_of)
     if tainted:  # unfinished work whose origin nothing tells is made again at little cost
-        unknown = (s for s in made if s.parents is None and not s.finished and _is_ours(s.artifact))
-        tainted |= _identities(unknown)
-    found.tainted.extend(s for s in everything if s.identities & tainted)
-    found.tainted.sort(key=lambda stored: (-stored.rows, stored.artifact.url))
+        unknown = (s for s in everything if s.parents is None and not s.finished and _is_ours(s.artifact))
+        tainted |= {stored.url for stored in unknown if stored.url in made_of}
+        _spread(tainted, made_of)
+    found.tainted.extend(stored for stored in everything if stored.url in tainted)
+    found.tainted.sort(key=lambda stored: (-stored.rows, stored.url))
     return found
 
 
-def _identities(stored: Iterable[Stored]) -> frozenset[Identity]:
-    return frozenset().union(*(s.identities for s in stored))
+def _spread(tainted: set[str], made_of: Mapping[str, set[str]]) -> None:
+    """Add whatever is made from what is tainted."""
+    while heirs := {url for url, parents in made_of.items() if parents & tainted} - tainted:
+        tainted |= heirs
 
 
 def _is_ours(artifact: Artifact) -> bool:
@@ -128,33 +138,20 @@ def _not_followed(folder: Folder) -> str:
 
 
 def _stored(artifact: Artifact, opted_out: Container[object], problems: list[str]) -> Stored:
-    identities, parents, finished = {(artifact.kind, artifact.fingerprint)}, None, False
+    digest, parents, finished = "", None, False
     try:
         finished = artifact.folder.exists(MANIFEST)
-        if finished:
-            identities.add((artifact.kind, artifact.digest))
-            parents = frozenset(artifact.manifest["input_digests"].items())
-        else:
-            parents = origin(artifact)
+        digest = artifact.digest if finished else ""
+        parents = parents_of(artifact)
     except (ValueError, OSError) as error:
         problems.append(f"{error}; what it was made from is not known: delete it, or force its stage")
     rows, torn = _rows(artifact, opted_out, problems), not finished and _is_torn(artifact.folder)
-    return Stored(artifact, frozenset(identities), parents, rows, finished, torn)
+    return Stored(artifact, digest, parents, rows, finished, torn)
 
 
 def _is_torn(folder: Folder) -> bool:
     """Whether a writer was killed there; an object store shows no part of an object."""
     return isinstance(folder, LocalFolder) and any(folder.path().glob(f".*{TEMPORARY_SUFFIX}"))
-
-
-def origin(artifact: Artifact) -> frozenset[Identity] | None:
-    """What unfinished work is made from, by kind; None where no record tells."""
-    if not artifact.folder.exists(ORIGIN):
-        return None
-    try:
-        return frozenset((str(k), str(d)) for k, d in json.loads(artifact.folder.read_bytes(ORIGIN)).items())
-    except (ValueError, AttributeError, RecursionError):
-        return None
 
 
 def _rows(artifact: Artifact, opted_out: Container[object], problems: list[str]) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipelines.dag.artifact import MANIFEST, Artifact
-from pipelines.dag.execution import SUPERSEDED
 from pipelines.dag.storage import open_folder
-from pipelines.purging.find import MODEL, folders, origin
+from pipelines.purging.find import MODEL, folders
+from pipelines.purging.parents import Folders, Parent, is_superseded, parents_of
 
 DAY = 86_400
 _CREATED = "%Y-%m-%dT%H:%M:%SZ"
@@ -53,33 +53,24 @@ def references(
         now: Unix time.
     """
     problems: list[str] = []
-    made_of: dict[str, frozenset[tuple[str, str, str]]] = {}
-    digests: dict[tuple[str, str], str] = {}
+    made_of: dict[str, frozenset[Parent]] = {}
+    digests: dict[str, str] = {}
     why: dict[str, str] = {}
     every = {artifact.url: artifact for artifact in folders(open_folder(root), problems)}
-    superseded = open_folder(root).url_of(SUPERSEDED)
     for url, artifact in every.items():
         try:
+            made_of[url] = parents_of(artifact) or frozenset()
             if not artifact.folder.exists(MANIFEST):
-                made_of[url] = frozenset((kind, name, name) for kind, name in origin(artifact) or ())
                 why[url] = "unfinished"
                 continue
-            manifest = artifact.manifest
-            names_of = manifest["inputs"]
-            made_of[url] = frozenset(
-                (kind, names_of.get(kind, digest), digest)
-                for kind, digest in manifest["input_digests"].items()
-            )
-            for name in (artifact.fingerprint, artifact.digest):
-                if name == artifact.digest or not url.startswith(superseded):
-                    digests.setdefault((artifact.kind, name), url)
+            digests[url] = artifact.digest
             reason = _reason(artifact, names, aliases, now - days * DAY)
-            if reason and not url.startswith(superseded):
+            if reason and not is_superseded(artifact):
                 why[url] = reason
         except (ValueError, OSError) as error:
             problems.append(f"{url}: {error}; it is kept")
             made_of[url], why[url] = frozenset(), "unreadable"
-    _spread(why, made_of, digests, every)
+    _spread(why, made_of, Folders((artifact, digests.get(url, "")) for url, artifact in every.items()), every)
     rest = [(artifact, _bytes(artifact)) for url, artifact in every.items() if url not in why]
     rest.sort(key=lambda found: -found[1])
     present = {artifact.fingerprint for artifact in every.values()}
@@ -108,21 +99,19 @@ def _seconds(created: str) -> float:
 
 def _spread(
     why: dict[str, str],
-    made_of: Mapping[str, Iterable[tuple[str, str, str]]],
-    digests: Mapping[tuple[str, str], str],
+    made_of: Mapping[str, Iterable[Parent]],
+    known: Folders,
     every: Mapping[str, Artifact],
 ) -> None:
     """Keep whatever the kept is made from: what it names, if that has the bytes, or what has them."""
     waiting = list(why)
     while waiting:
         heir = waiting.pop()
-        for kind, name, digest in made_of[heir]:
-            url = digests.get((kind, name))
-            if not url or name != digest != every[url].digest:
-                url = digests.get((kind, digest))
-            if url and url not in why:
-                why[url] = f"{every[heir].kind} {every[heir].fingerprint} is made from it"
-                waiting.append(url)
+        for parent in made_of[heir]:
+            for url in known.of(parent):
+                if url not in why:
+                    why[url] = f"{every[heir].kind} {every[heir].fingerprint} is made from it"
+                    waiting.append(url)
 
 
 def _bytes(artifact: Artifact) -> int:

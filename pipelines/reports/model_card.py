@@ -113,7 +113,7 @@ def _results(task: str, evaluation: Evaluation, origin: Origin) -> Iterator[Eval
                 task_type=task, task_name=evaluation.title, dataset_type=own,
                 dataset_name="validation split of the model's own data", dataset_split="validation",
                 metric_type=re.sub(r"[^a-z0-9]+", "_", score.name.lower()).strip("_"),
-                metric_name=score.name + unit, metric_value=score.value,
+                metric_name=score.measured + unit, metric_value=score.value,
                 metric_args={key: value for key, value in certainty.items() if value is not None} or None,
             )  # fmt: skip
 

@@ -23,13 +23,12 @@ from pipelines.evaluation.results import Evaluation, Score
 from pipelines.reports.lineage import Step
 from pipelines.reports.pictures import curves
 from reptok.terminal import visible
+from reptok.training.scores import OF, ONLINE
 
 TEMPLATES = Path(__file__).parent / "templates"
 HISTORY_FILE = "history.json"
 CURVES = ("train/loss", "train/velocity", "val/loss")
 """What of a training's history is drawn, where it is there."""
-ONLINE = "online/"
-"""Of the names of scores that were taken on the way."""
 QUALITY = {"psnr": "PSNR in dB", "token_frechet": "Frechet distance of tokens"}
 """What they are, for people."""
 
@@ -101,7 +100,7 @@ def quality_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Imag
     found = []
     for name in dict.fromkeys(name for entry in history for name in entry if name.startswith(ONLINE)):
         steps, values = zip(*((e["step"], e[name]) for e in history if name in e), strict=True)
-        what, _, samples = name.removeprefix(ONLINE).rpartition("_of_")
+        what, _, samples = name.removeprefix(ONLINE).rpartition(OF)
         caption = (
             f"Quality over the training's steps, by the averaged weights on {samples} validation samples, "
             "to compare steps and runs."

@@ -20,6 +20,7 @@ from pipelines.evaluation.results import REPORTS, Evaluation, Score
 from reptok.terminal import visible
 
 EVALUATIONS = (*REPORTS, "scores")
+SHOWN = (*EVALUATIONS, "curve")
 COLOURS = {"run": "green", "resume": "green", "skip": "dim", "failed": "bold red", "blocked": "yellow"}
 
 
@@ -84,7 +85,7 @@ def _stages(results: Sequence[StageResult]) -> Table:
 
 def _evaluations(results: Sequence[StageResult]) -> Iterator[Evaluation]:
     for result in results:
-        if result.artifact is not None and result.artifact.kind in EVALUATIONS:
+        if result.artifact is not None and result.artifact.kind in SHOWN:
             yield Evaluation.read(result.artifact)
 
 

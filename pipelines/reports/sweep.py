@@ -97,13 +97,13 @@ def chart(arms: Sequence[Arm], keys: Sequence[str]) -> Image.Image | None:
     drawn = []
     for line in lines[:SHOWN]:
         series = {
-            f"{keys[1].rpartition('.')[2]} {value}" if value else line.score.name: [
+            f"{keys[1].rpartition('.')[2]} {value}" if value else line.score.measured: [
                 (arm.values[keys[0]], arm.found(line.score.name)) for arm in group
             ]
             for value, group in groups.items()
         }
         unit = f" ({line.score.unit})" if line.score.unit else ""
-        drawn.append(spreads(series, keys[0], line.score.name + unit))
+        drawn.append(spreads(series, keys[0], line.score.measured + unit))
     return stack(drawn) if drawn else None
 
 
@@ -118,6 +118,7 @@ def record(arms: Sequence[Arm]) -> str:
                     "unit": line.score.unit,
                     "headline": line.score.headline,
                     "higher_is_better": line.score.higher_is_better,
+                    "images": line.score.images,
                     "seeds": found,
                 }
                 for line in lines_of(arms)
@@ -144,7 +145,9 @@ def read(text: str) -> list[Arm]:
 def _arm(row: Mapping[str, Any]) -> Arm:
     arm = Arm(values=row["values"], failures=row["failures"])
     for name, found in row["scores"].items():
-        about = {key: found[key] for key in ("unit", "headline", "higher_is_better")}
+        about = {
+            key: found[key] for key in ("unit", "headline", "higher_is_better", "images") if key in found
+        }
         for number, value in enumerate(found["seeds"]):
             if number == len(arm.scores):
                 arm.scores.append({})

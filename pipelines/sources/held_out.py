@@ -1,6 +1,8 @@
 """Which rows of files validate: of few files single rows, which is read twice; of many, whole files.
 
-Files that tell their split are of it, if the source tells which rows validate.
+Files that tell their split are of it, if the source tells which rows validate. While a source grows, what
+trained never validates (see `reptok.data.keys`), but where its files become `FEW_FILES`: it is split anew
+there, since single rows of many files cannot be known before all of them are read.
 """
 
 from __future__ import annotations

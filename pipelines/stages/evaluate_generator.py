@@ -15,14 +15,13 @@ from pipelines.evaluation.extractors import WEIGHTS_FILE, Extractors, Extractors
 from pipelines.evaluation.results import Evaluation, save_figure
 from pipelines.evaluation.sampling import SolverName
 from reptok.bounds import Count, Number, Share
-from reptok.configs import EncoderConfig, TextEncoderConfig
+from reptok.configs import TextEncoderConfig
 
 if TYPE_CHECKING:
     from pipelines.evaluation.dataset_view import DatasetView
     from pipelines.evaluation.feature_bank import FeatureBank
+    from pipelines.evaluation.measured import Sizes
     from pipelines.evaluation.samples import Sampler, Samples
-    from reptok.encoder.ssl import SSLEncoder
-    from reptok.image_tokenizer import ImageTokenizer
     from reptok.metrics.uncertainty import Estimate
     from reptok.vocabulary import Words
 
@@ -32,7 +31,8 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
     """What to sample, on how much.
 
     Attributes:
-        samples: validation images whose captions or labels are asked for, evenly spread over the split.
+        samples: validation images whose captions or labels are asked for, evenly spread over the split; where
+            it has fewer, the scores' names say so.
         guidance: scales of classifier-free guidance; 1 is none.
         guidance_interval: flow times between which guidance acts.
         generator_steps: solver steps of the generator.
@@ -41,7 +41,6 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
         shown_prompts: rows of the picture of samples.
         shown_samples: columns of it per guidance.
         text_encoder: the frozen language model the generator was trained with; None without text.
-        judge: the encoder that looks at the samples; None for the tokenizer's own.
         clip_weights: file of an open_clip model's weights; without it there is no CLIP score.
         clip_architecture: open_clip's name of that model.
     """
@@ -55,7 +54,6 @@ class EvaluateGeneratorConfig(ExtractorsConfig):
     shown_prompts: Count = 10
     shown_samples: Count = 4
     text_encoder: TextEncoderConfig | None = None
-    judge: EncoderConfig | None = None
     clip_weights: str = field(default="", metadata=WEIGHTS_FILE)
     clip_architecture: str = "ViT-B-16"
 
@@ -73,7 +71,7 @@ class EvaluateGenerator(Stage):
     inputs: tuple[str, ...] = ("dataset", "tokenizer", "generator")
     output = "generator_report"
     scored = True
-    version = 3
+    version = 4
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.generator_figures",
@@ -98,14 +96,14 @@ class EvaluateGenerator(Stage):
 
     def _evaluate(self, inputs: Mapping[str, Artifact], out: Workspace) -> Mapping[str, float]:
         from pipelines.evaluation import generator_figures as figures
-        from pipelines.evaluation.generator_scores import measure, recognise, scores
+        from pipelines.evaluation.generator_scores import measure, recognise, scores, sizes_of
         from pipelines.evaluation.loss_by_time import loss_picture
+        from pipelines.evaluation.measured import named
         from pipelines.evaluation.samples import run_samples
 
         config = self.config
         sampler = self._sampler(inputs)
-        encoder = self._judge(sampler.pipe.tokenizer, inputs)
-        gathered = Extractors.gather(inputs["dataset"], encoder, config.samples, config, out)
+        gathered = Extractors.gather(inputs, sampler.pipe.tokenizer, config.samples, config, out)
         view, bank = gathered.view, gathered.bank
         found = run_samples(
             sampler,
@@ -119,7 +117,9 @@ class EvaluateGenerator(Stage):
         recognition = recognise(found, view, bank) if told else None
         words = self._words(inputs, view, bank)
         clip_scores = self._clip_scores(found, view) if told else {}
-        metrics = measure(found, view, bank, recognition, clip_scores, words, asked=bool(told))
+        measured = measure(found, view, bank, recognition, clip_scores, words, asked=bool(told))
+        sizes = sizes_of(view, bank, config.samples)
+        metrics = {"eval/samples": float(len(view)), **named(measured, sizes)}
         lead = max(config.guidance)
         similarity, nearest = bank.nearest(found.features[lead]["vit"])
         pictures = [
@@ -145,9 +145,9 @@ class EvaluateGenerator(Stage):
             lead=(f"Asked for {told} of {len(view)} validation images, " if told else f"{len(view)} times, ")
             + "the generator drew a token from noise and the tokenizer's decoder made it an image. Only the "
             "pixels are judged: the frozen encoder looks at them as it looks at real validation images.",
-            scores=scores(metrics, config.guidance, _chance(view)),
+            scores=scores(measured, sizes, bank, config.guidance, _chance(view)),
             figures=[save_figure(out, picture, figure) for picture, figure in pictures],
-            notes=self._notes(bank, sampler, words),
+            notes=self._notes(bank, sampler, words, sizes),
             metrics=metrics,
         )
         evaluation.write(out)
@@ -175,17 +175,6 @@ class EvaluateGenerator(Stage):
             guidance_interval=config.guidance_interval,
             solver=config.solver,
         )
-
-    def _judge(self, tokenizer: ImageTokenizer, inputs: Mapping[str, Artifact]) -> SSLEncoder:
-        """The configured encoder, or the tokenizer's own frozen one."""
-        from reptok.encoder.ssl import build_encoder
-        from reptok.tokenizer import RepTok
-
-        if self.config.judge is None:
-            if isinstance(tokenizer, RepTok):
-                return tokenizer.encoder
-            raise ValueError("this tokenizer has no encoder that could judge: set evaluate_generator.judge")
-        return build_encoder(located(self.config.judge, inputs)).to(self.config.device).eval()
 
     def _clip_scores(self, found: Samples, view: DatasetView) -> dict[float, Estimate]:
         """By guidance, the mean over images and its error."""
@@ -215,8 +204,10 @@ class EvaluateGenerator(Stage):
         folder = local_folder(located(text, inputs).path)
         return words_of(folder, (example.caption for example in examples))
 
-    def _notes(self, bank: FeatureBank, sampler: Sampler, words: Words | None) -> list[str]:
-        notes = list(self.config.notes)
+    def _notes(self, bank: FeatureBank, sampler: Sampler, words: Words | None, sizes: Sizes) -> list[str]:
+        from pipelines.evaluation.measured import shortfall
+
+        notes = [*shortfall("evaluate.generator.samples", sizes[""]), *self.config.notes]
         if words is not None and words.unknown:
             notes.append(f"{words}.")
         if not self.config.clip_weights and sampler.generator.reads.reads_text:

@@ -18,6 +18,7 @@ from reptok.bounds import Count
 
 if TYPE_CHECKING:
     from pipelines.evaluation.feature_bank import FeatureBank
+    from pipelines.evaluation.measured import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class EvaluateTokenizerConfig(ExtractorsConfig):
     """What to measure, on how much.
 
     Attributes:
-        images: validation images, evenly spread over the split.
+        images: validation images, evenly spread over the split; where it has fewer, the scores' names say so.
         decoder_steps: Euler steps of the decoder; the paper's quality saturates at about 20.
-        interpolation_pairs: pairs of images of different subjects.
+        interpolation_pairs: pairs of images of different subjects; likewise.
         interpolation_frames: images from one end of a pair to the other.
         shown_subjects: columns of the reconstruction grid.
         shown_pairs: rows of the interpolation picture.
@@ -52,7 +53,7 @@ class EvaluateTokenizer(Stage):
     inputs = ("dataset", "tokenizer")
     output = "tokenizer_report"
     scored = True
-    version = 3
+    version = 4
     modules = (
         "diffusers.models.autoencoders.autoencoder_kl",
         "pipelines.evaluation.tokenizer_figures",
@@ -78,8 +79,9 @@ class EvaluateTokenizer(Stage):
         from pipelines.evaluation import tokenizer_figures as figures
         from pipelines.evaluation.interpolations import run_interpolations
         from pipelines.evaluation.loss_by_time import loss_picture
+        from pipelines.evaluation.measured import named
         from pipelines.evaluation.reconstructions import run_reconstructions
-        from pipelines.evaluation.tokenizer_scores import measure, scores
+        from pipelines.evaluation.tokenizer_scores import measure, scores, sizes_of
         from reptok.metrics.perceptual import Lpips
         from reptok.pretrained import load_tokenizer
 
@@ -93,7 +95,7 @@ class EvaluateTokenizer(Stage):
         if config.lpips_weights:
             weights = required(config.lpips_weights, "evaluate.tokenizer.lpips_weights")
             lpips = Lpips(weights, config.device)
-        gathered = Extractors.gather(inputs["dataset"], tokenizer.encoder, config.images, config, out)
+        gathered = Extractors.gather(inputs, tokenizer, config.images, config, out)
         view, bank = gathered.view, gathered.bank
         found = run_reconstructions(
             tokenizer,
@@ -116,7 +118,9 @@ class EvaluateTokenizer(Stage):
             frames=config.interpolation_frames,
             num_steps=config.decoder_steps,
         )
-        metrics = measure(found, walk, view, bank)
+        measured = measure(found, walk, view, bank)
+        sizes = sizes_of(walk, view, bank, config.images, config.interpolation_pairs)
+        metrics = {"eval/images": float(len(view)), **named(measured, sizes)}
         pictures = [
             (
                 figures.reconstruction_picture(
@@ -134,17 +138,20 @@ class EvaluateTokenizer(Stage):
             lead=f"Each of {len(view)} validation images was turned into one token and back. What the token "
             "carries lies between the floor (the subject's mean image, or another image's token) and the "
             "ceiling (the VAE alone, which keeps all of its latent).",
-            scores=scores(metrics, config.neighbours, config.interpolation_frames),
+            scores=scores(measured, sizes, bank, config.interpolation_frames),
             figures=[save_figure(out, picture, figure) for picture, figure in pictures],
-            notes=self._notes(bank),
+            notes=self._notes(bank, sizes),
             metrics=metrics,
         )
         evaluation.write(out)
         out.log.metrics(metrics)
         return metrics
 
-    def _notes(self, bank: FeatureBank) -> list[str]:
-        notes = []
+    def _notes(self, bank: FeatureBank, sizes: Sizes) -> list[str]:
+        from pipelines.evaluation.measured import shortfall
+
+        notes = shortfall("evaluate.tokenizer.images", sizes[""])
+        notes += shortfall("evaluate.tokenizer.interpolation_pairs", sizes["eval/interpolation"])
         if self.config.reference_tokenizer:
             notes.append(f"The reference is the tokenizer in {self.config.reference_tokenizer}.")
         notes += self.config.notes

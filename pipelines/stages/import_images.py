@@ -52,7 +52,7 @@ class ImportImagesConfig:
         background: What transparent pixels are laid on: a colour's name, or #rrggbb.
         captions: Where captions stand; data.captions.
         val_fraction: Expected share of validation samples, unless the source tells its splits; a small source
-            gives at least 8, or a quarter. Of many tars or parquet files whole ones are held out.
+            gives 8, or about a quarter. Of many tars or parquet files whole ones are held out.
         samples_per_shard: Pictures in one shard; a WebDataset keeps its own shards for training.
         jpeg_quality: Of the stored images.
         subsampling: Of their colours; "4:4:4" keeps all, which shows in small pictures.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import plain
+from pipelines.dag.linking import link
 from pipelines.dag.reference import located
 from pipelines.dag.stage import Stage
 from pipelines.dag.workspace import Workspace
@@ -15,6 +16,7 @@ from pipelines.evaluation.results import REPORTS, Evaluation
 from reptok.configs import TextEncoderConfig
 from reptok.data.columns import SAMPLES, read_table
 from reptok.data.croissant import DatasetFacts
+from reptok.kept import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pipelines.reports.lineage import Step
@@ -25,6 +27,8 @@ REPORT_FILE = "report.html"
 PICTURES = "pictures"
 DATASET = "dataset"
 """Folder of the card and the Croissant metadata of what the model was trained on."""
+LOOKS, LOOK_SHARDS, LOOKS_AT_ONCE = 2048, 16, 64
+"""Training samples of which the record of training keys has the look, and shards that they are read from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,9 @@ class Publish(Stage):
 
     name = "publish"
     output = "model"
-    version = 2
+    version = 3
     modules = (
+        "pipelines.evaluation.dataset_view",
         "pipelines.reports.dataset_card",
         "pipelines.reports.model_card",
         "reptok.pipeline",
@@ -81,6 +86,9 @@ class Publish(Stage):
             pipe, folder, card=self._card(pipe, steps, reports, self._copy_pictures(reports, out))
         )
         out.publish_folder(folder)
+        for part in ("tokenizer", "generator"):
+            for name in inputs[part].files(f"{CHECKPOINTS}/*"):
+                link(inputs[part].folder, name, out.folder, f"{part}/{name}")
 
         trainings = {"Tokenizer": inputs["tokenizer"], "Generator": inputs["generator"]}
         html = render_report(
@@ -156,4 +164,19 @@ def _known(dataset: Artifact, steps: Sequence[Step]) -> TrainingKeys:
 
     began = [step.config.get("init") for step in steps if isinstance(step.config, Mapping)]
     models = [init["path"] for init in began if isinstance(init, Mapping)]
-    return TrainingKeys.of(keys(), dataset.fingerprint, started_from=", ".join(dict.fromkeys(models)))
+    began_with = ", ".join(dict.fromkeys(models))
+    return TrainingKeys.of(keys(), dataset.fingerprint, started_from=began_with, looks=_looks(dataset))
+
+
+def _looks(dataset: Artifact) -> dict[str, int]:
+    """Looks of training samples by key."""
+    from pipelines.crawl.phash import look
+    from pipelines.evaluation.dataset_view import DatasetView
+    from reptok.data.transforms import to_uint8
+
+    view = DatasetView(dataset, "train", LOOKS, shards=LOOK_SHARDS)
+    found: dict[str, int] = {}
+    for positions, images in view.batches(LOOKS_AT_ONCE):
+        pixels = to_uint8(images)
+        found |= {view.examples[n].key: look(one) for n, one in zip(positions, pixels, strict=True)}
+    return found

@@ -15,7 +15,7 @@ from pipelines.evaluation.looking import reference_of, seen
 from pipelines.evaluation.originals import KIND, About, overlap_note
 from pipelines.evaluation.results import Evaluation, Score
 from pipelines.evaluation.sampling import SampleFile, sample_files
-from reptok.metrics.protocols import INCEPTION, PROTOCOLS, Task, full_name, protocol
+from reptok.metrics.protocols import INCEPTION, PROTOCOLS, RATIO, Task, full_name, protocol
 
 if TYPE_CHECKING:
     from reptok.metrics.uncertainty import Estimate
@@ -26,6 +26,9 @@ NOTES = {
     "clip_score": "100 max(cos, 0), mean over pairs of image and text",
     "clip_score_of_real": "the real images with their captions",
 }
+RATIO_NOTE = (
+    "distance from half of the real images, by that of the other half; the mean over the networks named"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,8 @@ class ScoreSamples(Stage):
 
     name, output = "score_samples", "scores"
     scored = True
-    modules = ("reptok.metrics.score", "reptok.metrics.uncertainty")
+    version = 2
+    modules = ("reptok.metrics.ratio", "reptok.metrics.score", "reptok.metrics.uncertainty")
     config: ScoreSamplesConfig
 
     def __init__(self, config: ScoreSamplesConfig, originals: bool = False):
@@ -102,6 +106,7 @@ class ScoreSamples(Stage):
 
     def _sets(self, inputs: Mapping[str, Artifact]) -> list[tuple[int, dict[str, Estimate]]]:
         """The number of images and all scores of every set; one network's features are held at a time."""
+        from reptok.metrics.ratio import over_networks
         from reptok.metrics.score import scores
 
         samples = inputs["samples"]
@@ -117,6 +122,8 @@ class ScoreSamples(Stage):
                 features = seen(inputs[f"sample_features_{network}"], [number for number, _ in parts])
                 images[index] = len(features)
                 near[index] |= dict(scores(features, real, network))
+        for found_of_set in near:
+            found_of_set |= dict(over_networks(found_of_set, self.config.networks))
         return list(zip(images, near, strict=True))
 
 
@@ -139,6 +146,7 @@ def _per_image(samples: Artifact, names: Sequence[str]) -> dict[str, Estimate]:
 
 def _score(name: str, estimate: Estimate) -> Score:
     metric = name.partition("/")[0]
+    ratio = metric[1:].startswith(f"{RATIO}_")
     higher = None if metric.endswith(BESIDE) else metric.startswith(HIGHER)
     return Score(
         name=name,
@@ -147,6 +155,6 @@ def _score(name: str, estimate: Estimate) -> Score:
         higher_is_better=higher,
         images=estimate.images,
         error=estimate.known_error,
-        note=NOTES.get(metric, ""),
-        headline=metric in ("gfid", "rfid"),
+        note=RATIO_NOTE if ratio else NOTES.get(metric, ""),
+        headline=metric in ("gfid", "rfid") or (ratio and metric.count("_") > 1),
     )

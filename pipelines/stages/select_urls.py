@@ -141,11 +141,12 @@ class SelectUrls(Stage):
             total=found.rows,
             schema=schema,
         )
-        in_order, to_sort = within(place, "sorted", "files"), sort_shards(files, [n for _, n in found.files])
-        each(to_sort, sort, in_order)
-        target = Workspace(out.url, out.fingerprint, Uncounted(out.log, "parts"))
         cuts = np.cumsum([0, *map(len, parts)]).tolist()
-        laid_out = [to_sort[start:stop] for start, stop in pairwise(cuts)]
+        by_part = [files[start:stop] for start, stop in pairwise(cuts)]
+        laid_out = sort_shards(by_part, [rows for _, rows in found.files], found.placed)
+        in_order = within(place, "sorted", "files")
+        each(list(chain(*laid_out)), sort, in_order)
+        target = Workspace(out.url, out.fingerprint, Uncounted(out.log, "parts"))
         shards = write_shards(laid_out, in_order, config.rows_per_shard)
         written = each(shards, WriteUrls(pieces=in_order.url, schema=schema), target)
         if written["rows"] != report["rows_out"]:

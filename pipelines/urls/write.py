@@ -1,47 +1,45 @@
 """Shard jobs that sort the rows that stay by their keys, each split apart, into files of about equal length.
 
-First each file of the list leaves its rows in pieces in the order of their keys, then each range of keys is
-gathered from all pieces. A file that is written holds the keys of one of some equal ranges: it depends on
-which rows there are, and not on their order in the list. Parts of the list are laid out one after the other,
-so that what comes later adds files and changes none.
+First each file of the list leaves its rows in pieces by ranges of keys (see `pieces`), then each range is
+gathered from the pieces that have some of it. A file that is written holds the keys of one of some equal
+ranges: it depends on which rows there are, and not on their order in the list. Parts of the list are laid out
+one after the other, so that what comes later adds files and changes none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.dag.shard_records import read_done
 from pipelines.dag.shards import Shard, ShardJob
-from pipelines.dag.storage import Folder, open_folder
+from pipelines.dag.storage import open_folder
 from pipelines.dag.workspace import Workspace
 from pipelines.urls.bits import Bits
 from pipelines.urls.judge import identities
 from pipelines.urls.listing import Listing
+from pipelines.urls.pieces import ROWS_AT_ONCE, Runs, between, bound, write_list, write_pieces
 from reptok.data import columns
 from reptok.data.index import SPLITS
 from reptok.data.keys import key_of, split_of
 
-ROWS_AT_ONCE = 1 << 19
-"""Rows that are sorted at a time."""
-ROWS_PER_GROUP = 1 << 14
-READERS = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class SortRows(ShardJob):
-    """Leaves the rows of one file that stay in pieces `{split}-{file}-{number}.parquet`, by their keys.
+    """Leaves the rows of one file that stay in pieces, by their keys.
 
-    The payload is the file's, with "begin", the row of the list with which it begins, and "rows". What is
-    counted in is the file; the stats hold "placed_{split}", the rows that have a place, opted-out ones too.
+    The payload is the file's, with "begin", the row of the list with which it begins, "rows", and "placed",
+    the rows of its part that have a place. What is counted in is the file; the stats hold "placed_{split}",
+    the rows that have a place, opted-out ones too.
 
     Attributes:
         listing: where rows come from.
@@ -68,16 +66,17 @@ class SortRows(ShardJob):
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         stats = {"rows_in": 1.0, "rows_out": 1.0, **{f"placed_{split}": 0.0 for split in SPLITS}}
-        waiting: list[pa.Table] = []
-        number = 0
-        for rows, alive in self._placed(shard):
+        with ExitStack() as spools:
+            runs = {split: Runs(Path(spools.enter_context(TemporaryDirectory()))) for split in SPLITS}
+            for rows, alive in self._placed(shard):
+                staying = rows.filter(pa.array(alive))
+                for split in SPLITS:
+                    stats[f"placed_{split}"] += pc.sum(pc.equal(rows["split"], split)).as_py() or 0
+                    runs[split].add(staying.filter(pc.equal(staying["split"], split)))
+            own = sum(stats[f"placed_{split}"] for split in SPLITS)
             for split in SPLITS:
-                stats[f"placed_{split}"] += pc.sum(pc.equal(rows["split"], split)).as_py() or 0
-            waiting.append(rows.filter(pa.array(alive)))
-            if sum(table.num_rows for table in waiting) >= ROWS_AT_ONCE:
-                self._write(out, f"{shard.index:05d}-{number:03d}", waiting)
-                waiting, number = [], number + 1
-        self._write(out, f"{shard.index:05d}-{number:03d}", waiting)
+                expected = shard.payload["placed"] * stats[f"placed_{split}"] / max(1.0, own)
+                write_pieces(runs[split], split, shard.index, expected, out)
         return stats
 
     def _placed(self, shard: Shard) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -112,20 +111,6 @@ class SortRows(ShardJob):
         drawn = [split_of(key, self.val_fraction) for key in keys]  # of URLs: texts of one stay together
         return [own or other for own, other in zip(told or [None] * len(keys), drawn, strict=True)]
 
-    def _write(self, out: Workspace, name: str, tables: Sequence[pa.Table]) -> None:
-        if not tables:
-            return
-        rows = pa.concat_tables(tables).sort_by("key")
-        for split in SPLITS:
-            mine = rows.filter(pc.equal(rows["split"], split))
-            if mine.num_rows:
-                with out.create(f"{split}-{name}.parquet") as file:
-                    target: Any = file
-                    pq.write_table(
-                        mine, target, row_group_size=ROWS_PER_GROUP, compression="zstd",
-                        write_statistics=["key"],  # every file of the result reads every footer
-                    )  # fmt: skip
-
     def _alike(self, table: pa.Table, source: str) -> pa.Table:
         try:
             return table.select(self.schema.names).cast(self.schema)
@@ -137,9 +122,9 @@ class SortRows(ShardJob):
 class WriteUrls(ShardJob):
     """Writes the files of some ranges of keys that follow each other.
 
-    The payload: "split"; "pieces", where their rows may be; "ranges", how many there are; "first" and "end",
-    those that are written, and "number" of the first file. What is counted in is the shard; the stats hold
-    "rows".
+    The payload: "split"; "pieces", the list of those of its part; "ranges", how many there are; "first" and
+    "end", those that are written, and "number" of the first file. What is counted in is the shard; the stats
+    hold "rows".
 
     Attributes:
         pieces: URL of the folder of pieces.
@@ -151,7 +136,7 @@ class WriteUrls(ShardJob):
 
     def __call__(self, shard: Shard, out: Workspace) -> Mapping[str, float]:
         plan = shard.payload
-        bounds = [_bound(number, plan["ranges"]) for number in range(plan["first"], plan["end"] + 1)]
+        bounds = [bound(number, plan["ranges"]) for number in range(plan["first"], plan["end"] + 1)]
         rows = self._between(plan["pieces"], bounds[0], bounds[-1])
         cuts = np.searchsorted(np.asarray(rows["key"].to_numpy(), str), np.array(bounds))
         for place, (start, stop) in enumerate(pairwise(cuts.tolist())):
@@ -162,33 +147,13 @@ class WriteUrls(ShardJob):
                 columns.write_table(target, values, columns.URLS)
         return {"rows_in": 1, "rows_out": 1, "rows": rows.num_rows}
 
-    def _between(self, names: Sequence[str], low: str, high: str) -> pa.Table:
+    def _between(self, pieces: str, low: str, high: str) -> pa.Table:
         """All rows whose keys are in [low, high), in their order."""
-        folder = open_folder(self.pieces)
         own = pa.schema([field for field in self.schema if field.name not in ("key", "split")])
         schema = own.append(pa.field("key", pa.string())).append(pa.field("split", pa.string()))
-        with ThreadPoolExecutor(READERS) as readers:
-            found = list(readers.map(lambda name: _read(folder, name, low, high), names))
-        return pa.concat_tables([schema.empty_table(), *found]).sort_by("key")
-
-
-def _read(folder: Folder, name: str, low: str, high: str) -> pa.Table:
-    """Those rows of a piece; of its row groups those are read whose keys may be there."""
-    with folder.open(name) as source:
-        file = pq.ParquetFile(source)
-        column = file.schema_arrow.names.index("key")
-        groups = []
-        for number in range(file.metadata.num_row_groups):
-            keys = file.metadata.row_group(number).column(column).statistics
-            if keys.min < high and keys.max >= low:
-                groups.append(number)
-        rows = file.read_row_groups(groups)
-    return rows.filter(pc.and_(pc.greater_equal(rows["key"], low), pc.less(rows["key"], high)))
-
-
-def _bound(number: int, ranges: int) -> str:
-    """The smallest key of a range, or what is more than every key behind the last one."""
-    return f"{-(-(number << 64) // ranges):016x}" if number < ranges else "g"
+        return pa.concat_tables([schema.empty_table(), *between(self.pieces, pieces, low, high)]).sort_by(
+            "key"
+        )
 
 
 def urls_file(split: str, number: int) -> str:
@@ -196,13 +161,33 @@ def urls_file(split: str, number: int) -> str:
     return f"urls-{split}-{number:05d}.parquet"
 
 
-def sort_shards(files: Sequence[Shard], rows: Sequence[int]) -> list[Shard]:
-    """One shard for each file of the list."""
-    begins = np.cumsum([0, *rows]).tolist()
-    return [
-        Shard(file.index, file.name, 1, {**file.payload, "begin": begin, "rows": count})
-        for file, begin, count in zip(files, begins, rows, strict=False)
-    ]
+def sort_shards(parts: Sequence[Sequence[Shard]], rows: Sequence[int], placed: Bits) -> list[list[Shard]]:
+    """One shard for each file of the list, by its parts.
+
+    Args:
+        parts: the files.
+        rows: of each file.
+        placed: rows of the list that have a place.
+    """
+    laid_out, begin, counts = [], 0, iter(rows)
+    for files in parts:
+        own = [(begin + start, count) for start, count in _starts([next(counts) for _ in files])]
+        begin += sum(count for _, count in own)
+        total = sum(int(placed.slice(start, start + count).sum()) for start, count in own)
+        laid_out.append(
+            [
+                Shard(
+                    file.index, file.name, 1,
+                    {**file.payload, "begin": start, "rows": count, "placed": total},
+                )
+                for file, (start, count) in zip(files, own, strict=True)
+            ]
+        )  # fmt: skip
+    return laid_out
+
+
+def _starts(counts: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(np.cumsum([0, *counts]).tolist(), counts, strict=False))
 
 
 def write_shards(
@@ -217,17 +202,19 @@ def write_shards(
     """
     shards: list[Shard] = []
     numbers = dict.fromkeys(SPLITS, 0)
-    for files in parts:
+    for part, files in enumerate(parts):
         done = read_done(files, sorted_rows)
         for split in SPLITS:
             placed = sum(int(done[file.index]["stats"][f"placed_{split}"]) for file in files)
             ranges = -(-placed // rows_per_shard)
             pieces = sorted(n for f in files for n in done[f.index]["files"] if n.startswith(f"{split}-"))
+            listed = f"pieces-{part}-{split}.json"
+            write_list(listed, pieces, sorted_rows)
             step = max(1, ROWS_AT_ONCE // rows_per_shard)
             for first in range(0, ranges, step):
                 end = min(first + step, ranges)
                 payload: dict[str, Any] = {
-                    "split": split, "pieces": pieces, "ranges": ranges, "first": first, "end": end,
+                    "split": split, "pieces": listed, "ranges": ranges, "first": first, "end": end,
                     "number": numbers[split] + first,
                 }  # fmt: skip
                 name = urls_file(split, payload["number"]).removesuffix(".parquet")

@@ -8,7 +8,9 @@ from hashlib import sha256
 
 KEY_DIGITS = 24
 MIN_VAL, MANY_ROWS = 8, 10_000
-"""Samples that validate at least, and rows of which chance gives as many."""
+"""Samples that are to validate, and rows of which chance gives as many."""
+LEAST_VAL, MOST_OF_FEW, FEWEST = 2, 0.25, 4
+"""Samples that validate in any case, the share that few rows give for more, and rows that give any."""
 
 
 def key_of(*words: str) -> str:
@@ -21,7 +23,7 @@ def key_of(*words: str) -> str:
 
 
 def split_of(key: str, val_fraction: float) -> str:
-    """Assign a key to "train" or "val" by its hash alone, so that a sample never changes sides.
+    """Assign a key to "train" or "val" by its hash alone: as long as the share is the same, it stays there.
 
     Args:
         key: The sample's key.
@@ -36,17 +38,23 @@ def place_of(key: str) -> float:
 
 
 def enough_to_validate(keys: Collection[str], fraction: float) -> float:
-    """Return the share for validation, raised so that of few keys `MIN_VAL` or a quarter are drawn.
+    """Return the share for validation, raised for few keys so that there is something to validate on.
 
-    A share of 0 stays.
+    Of up to `MANY_ROWS` keys `MIN_VAL` are drawn, unless that takes more than `MOST_OF_FEW` of all places,
+    which are drawn then; and two in any case, from `FEWEST` on. A share of 0 stays.
+
+    Each of these bounds can only sink as keys are added: while a source grows, samples go over from
+    validation to training, and what once was trained on never validates (from `FEWEST` keys on).
     """
-    wanted = min(MIN_VAL, len(keys) // 4)
-    return fraction if len(keys) > MANY_ROWS else at_least(keys, wanted, fraction)
+    if not fraction or not FEWEST <= len(keys) <= MANY_ROWS:
+        return fraction
+    few = min(at_least(keys, MIN_VAL, fraction), MOST_OF_FEW) if len(keys) >= MIN_VAL else MOST_OF_FEW
+    return max(few, at_least(keys, LEAST_VAL, fraction))
 
 
 def at_least(keys: Iterable[str], wanted: int, fraction: float) -> float:
-    """Return a share, raised so that so many keys validate; 0 stays."""
-    if not fraction or not wanted:
+    """Return a share, raised so that so many of the keys validate; 0 stays."""
+    if not fraction:
         return fraction
     places = sorted(map(place_of, keys))
     return max(fraction, math.nextafter(places[wanted - 1], 1.0))

@@ -19,22 +19,67 @@ class InceptionScore:
     spread: float
 
 
+class ClassSums:
+    """What a score needs of images that come one after the other: K + 1 numbers of a group, no logits.
+
+    The mean divergence of a group is that of sum_k p_k log p_k, less sum_k m_k log m_k of the mean m.
+    """
+
+    def __init__(self, classes: int, split: int = SPLIT):
+        """Begin.
+
+        Args:
+            classes: K.
+            split: images of a group, in order; a last group that is shorter counts like the others.
+        """
+        self._split = split
+        self._scores: list[Tensor] = []
+        self._begin(classes)
+
+    def update(self, logits: Tensor) -> None:
+        """Add class logits (B, K), without the offset of the network's last layer, as ADM takes them."""
+        while len(logits):
+            part, logits = logits[: self._split - self._count], logits[self._split - self._count :]
+            log_p = part.double().log_softmax(1)
+            self._p += log_p.exp().sum(0)
+            self._entropy += (log_p.exp() * log_p).sum()
+            self._count += len(part)
+            if self._count == self._split:
+                self._scores.append(self._score())
+                self._begin(len(self._p))
+
+    def score(self) -> InceptionScore:
+        """The score of all images so far.
+
+        Raises:
+            ValueError: no image.
+        """
+        scores = [*self._scores, *([self._score()] if self._count else [])]
+        if not scores:
+            raise ValueError("an Inception score needs images")
+        found = torch.stack(scores)
+        return InceptionScore(float(found.mean()), float(found.std(correction=0)))
+
+    def _begin(self, classes: int) -> None:
+        self._count = 0
+        self._p = torch.zeros(classes, dtype=torch.float64)
+        self._entropy = torch.zeros((), dtype=torch.float64)
+
+    def _score(self) -> Tensor:
+        mean = self._p / self._count
+        return (self._entropy / self._count - torch.xlogy(mean, mean).sum()).exp()
+
+
 def inception_score(logits: Tensor, split: int = SPLIT) -> InceptionScore:
     """Score images by the network's class logits (N, K): K at most, 1 where all images look alike.
 
     Args:
-        logits: of the Inception network without the offset of its last layer, as ADM takes them.
-        split: images of a group, in order; a last group that is shorter counts like the others.
+        logits: see `ClassSums.update`.
+        split: see `ClassSums`.
 
     Raises:
         ValueError: no image.
     """
-    if not len(logits):
-        raise ValueError("an Inception score needs images")
-    values = []
-    for group in logits.split(split):
-        log_p = group.double().log_softmax(1)
-        log_mean = log_p.logsumexp(0) - torch.tensor(float(len(group)), dtype=torch.float64).log()
-        values.append((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
-    found = torch.stack(values)
-    return InceptionScore(float(found.mean()), float(found.std(correction=0)))
+    sums = ClassSums(logits.shape[1], split)
+    sums.update(logits)
+    return sums.score()

@@ -18,7 +18,9 @@ INCEPTION, ENCODER = "inception", "vit"
 OWN = "own"
 """The protocol of anybody's data."""
 _PREFIX = {"generation": "g", "reconstruction": "r"}
-_BY_TASK = ("fid", "sfid", "kid", "fd", "kd")
+RATIO = "fdr"
+"""Of the names of distances that are measured in those of real images, on one network or several."""
+_BY_TASK = ("fid", "sfid", "kid", "fd", "kd", RATIO)
 """Metrics whose name begins with their task: gfid and rfid are not one figure."""
 
 

@@ -2,7 +2,8 @@
 
 On Inception: FID, sFID, Inception score, KID, precision and recall. On any other network the same without
 sFID and Inception score, its name in the metric's: `fd_vit`, `kd_vit`, `precision_vit`; on one that reads
-texts also how well images fit theirs: `clip_score`. N images, D features.
+texts also how well images fit theirs: `clip_score`. On each the ratio `fdr_vit`, whose mean over networks
+stands for all of them. N images, D features.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from reptok.metrics.frechet import FeatureStatistics, Gaussian, Moments, frechet_distance
-from reptok.metrics.inception_score import inception_score
+from reptok.metrics.inception_score import ClassSums
 from reptok.metrics.kernel_distance import SUBSET, kernel_distance
 from reptok.metrics.manifold import NEIGHBOURS, precision_recall
-from reptok.metrics.protocols import INCEPTION
+from reptok.metrics.protocols import INCEPTION, RATIO
+from reptok.metrics.ratio import Halves
 from reptok.metrics.sample_files import ImageSet, holds_images, npz_moments, open_images
 from reptok.metrics.uncertainty import Estimate, frechet_without_bias, mean, share
 
@@ -54,13 +56,13 @@ class Seen:
     Attributes:
         pooled: features (N, D), float32.
         spatial: statistics of the spatial features, where the network has them.
-        logits: (N, K), where the network has them.
+        classes: sums of the class probabilities, where the network has classes.
         fit: (N,) how well each fits its text, where the network reads and there are texts.
     """
 
     pooled: Tensor
     spatial: FeatureStatistics | None = None
-    logits: Tensor | None = None
+    classes: ClassSums | None = None
     fit: Tensor | None = None
 
     def __len__(self) -> int:
@@ -104,11 +106,11 @@ def looked(network: Network, pixels: Tensor) -> dict[str, Tensor]:
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], images: int) -> Seen:
-    """What a network said of consecutive parts of a set, as one; spatial features are not kept.
+    """What a network said of consecutive parts of a set, as one; of spatial features and classes, the sums.
 
     Args:
         parts: what it said of each.
-        images: of all of them together; 50,000 have 600 MB of features, which are held once.
+        images: of all of them together; 50,000 have 400 MB of features, which are held once.
 
     Raises:
         ValueError: there are more, or fewer.
@@ -116,6 +118,7 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], images: int) -> Seen:
     whole: dict[str, Tensor] = {}
     held: dict[str, int] = {}
     spatial: FeatureStatistics | None = None
+    classes: ClassSums | None = None
     done = 0
     for part in parts:
         number = len(part["pooled"])
@@ -125,6 +128,9 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], images: int) -> Seen:
             if name == "spatial":
                 spatial = spatial or FeatureStatistics(values.shape[1])
                 spatial.update(values)
+            elif name == "logits":
+                classes = classes or ClassSums(values.shape[1])
+                classes.update(values)
             else:
                 if name not in whole:
                     whole[name] = torch.empty(images, *values.shape[1:], dtype=values.dtype)
@@ -134,7 +140,7 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], images: int) -> Seen:
     if done != images:
         raise ValueError(f"{done:,} of {images:,} images were seen")
     of_all = {name: values for name, values in whole.items() if held[name] == images}
-    return Seen(of_all["pooled"], spatial, of_all.get("logits"), of_all.get("fit"))
+    return Seen(of_all["pooled"], spatial, classes, of_all.get("fit"))
 
 
 def reference_of(
@@ -176,7 +182,8 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
     """Yield every metric with its error, NaN where the literature's estimate has none.
 
     The distance without bias stands beside the biased one (`fid_infinity`), and the distance of two halves of
-    the reference images (`fid_of_halves`): what a perfect generator would have at that number of images.
+    the reference images (`fid_of_halves`): what a perfect generator would have at that number of images. The
+    one by the other, of equally many images, is `fdr_inception`; see `Halves`.
 
     Args:
         samples: what is scored.
@@ -190,8 +197,8 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
         yield f"{distance}_infinity", frechet_without_bias(samples.pooled, reference.pooled)
     if samples.spatial is not None and reference.spatial is not None:
         yield "sfid", _exact(frechet_distance(samples.spatial, reference.spatial), number)
-    if samples.logits is not None:
-        yield "inception_score", _exact(inception_score(samples.logits).value, number)
+    if samples.classes is not None:
+        yield "inception_score", _exact(samples.classes.score().value, number)
     real = reference.images
     for name, seen in ((f"{network}_score", samples), (f"{network}_score_of_real", real)):
         if seen is not None and seen.fit is not None:
@@ -207,8 +214,10 @@ def scores(samples: Seen, reference: Reference, network: str = INCEPTION) -> Ite
         yield f"precision{suffix}", share(found_shares.precision, number)
         yield f"recall{suffix}", share(found_shares.recall, len(real))
     if len(real) >= 4:
-        halves = FeatureStatistics.of(real.pooled[::2]), FeatureStatistics.of(real.pooled[1::2])
-        yield f"{distance}_of_halves", _exact(frechet_distance(*halves), len(real) // 2)
+        apart = Halves(real.pooled)
+        yield f"{distance}_of_halves", _exact(apart.distance, len(apart.second))
+        if number >= 2 and apart.distance:
+            yield f"{RATIO}_{network}", _exact(apart.ratio(samples.pooled), len(apart.like(number)))
 
 
 def _exact(value: float, images: int) -> Estimate:

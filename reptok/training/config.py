@@ -18,6 +18,8 @@ PATIENT_SECONDS = 1800.0
 """How long processes wait for one that loads, compiles, evaluates or writes; in a step they wait less."""
 ELASTIC_CHECKPOINT_SECONDS = 300.0
 _FREE = {"significant": False}
+_WHERE_SET = {"optional": True}
+"""Of a field whose default changes nothing of what is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,8 @@ class TrainConfig:
         eval_samples: Validation samples that the validation loss is computed on.
         score_samples: Validation samples that are made at each validation and scored: the PSNR of
             reconstructions, the Frechet distance of generated tokens to real ones; 0 makes none.
+        keep_every: Steps between two averages of the weights that stay with the finished model, so that each
+            can be scored as the end is (`experiment=evaluate kept=true`); 0 keeps the end alone.
         checkpoint_every_seconds: Time between two checkpoints.
         step_timeout_seconds: How long processes wait for each other within a step before they give up, and
             go on from the newest checkpoint; after half of it the log names who is behind. To start, to
@@ -182,6 +186,7 @@ class TrainConfig:
     eval_every: Whole = field(default=1000, metadata=_FREE)
     eval_samples: Count = field(default=512, metadata=_FREE)
     score_samples: Whole = field(default=0, metadata=_FREE)
+    keep_every: Whole = field(default=0, metadata=_WHERE_SET)
     checkpoint_every_seconds: Positive = field(default=600.0, metadata=_FREE)
     step_timeout_seconds: Positive = field(default=300.0, metadata=_FREE)
     keep_checkpoints: Count = field(default=2, metadata=_FREE)

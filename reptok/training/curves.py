@@ -9,6 +9,7 @@ from statistics import median
 
 from reptok.training.config import TrainConfig
 from reptok.training.norms import PREFIX as NORMS
+from reptok.training.scores import ONLINE
 from reptok.training.state import TrainState
 
 HISTORY_POINTS = 100
@@ -77,7 +78,9 @@ class Curves:
         trace(state, values, step, closes)
 
     def record(self, values: Mapping[str, float], step: int) -> None:
-        """Log values of a step."""
+        """Log values of a step; scores on the way stand in the history, too."""
+        if online := {name: value for name, value in values.items() if name.startswith(ONLINE)}:
+            self._state.history.append({"step": step, **online})
         self._state.latest.update(values)
         self._state.recent.append((step, dict(values), time.time()))
         self._log(values, step)

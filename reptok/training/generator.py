@@ -28,7 +28,7 @@ from reptok.text_encoder import TextEncoder
 from reptok.training.captions import caption_reader
 from reptok.training.objectives import GeneratorObjective
 from reptok.training.preview import Preview
-from reptok.training.scores import Scores, spread, spread_runs
+from reptok.training.scores import Scores, online_name, spread, spread_runs
 from reptok.training.start import (
     Start,
     record,
@@ -110,6 +110,7 @@ class GeneratorTraining(Training):
             data=data,
             validation=validation,
             save=save,
+            weights=lambda trained: trained.generator.state_dict(),
             preview=preview,
             scores=partial(likeness, validation) if validation else None,
             notes=[f"generator from {self.init}: {start}"] if start else [],
@@ -169,7 +170,7 @@ def likeness(data: GeneratorData, wanted: int) -> Scores:
         if len(values) < 2:
             return {}
         made, real = (FeatureStatistics.of(half) for half in values.double().chunk(2, 1))
-        return {f"online/token_frechet_of_{len(chosen)}": frechet_distance(made, real)}
+        return {online_name("token_frechet", len(chosen)): frechet_distance(made, real)}
 
     return Scores(samples=chosen, look=look, total=total)
 

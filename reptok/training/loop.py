@@ -53,6 +53,7 @@ def train(
     log: Callable[[Mapping[str, float], int], None],
     save: Callable[[], None],
     evaluate: Callable[[int], Mapping[str, float]] = _nothing,
+    keep: Callable[[int], None] = lambda step: None,
     gauge: Callable[[float], Mapping[str, float]] = lambda images_per_second: {},
     stop: Callable[[], bool] = _never,
     preempted: Callable[[], bool] = _never,
@@ -77,6 +78,7 @@ def train(
         log: Takes metrics ("train/...", "speed/...", "val/...") and the step.
         save: Makes a checkpoint of `state`.
         evaluate: Returns validation metrics; called with the step.
+        keep: Writes the weights of a step that are to stay; called with the step.
         gauge: Returns more metrics whenever the curves get an entry; called with the images per second.
         stop: Whether this process wants the training to end early, with a checkpoint.
         preempted: Whether a machine is about to be taken away, so that a checkpoint is due now; asked of all
@@ -120,7 +122,8 @@ def train(
         last = state.step == config.steps
         logs = last or state.step % config.log_every == 0
         evaluates = last or (config.eval_every > 0 and state.step % config.eval_every == 0)
-        if logs or evaluates or asked:
+        keeps = not last and config.keep_every > 0 and state.step % config.keep_every == 0
+        if logs or evaluates or keeps or asked:
             asked |= read(begun, state.step)
             unread = None
 
@@ -137,6 +140,12 @@ def train(
             watch(state.step, "evaluation")
             with curves.evaluating():
                 curves.record(evaluate(state.step), state.step)
+
+        # Weights that stay; before a checkpoint, from which a resumed training would not come by here again.
+        if keeps:
+            watch(state.step, "checkpoint")
+            with curves.evaluating():
+                keep(state.step)
 
         # A checkpoint.
         if last or asked:

@@ -2,6 +2,7 @@
 
 {folder}/training.json     the description, where the launcher wrote one
 {folder}/checkpoints/      see `checkpoint`
+{folder}/kept/             see `kept`
 {folder}/profile/          see `profiling`
 {folder}/stop              while it exists, the training saves itself and leaves
 {folder}/failure.json      see `failure`
@@ -27,6 +28,7 @@ from reptok.training.checkpoint import CHECKPOINTS, Checkpointer
 from reptok.training.config import ProfileConfig, TrainConfig
 from reptok.training.curves import WORK
 from reptok.training.failure import FAILURE
+from reptok.training.kept import gather, keep
 from reptok.training.log import TrainLog
 from reptok.training.loop import train
 from reptok.training.norms import LayerNorms
@@ -125,9 +127,19 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     def evaluate(at: int) -> Mapping[str, float]:
         return look(task, config, parallel, state, place, log, at)
 
+    def keep_weights(at: int) -> None:
+        with parallel.patient(), parallel.averaged(state.ema) as averaged:
+            if averaged is not None:
+                keep(task.weights(averaged), at, shared)
+
     def save() -> None:
         with parallel.patient():
             checkpoints.save()
+
+    def write(averaged: Any, model: Path) -> None:
+        task.save(averaged, model)
+        if config.keep_every:
+            gather(shared, model, state.step)
 
     if first:
         if kernels := stated(place.device):
@@ -161,6 +173,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
             log=report,
             save=save,
             evaluate=evaluate,
+            keep=keep_weights,
             gauge=gauge(task, config, state, place),
             stop=asked,
             preempted=place.preempted,
@@ -177,7 +190,7 @@ def run(training: Training, place: Place, folder: Path, log: TrainLog) -> bool:
     if finished:
         with parallel.patient(), parallel.averaged(state.ema) as averaged:
             if averaged is not None:
-                leave(finished_folder(folder), lambda model: task.save(averaged, model), state)
+                leave(finished_folder(folder), lambda model: write(averaged, model), state)
                 shared.push(FINISHED, last=RESULT)
     log.flush()
     return finished

@@ -16,6 +16,14 @@ from torch import Tensor
 
 from reptok.training.parallel import Alone
 
+ONLINE, OF = "online/", "_ema_n"
+"""Of the names of these scores: on the way, by averaged weights, on so many samples."""
+
+
+def online_name(metric: str, samples: int) -> str:
+    """The name of a score on the way: `online/psnr_ema_n512`."""
+    return f"{ONLINE}{metric}{OF}{samples}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:

@@ -32,7 +32,8 @@ class TrainState:
         skipped: Steps in a row, up to now, that had no finite gradient.
         sums: Sums of the metrics since they were last logged, for means over the steps between.
         latest: The values last logged, by name.
-        history: The loss curve, a hundred points {"step", "train/loss"}, however often is logged.
+        history: The loss curve, a hundred points {"step", "train/loss"}, however often is logged, and the
+            scores that were taken on the way, {"step", "online/..."}.
         pending: Losses since the last point of `history`.
         recent: What was logged last, (step, values, Unix time) each: a kill may lose what was on its way to
             the tracking server, so a resumed training tells it again.

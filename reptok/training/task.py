@@ -8,13 +8,13 @@ device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reptok.data.stream import Readable
 from reptok.training.config import TrainConfig
@@ -32,6 +32,7 @@ class Task:
         data: The training split.
         validation: The validation split, if there is one.
         save: Writes the finished model into a folder; called with the objective with averaged weights.
+        weights: What of that is trained, by the names in the model's file of weights; called likewise.
         preview: What is to be drawn of the validation split at a step, the same in every process.
         scores: What is to be made of so many samples of the validation split, and judged, likewise.
         prepare: Makes of a batch what the objective is called with, on a device, while the step before it
@@ -44,6 +45,7 @@ class Task:
     objective: nn.Module
     data: Readable[Any]
     save: Callable[[Any, Path], None]
+    weights: Callable[[Any], Mapping[str, Tensor]] = lambda objective: objective.state_dict()
     validation: Readable[Any] | None = None
     preview: Callable[[int], Preview | None] = lambda step: None
     scores: Callable[[int], Scores] | None = None

@@ -21,7 +21,7 @@ from reptok.pretrained import save_tokenizer
 from reptok.tokenizer import RepTok
 from reptok.training.objectives import TokenizerObjective
 from reptok.training.preview import Preview
-from reptok.training.scores import Scores, spread
+from reptok.training.scores import Scores, online_name, spread
 from reptok.training.start import record, start_from, start_tokenizer
 from reptok.training.task import Task, Training
 
@@ -82,6 +82,7 @@ class TokenizerTraining(Training):
             data=TokenizerData(*folders, "train", config.cache_images_bytes),
             validation=validation,
             save=save,
+            weights=lambda trained: trained.tokenizer.trainable_state_dict(),
             preview=preview,
             scores=partial(fidelity, validation) if validation else None,
             columns=objective.columns,
@@ -127,5 +128,5 @@ def fidelity(data: TokenizerData, wanted: int) -> Scores:
         made = tokenizer.reconstruct(images, num_steps=GRID_STEPS, seed=[int(sample) for sample in chosen])
         return psnr(made, images)[:, None]
 
-    name = f"online/psnr_of_{len(samples)}"
+    name = online_name("psnr", len(samples))
     return Scores(samples=samples, look=look, total=lambda values: {name: values.mean().item()})

@@ -69,7 +69,9 @@ def test_new_unfinished_and_named_work_stays_with_its_origin(
         "tokens", "1", publish("dataset", "1"), created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     )
     begun = Workspace(str(tmp_path / "latents" / ("3" * 16)))
-    begun.write_bytes(ORIGIN, canonical_json({"dataset": publish("dataset", "2").digest}))
+    read = publish("dataset", "2")
+    origin = {"dataset": {"fingerprint": read.fingerprint, "digest": read.digest}}
+    begun.write_bytes(ORIGIN, canonical_json(origin))
     publish("tokens", "4", publish("dataset", "3"))
     publish("captions", "5")
     kept = gc.collect(str(tmp_path), ["4" * 16], 7.0, True).kept

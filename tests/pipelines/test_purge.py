@@ -21,7 +21,13 @@ from reptok.data import columns
 
 
 def put(
-    root: Path, kind: str, name: str, rows: list[str] | None = None, publish: bool = True, **inputs: str
+    root: Path,
+    kind: str,
+    name: str,
+    rows: list[str] | None = None,
+    publish: bool = True,
+    content: str = "",
+    **inputs: str,
 ) -> None:
     out = Workspace(str(root / kind / name), name)
     if kind.endswith("urls") and rows is not None:
@@ -36,10 +42,18 @@ def put(
             table = {"key": keys, "url": asked, "status": status, "final_url": rows}
             columns.write_table(file, table, columns.IMAGES)
     else:
-        out.write_bytes("content", name.encode())
+        out.write_bytes("content", (content or name).encode())
     if publish:
-        made_from = {kind: Artifact(kind, name, str(root / kind / name)) for kind, name in inputs.items()}
-        out.publish({"input_digests": {kind: source.digest for kind, source in made_from.items()}})
+        out.publish({"inputs": inputs, "input_digests": {k: digest(root, k, n) for k, n in inputs.items()}})
+
+
+def digest(root: Path, kind: str, name: str) -> str:
+    return Artifact(kind, name, str(root / kind / name)).digest
+
+
+def put_origin(out: Workspace, kind: str, fingerprint: str, digest: str) -> None:
+    origin = {kind: {"fingerprint": fingerprint, "digest": digest}}
+    out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
 
 
 @pytest.fixture
@@ -62,7 +76,8 @@ def store(tmp_path: Path) -> Path:
 
 
 def folders(root: Path) -> set[str]:
-    return {str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    found = {str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return found - {"_locks"}
 
 
 def test_it_names_first_and_deletes_only_when_told(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,8 +117,7 @@ def put_model(root: Path, name: str, **inputs: str) -> Path:
              "pictures/r/b.png": "2", "tokenizer/config.json": "{}"}  # fmt: skip
     for file, text in files.items():
         out.write_bytes(file, text.encode())
-    made_from = {kind: Artifact(kind, name, str(root / kind / name)).digest for kind, name in inputs.items()}
-    out.publish({"input_digests": made_from})
+    out.publish({"inputs": inputs, "input_digests": {k: digest(root, k, n) for k, n in inputs.items()}})
     return root / "model" / name
 
 
@@ -155,28 +169,66 @@ def test_a_purge_that_dies_is_taken_up_where_it_ended(
 
 
 def test_unfinished_work_goes_if_it_is_made_of_theirs_or_nothing_tells(store: Path) -> None:
-    def unfinished(kind: str, name: str, origin: dict[str, str] | None) -> None:
+    def unfinished(kind: str, name: str, *origin: str) -> None:
         out = Workspace(str(store / kind / name), name)
         out.write_bytes("part", b"x")
-        if origin is not None:
-            out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
+        if origin:
+            put_origin(out, *origin)
 
-    digests = {n: Artifact("dataset", n, str(store / "dataset" / n)).digest for n in ("1111", "2222")}
-    unfinished("latents", "theirs", {"dataset": digests["1111"]})
-    unfinished("latents", "others", {"dataset": digests["2222"]})
-    unfinished("latents", "early", {"dataset": "1111"})  # begun in a chain, before that was published
-    unfinished("tokens", "early", {"latents": "early"})
-    unfinished("latents", "0123456789abcdef", None)
-    unfinished("latents", "0123456789abcdff-3", ["no", "object"])  # type: ignore[arg-type]
-    unfinished("my_notes", "2026", None)  # no artifact at all
-    unfinished("mlartifacts", "0" * 32, None)
-    unfinished("model", "theirs", {"dataset": digests["1111"]})
-    unfinished("generator", "theirs", {"dataset": digests["1111"]})  # checkpoints: yours to decide
+    theirs = ("dataset", "1111", digest(store, "dataset", "1111"))
+    unfinished("latents", "theirs", *theirs)
+    unfinished("latents", "others", "dataset", "2222", digest(store, "dataset", "2222"))
+    unfinished("latents", "early", "dataset", "1111", "")  # begun in a chain, before that was published
+    unfinished("tokens", "early", "latents", "early", "")
+    unfinished("latents", "0123456789abcdef")
+    unfinished("tokens", "0123456789abcde0", "latents", "0123456789abcdef", "")
+    unfinished("latents", "0123456789abcdff-3")
+    (store / "latents" / "0123456789abcdff-3" / ORIGIN).parent.mkdir()
+    (store / "latents" / "0123456789abcdff-3" / ORIGIN).write_text('["no", "object"]')
+    unfinished("my_notes", "2026")  # no artifact at all
+    unfinished("mlartifacts", "0" * 32)
+    unfinished("model", "theirs", *theirs)
+    unfinished("generator", "theirs", *theirs)  # checkpoints: yours to decide
     assert delete(store) == 0
     left = {path.parent.name + "/" + path.name for path in store.glob("*/*") if path.is_dir()}
     assert left >= {"latents/others", "generator/theirs", "my_notes/2026", "mlartifacts/" + "0" * 32}
-    assert not [name for name in left if name.startswith("latents/0")]
+    assert not [name for name in left if name.startswith(("latents/0", "tokens/0"))]
     assert not {"latents/theirs", "model/theirs", "latents/early", "tokens/early"} & left
+
+
+def test_what_only_has_the_same_bytes_stays(store: Path) -> None:
+    """Data sets of other images may be alike byte by byte: of their pictures nothing came into either."""
+    put(store, "dataset", "aa11", content="alike", images="cccc")
+    put(store, "dataset", "bb11", content="alike", images="dddd")
+    put(store, "latents", "aa22", dataset="aa11")
+    put(store, "latents", "bb22", dataset="bb11")
+    for name, dataset in (("aa33", "aa11"), ("bb33", "bb11")):
+        out = Workspace(str(store / "latents" / name), name)
+        put_origin(out, "dataset", dataset, digest(store, "dataset", dataset))
+    put(store, "_superseded/dataset", "bb11-1", content="another", images="dddd")
+    put(store, "dataset", "ee11", content="gone", images="dddd")
+    put(store, "latents", "ee22", dataset="ee11")  # of what is gone, another's bytes are all that is known
+    shutil.rmtree(store / "dataset" / "ee11")
+    put(store, "dataset", "ff11", content="gone", images="cccc")
+    assert delete(store) == 0
+    left = {f"{path.parent.name}/{path.name}" for path in store.glob("*/*") if path.is_dir()}
+    assert {"dataset/bb11", "latents/bb22", "latents/bb33"} <= left
+    assert not {"dataset/aa11", "latents/aa22", "latents/aa33", "latents/ee22", "dataset/ff11"} & left
+    assert (store / "_superseded" / "dataset" / "bb11-1").exists()
+
+
+def test_what_was_made_of_bytes_that_were_superseded_goes_with_them(store: Path) -> None:
+    """The data set in the place of theirs has the same name, other bytes and none of theirs."""
+    put(store, "dataset", "aa11", content="old", images="cccc")
+    put(store, "latents", "aa22", dataset="aa11")
+    aside = store / "_superseded" / "dataset"
+    aside.mkdir()
+    (store / "dataset" / "aa11").rename(aside / "aa11-1")
+    put(store, "dataset", "aa11", content="new", images="dddd")
+    put(store, "latents", "bb22", dataset="aa11")
+    assert delete(store) == 0
+    assert not (aside / "aa11-1").exists() and not (store / "latents" / "aa22").exists()
+    assert (store / "dataset" / "aa11").exists() and (store / "latents" / "bb22").exists()
 
 
 def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(store: Path) -> None:
@@ -186,8 +238,7 @@ def test_a_table_that_was_not_written_to_its_end_goes_if_its_list_has_theirs(sto
         with out.create("images-00000.parquet") as file:
             row = {"key": ["0"], "url": ["http://b.test/1.jpg"], "status": ["success"]}
             columns.write_table(file, {**row, "final_url": row["url"]}, columns.IMAGES)
-        origin = {"urls": Artifact("urls", urls, str(store / "urls" / urls)).digest}
-        out.folder.write_bytes(ORIGIN, json.dumps(origin).encode())
+        put_origin(out, "urls", urls, digest(store, "urls", urls))
         (store / "images" / name / ".images-00001.parquet.0123456789ab.part").write_bytes(
             b"PAR1 half a picture"
         )

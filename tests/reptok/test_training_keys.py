@@ -1,5 +1,7 @@
 """A model says which samples it was trained on: exactly of few, by an even choice of many."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,28 @@ def test_no_record_and_a_damaged_one_are_told_apart(tmp_path):
     (tmp_path / FILE).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     with pytest.raises(ValueError, match="no record of training keys"):
         TrainingKeys.read(tmp_path)
+
+
+def test_equal_names_of_other_pictures_are_no_overlap(tmp_path):
+    """`1.jpg` of two folders: of some training samples the look is known, 64 bits of it."""
+    names = [f"{number}.jpg" for number in range(100)]
+    looks = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) for name in names}
+    found = read(TrainingKeys.of([names], "abc", looks={name: looks[name] for name in names[::2]}), tmp_path)
+    asked = []
+
+    def those(change):
+        def look(positions):
+            asked.append(positions)
+            return [change(number, looks[names[number]]) for number in positions]
+
+        return look
+
+    overlap = found.overlap([*names[:10], "x"], those(lambda _, look: look ^ ALL))
+    assert (overlap.images, overlap.known, overlap.namesakes) == (11, 0, 10)
+    assert asked == [[0, 2, 4, 6, 8]]
+    resized = found.overlap(names[:10], those(lambda _, look: look ^ 0b1001011))
+    assert (resized.known, resized.namesakes) == (10, 0), "of the same source"
+    partly = found.overlap(names[:10], those(lambda number, look: look ^ (ALL if number == 4 else 0)))
+    assert (partly.known, partly.namesakes) == (9, 1), "a picture was replaced"
+    unknown = found.overlap(names[1:10:2], those(lambda _, look: look ^ ALL))
+    assert (unknown.known, unknown.namesakes) == (5, 0), "nobody looked at these"

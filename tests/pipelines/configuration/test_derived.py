@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines import plan, run_all
 from pipelines.configuration.compose import load_config
+from pipelines.configuration.construct import ConfigError
 from pipelines.configuration.schema import Config
 from pipelines.dag.reference import HOME
 
@@ -45,6 +46,19 @@ def test_latents_follow_from_image_and_vae(classes):
     assert config.decoder.latent_size == 16 and config.decoder.latent_channels == 4
     assert config.data.import_images.image_size == config.data.shard.image_size == 128
     assert config.data.download.resize.image_size == 128
+
+
+def test_one_key_says_who_judges_both_reports(classes):
+    config = load_config(
+        Config, imagenet(classes, "evaluate.judge={name: folder, path: zoo/encoder, image_size: 64}")
+    )
+    assert config.evaluate.tokenizer.judge == config.evaluate.generator.judge == config.evaluate.judge
+    assert config.evaluate.judge.path == "zoo/encoder"
+    assert load_config(Config, imagenet(classes)).evaluate.tokenizer.judge is None
+    other = "evaluate.generator.judge={name: folder, path: zoo/english, image_size: 64}"
+    words = ["evaluate.judge={name: folder, path: zoo/encoder, image_size: 64}", other]
+    with pytest.raises(ConfigError, match=r"evaluate\.generator\.judge=.* contradicts evaluate\.judge"):
+        load_config(Config, imagenet(classes, *words))
 
 
 def test_the_baselines_tokens_are_patches(classes):

@@ -1,5 +1,6 @@
 """A path is a folder or a model of the hub, and which of the two does not depend on what a worker can see."""
 
+import json
 import time
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from pipelines.dag import reference
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import plain
 from pipelines.dag.reference import artifacts_of, fetch, find, folder_digest, located, refer, required
+from reptok.folder import local_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,21 @@ def test_the_commit_that_the_hub_gave_is_what_all_machines_ask_for(monkeypatch, 
     place = tmp_path / "models--somebody--captioner" / "snapshots" / "c0ffee"
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(place))
     assert fetch(Network(path="somebody/captioner"), "path") == "c0ffee"
+
+
+def test_a_revision_may_stand_behind_a_hub_id(monkeypatch, places):
+    asked = []
+
+    def download(name, revision=None, **_):
+        asked.append((name, revision))
+        return f"/cache/snapshots/{revision}"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert fetch(Network(path="somebody/vae@v1.2"), "path") == "v1.2"
+    assert local_folder("somebody/vae@v1.2").name == "v1.2"
+    assert asked == [("somebody/vae", "v1.2")] * 2
+    known = [plain(Network(path=path), significant_only=True) for path in ("a/b", "a/b@c1", "a/b@c2")]
+    assert len({json.dumps(found) for found in known}) == 3
 
 
 @pytest.mark.parametrize(

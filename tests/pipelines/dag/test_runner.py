@@ -12,7 +12,9 @@ from toy_stages import Barrier, Nested, Toy, ToyConfig, contents, diamond, run
 
 from pipelines.dag import runner
 from pipelines.dag.cluster import ClusterConfig
+from pipelines.dag.execution import SCRATCH, lock_of
 from pipelines.dag.graph import GraphError
+from pipelines.dag.lock import locked
 from pipelines.dag.planner import plan
 
 
@@ -42,6 +44,17 @@ def test_a_second_run_executes_nothing(root, calls):
     calls.clear()
     assert set(run(diamond(), root).values()) == {"skip"}
     assert calls == []
+
+
+def test_what_is_left_of_published_work_goes_unless_somebody_is_at_work_there(root):
+    run([Toy("a")], root)
+    (planned,) = plan([Toy("a")], root)
+    planned.artifact.folder.write_bytes(f"{SCRATCH}/note", b"of a chain that goes on")
+    with locked(root, lock_of(planned.artifact)):
+        assert run([Toy("a")], root) == {"a": "skip"}
+        assert planned.artifact.folder.exists(f"{SCRATCH}/note")
+    run([Toy("a")], root)
+    assert not planned.artifact.folder.exists(f"{SCRATCH}/note")
 
 
 def test_a_significant_change_reruns_exactly_what_is_downstream(root, calls):

@@ -62,12 +62,15 @@ def test_who_holds_it_long_keeps_it_and_who_died_does_not(server, capsys):
         time.sleep(1.3 * store_lock.STALE_SECONDS)
         waiting = threading.Thread(target=lambda: _enter(ROOT))
         waiting.start()
-        time.sleep(0.5)
-        assert waiting.is_alive()
+        said = ""
+        while f"waiting for process {os.getpid()}" not in said:
+            assert waiting.is_alive()
+            time.sleep(0.05)
+            said += capsys.readouterr().out
         if check:
             check()
     waiting.join(10)
-    assert not waiting.is_alive() and f"waiting for process {os.getpid()}" in capsys.readouterr().out
+    assert not waiting.is_alive()
     here = {"host": socket.gethostname(), "pids": store_lock._pids()}
     folder, dead = open_folder(ROOT), {"token": "t", "pid": 2**30, "time": 1.0, **here}
     folder.write_bytes(
@@ -98,7 +101,7 @@ def test_who_was_away_too_long_learns_that_the_lock_is_lost(s3, monkeypatch):
 
 
 def test_a_process_of_another_container_by_the_same_name_is_not_taken_for_dead():
-    record = json.loads(store_lock._record("t"))
+    record = json.loads(store_lock._record("t", 1.0))
     assert not store_lock._is_dead(store_lock._owner(json.dumps(record | {"pid": os.getpid()}).encode()))
     gone = record | {"pid": 2**30}
     assert store_lock._is_dead(store_lock._owner(json.dumps(gone).encode()))

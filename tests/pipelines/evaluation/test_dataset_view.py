@@ -44,6 +44,18 @@ def test_training_pictures_that_are_not_trained_on_are_in_no_bank(dataset):
     ]  # fmt: skip
 
 
+def test_of_small_shards_as_many_are_read_as_hold_what_is_asked_for(dataset):
+    """Training has 5 and 6 samples in two shards; of the first one, all but one are passed over."""
+    whole, little = dataset({}), dataset({"train-00000": [0, 1, 2, 3]})
+
+    def shards(dataset, limit):
+        return {example.shard[:11] for example in DatasetView(dataset, "train", limit, 1).examples}
+
+    first, both = {"train-00000"}, {"train-00000", "train-00001"}
+    assert shards(whole, 5) == first and shards(whole, 6) == both
+    assert shards(little, 1) == first and shards(little, 2) == both
+
+
 def test_a_damaged_list_is_refused_by_its_name(dataset):
     with pytest.raises(ValueError, match=r"excluded\.json: the rows of val-00000 are not whole numbers"):
         DatasetView(dataset({"val-00000": [2, 1]}), "val", 10)

@@ -33,7 +33,8 @@ def test_the_hub_reads_licence_task_data_base_models_and_scores():
     assert data.model_name == HOSTILE
     first, second = data.eval_results
     assert (first.task_type, first.metric_type, first.metric_value) == ("image-to-image", "psnr", 20.125)
-    assert first.metric_args == {"images": 200, "standard_error": 0.25} and first.metric_name == "PSNR, dB"
+    assert first.metric_args == {"images": 200, "standard_error": 0.25}
+    assert first.metric_name == "PSNR, N = 200, dB"
     assert (second.task_type, second.metric_value) == ("text-to-image", 23.5)
     assert second.metric_type == "frechet_distance_frozen_encoder" and second.metric_args is None
     assert {first.dataset_type, second.dataset_type} == {"owner/pictures"}

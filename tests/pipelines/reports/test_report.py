@@ -124,7 +124,7 @@ def test_quality_over_steps_is_a_curve_that_says_on_how_few_it_was_taken():
     """Higher scores are drawn higher: the second of three lies above both others."""
     history = [{"step": 10 * n, "train/loss": 1.0} for n in range(5)]
     for step, score in ((10, 12.0), (20, 18.0), (30, 12.0)):
-        history.append({"step": step, "online/psnr_of_64": score})
+        history.append({"step": step, "online/psnr_ema_n64": score})
     ((caption, image),) = quality_curves(history)
     assert "on 64 validation samples" in caption
     grey = np.asarray(image.convert("RGBA").resize((300, 120)))

@@ -20,7 +20,7 @@ from examples.zoo.crops import CropPool
 from pipelines.captions.caption import CaptionerConfig
 from pipelines.captions.gates import GatesConfig
 from pipelines.captions.vllm import VllmCaptions, answered, engine_config, request
-from pipelines.dag.asking import UNASKED, write_answers
+from pipelines.dag.asking import UNASKED, Answers, write_answers
 from pipelines.dag.shard_actor import ShardActor
 from pipelines.dag.shards import ShardWork
 from pipelines.dag.workspace import Workspace
@@ -132,7 +132,7 @@ def test_the_captions_are_those_of_transformers(
     assert 2 * len(asked) == len(questions) and len(asked) < PICTURES + 2, "some have an alt-text that does"
     answers = [asking.answer(row) for row in through(asking, questions, captioner)]
     assert {answer["failure"] for answer in answers} == {"", "undecodable", "no_image"}
-    write_answers(answers, 0, out)
+    write_answers(Answers(dict(enumerate(answers)), {}, ""), 0, out)
     found = captions(work, out)
 
     plain = replace(CONFIG, model=replace(MODEL, backend="transformers"))
@@ -165,7 +165,10 @@ def test_a_shard_is_not_done_before_it_is_answered(images: Any, tmp_path: Path) 
 
 def test_an_engine_that_fails_on_a_picture_is_its_reason(captioner: InternVLCaptioner) -> None:
     row = {"key": "a", "asked": "What?", "seed": 7, "image": None, UNASKED: "EngineError: no memory"}
-    failed = VllmCaptions(CONFIG, lambda shard: ()).answer(row)
+    asking = VllmCaptions(CONFIG, lambda shard: ())
+    failed = asking.answer(row)
+    heals = {reason: asking.heals({**row, UNASKED: reason}) for reason in ("no_image", "undecodable", "")}
+    assert asking.heals(row) and not any(heals.values())
     assert failed == {"key": "a", "prompt": "What?", "seed": 7, "failure": "captioner_failed", "text": ""}
 
 

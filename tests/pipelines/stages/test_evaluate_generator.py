@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipelines.dag.stage import StageResult
 from pipelines.evaluation.results import Evaluation
 from pipelines.evaluation.sampling import SolverName
 from pipelines.stages.evaluate_generator import EvaluateGenerator, EvaluateGeneratorConfig
+from pipelines.sweep import scores_of
 from reptok.configs import EncoderConfig, TextEncoderConfig
 from reptok.flow.solver import SOLVERS
 from reptok.metrics.clip_score import ClipScore
@@ -23,7 +25,8 @@ SMALL = {"neighbours": 5, "decoder_steps": 2, "generator_steps": 4, "shown_sampl
 
 def evaluate(world, run_stage, generator="generator", name="out", **settings):
     inputs = {"dataset": world["dataset"], "tokenizer": world["tokenizer"], "generator": world[generator]}
-    return run_stage(EvaluateGenerator(EvaluateGeneratorConfig(**SMALL, **settings)), inputs, name)
+    config = EvaluateGeneratorConfig(**{**SMALL, "samples": 12, **settings})
+    return run_stage(EvaluateGenerator(config), inputs, name)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
     for scale in ("1", "1.5"):
         ratio = stats[f"eval/recognised_cfg_{scale}"] / stats["eval/recognised_real"]
         assert stats[f"eval/recognised_ratio_cfg_{scale}"] == pytest.approx(ratio)
-        assert stats[f"eval/gfd_vit_cfg_{scale}"] > stats["eval/fd_vit_training_images"]
+        assert stats[f"eval/gfd_vit_cfg_{scale}_n12"] > stats["eval/fd_vit_training_images_n12"]
     evaluation = Evaluation.read(artifact)
     assert evaluation.scores[0].baselines["blind guess"] == pytest.approx(100 / 3)
     assert evaluation.figures[0].file == "samples.webp"
@@ -47,6 +50,20 @@ def test_a_text_generator_is_judged_beside_real_images(small_world, run_stage, t
     assert own.error == 100 * stats["eval/own_picture_error_cfg_1.5"] > 0
     assert 0 <= stats["eval/unknown_words"] <= 1
     assert any(score.name.startswith("Words of the captions") for score in evaluation.scores)
+
+
+def test_fewer_than_were_asked_for_is_said_in_every_name(small_world, run_stage, text_encoder):
+    artifact, stats = evaluate(small_world, run_stage, text_encoder=text_encoder, samples=200)
+    plain = {name for name in stats if not name.endswith("_n12")}
+    assert plain == {"eval/samples", "eval/unknown_words"}  # captions of training images, too
+    assert {"eval/recognised_cfg_1.5_n12", "eval/gfd_vit_cfg_1_n12", "val/loss_n12"} <= stats.keys()
+    evaluation = Evaluation.read(artifact)
+    names = [score.name for score in evaluation.scores if not score.name.startswith("Words")]
+    assert names[0] == "Recognised as asked for, guidance 1.5, on 12 of 200 validation images"
+    assert all(name.endswith(", on 12 of 200 validation images") for name in names) and len(names) >= 5
+    assert evaluation.notes[0].startswith("evaluate.generator.samples asks for 200 validation images")
+    result = StageResult(name="evaluate_generator", action="run", stats=stats, artifact=artifact)
+    assert "Recognised as asked for, on 12 of 200 validation images" in scores_of([result])
 
 
 def test_the_batch_size_changes_nothing(small_world, run_stage, text_encoder):
@@ -63,7 +80,7 @@ def test_the_guidance_interval_is_the_evaluations_own(small_world, run_stage, te
     def distances(interval):
         settings = {"guidance": (1.0, 6.0), "guidance_interval": interval, "text_encoder": text_encoder}
         stats = evaluate(small_world, run_stage, name=f"from {interval[0]}", **settings)[1]
-        return stats["eval/gfd_vit_cfg_1"], stats["eval/gfd_vit_cfg_6"]
+        return stats["eval/gfd_vit_cfg_1_n12"], stats["eval/gfd_vit_cfg_6_n12"]
 
     plain, never = distances((0.8, 1.0))
     assert never == pytest.approx(plain, rel=1e-4)
@@ -81,7 +98,9 @@ def test_a_given_encoder_judges_in_the_place_of_the_models_own(small_world, run_
 
     def distance(name, judge):
         settings = {"guidance": (1.0,), "judge": judge}
-        return evaluate(small_world, run_stage, "class_generator", name, **settings)[1]["eval/gfd_vit_cfg_1"]
+        return evaluate(small_world, run_stage, "class_generator", name, **settings)[1][
+            "eval/gfd_vit_cfg_1_n12"
+        ]
 
     without = distance("without", None)
     assert distance("own", own) == pytest.approx(without, rel=1e-4)

@@ -6,6 +6,7 @@ Counted for real: requests in the server's log, pictures that the captioner and 
 from __future__ import annotations
 
 import io
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipelines import purge
 from pipelines.captions.caption import CaptionerConfig
@@ -230,6 +232,98 @@ def test_where_a_redirect_led_to_somebody_who_opts_out_the_shard_is_copied_witho
     without = world.run("runs", replace(world.select, opt_out=str(world.root / "out.txt")))
     assert world.fetched() <= 1  # it is asked where it leads now
     assert len(samples(first["shard"])) == len(samples(without["shard"])) + 1
+
+
+class Hub:
+    """What the hub has of somebody/vae: its branch moves, its commits stay."""
+
+    def __init__(self, root: Path, first: Path) -> None:
+        self.head, self._root = "c1", root
+        shutil.copytree(first, self.snapshot("c1"))
+        shutil.copytree(first, self.snapshot("c2"))
+        weights = load_file(first / "diffusion_pytorch_model.safetensors")
+        changed = {name: tensor * 1.1 for name, tensor in weights.items()}
+        save_file(changed, self.snapshot("c2") / "diffusion_pytorch_model.safetensors")
+
+    def snapshot(self, commit: str) -> Path:
+        return self._root / "snapshots" / commit
+
+    def __call__(self, name: str, revision: str | None = None, **_: Any) -> str:
+        assert name == "somebody/vae"
+        return str(self.snapshot(revision or self.head))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    found = Hub(tmp_path / "hub", tiny_models / "autoencoder")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", found)
+    return found
+
+
+def from_hub(latents: EncodeLatents, path: str = "somebody/vae") -> EncodeLatents:
+    return EncodeLatents(replace(latents.config, vae=AutoencoderConfig(path=path)))
+
+
+def imported(folder: Path, pictures: range) -> ImportImages:
+    folder.mkdir(exist_ok=True)
+    for number in pictures:
+        picture(number).save(folder / f"{number}.png")
+    listing = open_source(str(folder)).digest()
+    return ImportImages(ImportImagesConfig(
+        folder=str(folder), listing=listing, image_size=SIDE, samples_per_shard=15, val_fraction=0.2
+    ))  # fmt: skip
+
+
+def test_of_a_model_that_moved_on_the_hub_nothing_is_taken_over(
+    tmp_path: Path, in_process: None, latents: EncodeLatents, seen: Counter[str], hub: Hub
+) -> None:
+    """Neither whole shards nor rows: half the latents would be another network's."""
+    root, folder, stage = tmp_path / "runs", tmp_path / "pictures", from_hub(latents)
+    first = run(root, imported(folder, range(20)), stage)["encode_latents"]
+    seen.clear()
+    run(root, imported(folder, range(20, 22)), stage)
+    assert seen["encoded"] == 2, "it did not move"
+    hub.head = "c2"
+    seen.clear()
+    grown = run(root, imported(folder, range(22, 24)), stage)["encode_latents"]
+    assert seen["encoded"] == 24
+    own = EncodeLatents(replace(latents.config, vae=AutoencoderConfig(path=str(hub.snapshot("c2")))))
+    alone = run(tmp_path / "alone", imported(folder, range(0)), own)["encode_latents"]
+    for key, arrays in encoded(alone).items():
+        np.testing.assert_allclose(encoded(grown)[key]["moments"], arrays["moments"], rtol=2e-3, atol=1e-3)
+    told = [result.artifact.manifest["models"] for result in (first, grown) if result.artifact]
+    assert told == [{"vae.path": "c1"}, {"vae.path": "c2"}]
+    hub.head = "c1"
+    seen.clear()
+    run(root, imported(folder, range(24, 25)), stage)
+    assert seen["encoded"] == 3, "of the artifact of that commit, and of no newer one"
+
+
+def test_what_was_begun_with_a_commit_is_gone_on_with_by_it(
+    tmp_path: Path, in_process: None, latents: EncodeLatents, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, source, stage = tmp_path / "runs", imported(tmp_path / "pictures", range(20)), from_hub(latents)
+    look, calls = EncodeOp.__call__, Counter[str]()
+
+    def failing(self: Any, batch: Any) -> Any:
+        calls["made"] += 1
+        if calls["made"] > 1:
+            raise OSError("the power went")
+        return look(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncodeOp, "__call__", failing)
+        off = TrackingConfig(enabled=False)
+        results = runner.run([source, stage], root=str(root), chain=False, tracking=off)
+        assert results[1].error and calls["made"] > 1
+    hub.head = "c2"
+    resumed = run(root, source, stage)["encode_latents"]
+    assert resumed.action == "resume" and resumed.artifact
+    assert resumed.artifact.manifest["models"] == {"vae.path": "c1"}
+    named = run(tmp_path / "other", source, from_hub(latents, "somebody/vae@c1"))["encode_latents"]
+    assert encoded(resumed).keys() == encoded(named).keys()
+    for key, arrays in encoded(named).items():
+        np.testing.assert_allclose(encoded(resumed)[key]["moments"], arrays["moments"], rtol=2e-3, atol=1e-3)
 
 
 def test_a_folder_that_gains_pictures_encodes_the_new_ones_and_those_that_changed(

@@ -17,7 +17,7 @@ def published(small_world, tiny_models, run_stage):
     """The model artifact and the reports it was made from."""
     text = TextEncoderConfig(kind="clip", path=str(tiny_models / "text_encoder"), max_length=16)
     stages = [
-        EvaluateTokenizer(EvaluateTokenizerConfig(neighbours=5, decoder_steps=2)),
+        EvaluateTokenizer(EvaluateTokenizerConfig(images=12, neighbours=5, decoder_steps=2)),
         EvaluateGenerator(
             EvaluateGeneratorConfig(
                 neighbours=5, decoder_steps=2, generator_steps=2, shown_samples=1, text_encoder=text
@@ -66,6 +66,7 @@ def test_the_model_knows_its_training_samples_and_no_others(published):
     training, validation = ([f"{n:012d}" for n in range(48) if (n % 4 == 0) is val] for val in (False, True))
     assert found.overlap(training).known == 36
     assert found.overlap(validation).known == 0
+    assert len(found.looks) == 36
 
 
 def test_the_data_that_it_was_trained_on_has_a_card_and_metadata(published):

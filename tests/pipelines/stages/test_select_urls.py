@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,10 +25,15 @@ import pytest
 from examples.photographs.coyo import CoyoConfig
 from examples.photographs.photograph_web import PhotographWeb
 from pipelines import dry_run
+from pipelines.dag import tally
 from pipelines.dag.artifact import Artifact
 from pipelines.dag.fingerprint import fingerprint
+from pipelines.dag.shards import Shard
+from pipelines.dag.storage import LocalFolder
 from pipelines.dag.workspace import Workspace
 from pipelines.stages.select_urls import SelectUrls, SelectUrlsConfig
+from pipelines.urls import pieces
+from pipelines.urls import write as urls_write
 from pipelines.urls.listing import UrlList
 from pipelines.urls.rules import Filters
 from reptok.data import columns
@@ -249,6 +255,40 @@ def test_a_run_that_was_ended_goes_on_at_the_file_where_it_was(
     assert {n: out.read_bytes(n) for n in out.files()} == {
         n: undisturbed.read_bytes(n) for n in undisturbed.files()
     }
+
+
+def test_a_piece_is_opened_by_the_shards_of_its_own_range_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six files of 200 rows, sorted 40 at a time: thirty shards of the result, and as many ranges of keys."""
+    for number in range(6):
+        write(tmp_path / f"{number}.parquet", 200, start=200 * number)
+    config = SelectUrlsConfig(
+        sources=(str(tmp_path / "*.parquet"),), rows_per_shard=20, val_fraction=0.1, dedup_image=False
+    )
+    _, rows, at_once = select(tmp_path / "at once", config)
+    for module in (pieces, urls_write):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 40)
+    opened, plans, open_file = Counter[str](), {}, LocalFolder.open
+
+    def counted(folder: LocalFolder, name: str) -> Any:
+        if "/sorted" in folder.url and name.endswith(".parquet"):
+            opened[name] += 1
+        return open_file(folder, name)
+
+    def noted(shards: Sequence[Shard], out: Workspace) -> Any:
+        plans[out.url] = [len(json.dumps(shard.payload)) for shard in shards]
+        return write_plan(shards, out)
+
+    write_plan = tally.write_plan
+    monkeypatch.setattr(LocalFolder, "open", counted)
+    monkeypatch.setattr(tally, "write_plan", noted)
+    _, again, out = select(tmp_path, config)
+    assert again == rows and len(rows) == 1200
+    assert {n: out.read_bytes(n) for n in out.files()} == {n: at_once.read_bytes(n) for n in at_once.files()}
+    assert len(opened) > 100, "a piece has some seven rows"
+    assert sum(opened.values()) <= 2.5 * len(opened)
+    assert len(plans[out.url]) >= 28 and max(plans[out.url]) < 120, "no list of pieces in each of them"
 
 
 def test_files_may_end_anywhere_within_what_is_written(tmp_path: Path) -> None:

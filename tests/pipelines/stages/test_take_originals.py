@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.crawl.phash import look
 from pipelines.dag.shards import WorkerResources
 from pipelines.evaluation.coco import choose, digest
 from pipelines.evaluation.looking import LookConfig
-from pipelines.evaluation.originals import About, Originals
+from pipelines.evaluation.originals import About, Originals, overlap_note
 from pipelines.evaluation.reconstructing import ReconstructImagesConfig
 from pipelines.evaluation.results import Evaluation
 from pipelines.evaluation.sampling import SampleImagesConfig
@@ -101,12 +102,28 @@ def test_a_model_that_saw_them_is_refused_and_one_that_saw_others_is_not(held_ou
         sampled(run_stage, model, held_out)
     (model / FILE).write_bytes(TrainingKeys.of([["x", "y"]], "other", started_from="a/b").as_bytes())
     samples = sampled(run_stage, model, held_out, "unseen")
-    expected = {"images": 12, "compared": 12, "known": 0, "started_from": "a/b"}
+    expected = {"images": 12, "compared": 12, "known": 0, "namesakes": 0, "started_from": "a/b"}
     assert samples.read_json("overlap.json") == expected
     config = ReconstructImagesConfig(model=str(model), workers=ONE, decoder_steps=1)
     (model / FILE).write_bytes(TrainingKeys.of([VALIDATION[:2]], "other").as_bytes())
     with pytest.raises(ValueError, match="2 of 12 validation images"):
         run_stage(ReconstructImages(config, originals=True), {"originals": held_out}, "seen")
+
+
+def test_other_pictures_by_the_same_names_do_not_count_as_seen(held_out, model, run_stage):
+    own = {row.key: look(image.movedim(0, -1).numpy()) for row, image in
+           zip(Originals.read(held_out).rows, pixels(held_out), strict=True)}  # fmt: skip
+
+    def saw(looks):
+        (model / FILE).write_bytes(TrainingKeys.of([VALIDATION], "other", looks=looks).as_bytes())
+
+    saw(dict(list(own.items())[3:5]))
+    with pytest.raises(ValueError, match="12 of 12 validation images"):
+        sampled(run_stage, model, held_out)
+    saw({key: own[key] ^ (2**64 - 1) for key in VALIDATION[3:5]})
+    samples = sampled(run_stage, model, held_out, "others")
+    assert samples.read_json("overlap.json")["namesakes"] == 12
+    assert "12 have the names of training images and are other pictures" in overlap_note(samples)
 
 
 def test_the_validation_split_of_the_models_own_dataset_is_not_compared(

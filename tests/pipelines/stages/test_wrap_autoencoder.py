@@ -14,7 +14,7 @@ from reptok.data.transforms import to_float
 from reptok.generator import TokenGenerator
 from reptok.pretrained import load_tokenizer, save_generator
 
-SMALL = {"neighbours": 5, "generator_steps": 2, "shown_samples": 1, "guidance": (1.0,)}
+SMALL = {"samples": 12, "neighbours": 5, "generator_steps": 2, "shown_samples": 1, "guidance": (1.0,)}
 
 
 @pytest.fixture
@@ -46,6 +46,6 @@ def test_another_encoder_judges_what_has_none(wrapped, small_world, tiny_models,
     judge = EncoderConfig(name="folder", path=str(tiny_models / "encoder"), image_size=32)
     _, stats = run_stage(EvaluateGenerator(EvaluateGeneratorConfig(**SMALL, judge=judge)), inputs, "report")
     assert "eval/recognised_real" not in stats  # nothing was asked for
-    assert stats["eval/gfd_vit_cfg_1"] > stats["eval/fd_vit_training_images"]
-    with pytest.raises(ValueError, match=r"set evaluate_generator\.judge"):
+    assert stats["eval/gfd_vit_cfg_1_n12"] > stats["eval/fd_vit_training_images_n12"]
+    with pytest.raises(ValueError, match=r"name one with evaluate\.judge"):
         run_stage(EvaluateGenerator(EvaluateGeneratorConfig(**SMALL)), inputs, "refused")

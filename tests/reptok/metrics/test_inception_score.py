@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from reptok.metrics.inception_score import inception_score
+from reptok.metrics.inception_score import ClassSums, inception_score
 
 
 def test_k_one_hots_score_k():
@@ -32,3 +32,14 @@ def test_groups_are_scored_apart():
     assert found.spread == pytest.approx(1.5)
     with pytest.raises(ValueError, match="needs images"):
         inception_score(torch.zeros(0, 4))
+
+
+def test_images_that_come_in_parts_are_grouped_as_all_at_once():
+    logits = 3 * torch.randn(23, 5, generator=torch.Generator().manual_seed(0))
+    sums = ClassSums(5, split=6)
+    for part in logits.split(4):
+        sums.update(part)
+    found, log_p = sums.score(), logits.double().log_softmax(1)
+    groups = [(g.exp() * (g - g.exp().mean(0).log())).sum(1).mean().exp() for g in log_p.split(6)]
+    assert found.value == pytest.approx(float(torch.stack(groups).mean()), rel=1e-12)
+    assert found == inception_score(logits, split=6)

@@ -65,7 +65,8 @@ def test_good_samples_and_a_collapse_are_told_apart(files):
     assert good["recall"].value > 0.9 > 0.35 > red["recall"].value
     assert red["precision"].value > 0.8
     assert good["kid"].value < red["kid"].value / 100
-    assert good["fid_of_halves"].images == 150
+    assert good["fid_of_halves"].images == good["fdr_inception"].images == 150
+    assert good["fdr_inception"].value < 20 < 1000 < red["fdr_inception"].value
     assert abs(good["fid_infinity"].value) < good["fid"].value + 2 * good["fid_infinity"].error
 
 
@@ -99,6 +100,7 @@ def test_another_networks_distances_have_its_name(files):
     found = scored(files / "good.npz", files / "real.npz", Vit())
     assert set(found) == {
         "fd_vit", "fd_vit_infinity", "kd_vit", "precision_vit", "recall_vit", "fd_vit_of_halves",
+        "fdr_vit",
     }  # fmt: skip
 
 
@@ -106,6 +108,7 @@ def test_the_order_of_a_batch_is_the_order_of_the_file(files):
     one, other = (see(open_images(files / "good.npz"), Colours(), size) for size in (7, 300))
     torch.testing.assert_close(one.pooled, other.pooled, rtol=0, atol=0)
     torch.testing.assert_close(one.spatial.covariance, other.spatial.covariance, rtol=1e-12, atol=1e-9)
+    assert one.classes.score().value == pytest.approx(other.classes.score().value, rel=1e-12)
     assert isinstance(one, Seen) and len(one) == 300
 
 

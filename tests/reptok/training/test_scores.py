@@ -97,7 +97,7 @@ def test_the_tokenizers_is_the_psnr_of_what_is_published_and_changes_no_weight(d
     with torch.no_grad():
         alone = [psnr(model.reconstruct(images[i : i + 1], num_steps=20, seed=2 * i), images[i : i + 1])
                  for i in range(2)]  # fmt: skip
-    assert result["online/psnr_of_2"] == pytest.approx(torch.cat(alone).mean().item(), abs=1e-3)
+    assert result["online/psnr_ema_n2"] == pytest.approx(torch.cat(alone).mean().item(), abs=1e-3)
 
 
 def test_the_generators_is_zero_for_the_real_tokens_and_the_distance_of_others(data, tiny_models):
@@ -115,7 +115,7 @@ def test_the_generators_is_zero_for_the_real_tokens_and_the_distance_of_others(d
     for shift, distance in ((0.0, 0.0), (0.5, 0.25 * 32)):  # means apart by 0.5 in each of 32 dimensions
         given["shift"] = shift
         found = score_together(likeness(split, 10), objective, alone, 2)
-        assert found == {"online/token_frechet_of_3": pytest.approx(distance, abs=1e-4)}
+        assert found == {"online/token_frechet_ema_n3": pytest.approx(distance, abs=1e-4)}
 
 
 def test_a_training_of_a_generator_tells_it(data, tmp_path):
@@ -126,4 +126,4 @@ def test_a_training_of_a_generator_tells_it(data, tmp_path):
     )  # fmt: skip
     task = training.build(torch.device("cpu"))
     figures = score_together(task.scores(3), task.objective.eval(), Alone(task.objective), 3)
-    assert set(figures) == {"online/token_frechet_of_3"} and figures["online/token_frechet_of_3"] > 1
+    assert set(figures) == {"online/token_frechet_ema_n3"} and figures["online/token_frechet_ema_n3"] > 1
