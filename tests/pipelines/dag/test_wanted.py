@@ -118,6 +118,7 @@ def test_shards_beyond_do_not_depend_on_when_the_end_of_the_input_was_known(tmp_
         for index in range(4):
             shard = shards.shards[index]
             stats = Copy()(shard, out)
-            tally.take(index, {"name": shard.name, "rows": shard.rows, "stats": stats, "files": {}}, "")
+            record = {"name": shard.name, "rows": shard.rows, "stats": stats, "files": {}, "summaries": {}}
+            tally.take(index, record, "")
         beyond.append(tally.stats()["shards_beyond"])
     assert beyond == [2.0, 2.0]
